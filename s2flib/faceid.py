@@ -1,0 +1,100 @@
+"""The small identity net of the ID loss: 1 − ⟨R(x), R(D(E(x)))⟩ needs an R, and this is R under tiny.
+
+Trained on SynthFaces' train identities by ``s2f train --what id`` with ArcFace's additive angular margin
+(Deng et al., CVPR 2019, https://arxiv.org/abs/1801.07698). It only ever trains; dlib's net measures.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2flib.errors import ImageError
+
+# Where a face lies in a SynthFaces portrait, as fractions of the image: centre (x, y) and side of the square.
+FACE_CENTRE = (0.5, 0.55)
+FACE_SIDE = 0.7
+
+
+def face_crop(x: Tensor, size: int, side: float = FACE_SIDE) -> Tensor:
+    """The face's square out of portraits framed like SynthFaces: (B,3,H,H) -> (B,3,size,size), differentiable.
+
+    ``side`` is a fraction of H; align_face puts any other photograph into this frame first.
+    """
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ImageError(f"an identity net takes (B,3,H,W) photos, got {tuple(x.shape)}: give it the photo, not the sketch.")
+    height, width = x.shape[2:]
+    pixels = round(side * min(height, width))
+    top = round(FACE_CENTRE[1] * height - pixels / 2)
+    left = round(FACE_CENTRE[0] * width - pixels / 2)
+    crop = x[:, :, top : top + pixels, left : left + pixels]
+    if crop.shape[-1] == size:
+        return crop
+    return F.interpolate(crop, (size, size), mode="bilinear", align_corners=False, antialias=pixels > size)
+
+
+class ResidualBlock(nn.Module):
+    """conv → BN → PReLU → conv(stride 2) → BN, plus a 1×1 shortcut: (B,C,H,W) -> (B,channels,H/2,W/2)."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(in_channels),
+            nn.PReLU(in_channels),
+            nn.Conv2d(in_channels, channels, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(in_channels, channels, 1, bias=False))
+        self.act = nn.PReLU(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.residual(x) + self.shortcut(x))
+
+
+class SynthFaceID(nn.Module):
+    """(B,3,64,64) face crops in [-1,1] -> (B,128) embeddings of unit length; 0.56 M parameters."""
+
+    size = 64
+    dim = 128
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96, 128)):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
+        )
+        self.blocks = nn.Sequential(*[ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        # 64 px -> stem 32 -> blocks 16, 8, 4, 2; where things are matters, so the map is flattened, not pooled
+        self.head = nn.Sequential(
+            nn.BatchNorm2d(widths[-1]), nn.Flatten(), nn.Linear(widths[-1] * 4, self.dim, bias=False),
+            nn.BatchNorm1d(self.dim, affine=False),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != (3, self.size, self.size):
+            raise ImageError(f"SynthFaceID takes (B,3,{self.size},{self.size}) crops, got {tuple(x.shape)}: use face_crop.")
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))      # the faster layout for few channels
+        return F.normalize(self.head(self.blocks(x)), dim=1)
+
+
+def verification_auc(embedding: Tensor, identity: Tensor) -> float:
+    """Probability that a same-person pair is more alike than a different-person pair (ties count half).
+
+    embedding: (N,d) unit length; identity: (N,). All pairs are used; 0.5 is chance, 1 is perfect.
+    """
+    similarity = embedding @ embedding.T
+    i, j = torch.triu_indices(len(embedding), len(embedding), 1, device=embedding.device)
+    same = identity[i] == identity[j]
+    positive, negative = similarity[i, j][same], similarity[i, j][~same].sort().values
+    below = torch.searchsorted(negative, positive, right=False)
+    not_above = torch.searchsorted(negative, positive, right=True)
+    return float(((below + not_above).double() / 2 / len(negative)).mean())
+
+
+def rank_1(embedding: Tensor, identity: Tensor) -> float:
+    """Share of photos whose person is found first among everyone's first photo; those themselves are not probes."""
+    seen: set[int] = set()
+    first = torch.tensor([not (k in seen or seen.add(k)) for k in identity.tolist()], device=embedding.device)
+    nearest = (embedding[~first] @ embedding[first].T).argmax(1)
+    return float((identity[first][nearest] == identity[~first]).float().mean())

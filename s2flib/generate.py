@@ -1,0 +1,178 @@
+"""Sketch files in, face files out: what ``s2f generate`` does.
+
+For every sketch the first face is the encoder's own reading, G(E(sketch)); the others keep its coarse
+styles and draw the fine ones by chance (:meth:`s2flib.psp.PSP.multimodal`; seed paper, Fig. 5). All inputs
+are read and checked before the first face is written, so a bad one leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import s2flib
+from s2flib import images, weights
+from s2flib.download import sha256_of
+from s2flib.drawing import prepare_drawing
+from s2flib.errors import S2FError
+from s2flib.presets import Preset, get_preset
+
+OVERVIEW = "overview.png"
+GAP = 4                 # px of white between the overview's pictures
+MAX_FACES = 64          # per sketch
+
+
+@dataclass(frozen=True)
+class GeneratedFaces:
+    """source: the sketch's file; faces: the files written; notes: what was done to the drawing first."""
+
+    source: Path
+    faces: list[Path]
+    notes: list[str]
+
+
+def generate(
+    sketches: Sequence[str | Path],         # image files
+    out: str | Path,                        # folder for the faces; made if missing
+    preset: str | Preset = "tiny",
+    n: int = 4,                             # faces per sketch
+    seed: int = 0,                          # of the styles drawn by chance
+    weights_file: str | Path | None = None,     # another encoder of this preset
+    generator_file: str | Path | None = None,   # and the generator it was trained with, if not the preset's
+    from_photo: bool = False,               # the inputs are photos: sketch them first (seed paper, Sec. 3.2)
+    align: bool = False,                    # with from_photo: find the face and frame it as in training
+    which: int | None = None,               # with align: which face, from the left, if there are several
+    mark: bool = False,                     # draw a visible SYNTHETIC strip as well
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[GeneratedFaces]:
+    """Turn sketch files into ``n`` faces each, ``OUT/<name>_face_<i>.png``, and one ``OUT/overview.png``.
+
+    Every file written says in its PNG metadata that it is synthetic, how it was made (preset, seed, styles,
+    sketch's sha256) and from which weights (sha256). The same inputs and seed give the same faces.
+
+    Raises S2FError (ImageError, WeightsError) with the file's name in it; then no face has been written,
+    unless the disk itself failed half-way.
+    """
+    preset, out = get_preset(preset), Path(out)
+    sources = [Path(sketch) for sketch in sketches]
+    if not sources:
+        raise S2FError("no sketch was given: name at least one picture.")
+    if not 1 <= n <= MAX_FACES:
+        raise S2FError(f"n must be between 1 and {MAX_FACES} faces per sketch, not {n}.")
+    if seed < 0:
+        raise S2FError(f"the seed must be 0 or more, not {seed}.")
+    if (align or which is not None) and not from_photo:
+        raise S2FError("aligning needs a photo, the face finder does not know drawings: add --from-photo.")
+    if which is not None and not align:
+        raise S2FError("choosing a face needs the face finder: add --align.")
+    names = _names(sources)
+    files = [[out / f"{name}_face_{i + 1}.png" for i in range(n)] for name in names]
+    _check_free([*sum(files, []), out / OVERVIEW], overwrite)
+
+    prepared = [_read(path, preset, from_photo, align, which) for path in sources]
+    model = weights.load_psp(preset, weights_file, generator_file)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.eval().to(device)
+    about = {
+        "software": f"s2flib {s2flib.__version__}", "preset": preset.name, "label": preset.label,
+        "weights_sha256": sha256_of(encoder_file(preset, weights_file)),
+        "generator": weights.fingerprint(model.decoder), "seed": seed,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    done, rows = [], []
+    for path, (sketch, notes), targets in zip(sources, prepared, files, strict=True):
+        faces = sample_faces(model, sketch.to(device), n, seed)
+        pictures = [images.to_array(face) for face in faces]
+        for i, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
+            details = about | {"sketch": path.name, "sketch_sha256": sha256_of(path), "face": i + 1,
+                               "styles": "encoder" if i == 0 else "coarse: encoder, fine: drawn by chance"}
+            images.save_image(target, picture, metadata=details, synthetic=True, overwrite=overwrite,
+                              mark=mark)
+        progress(f"{path}: {n} face{'s' if n > 1 else ''} -> {targets[0].parent}")
+        rows.append([np.repeat(np.uint8(np.round(sketch.numpy().transpose(1, 2, 0) * 255)), 3, 2), *pictures])
+        done.append(GeneratedFaces(path, targets, notes))
+    images.save_image(out / OVERVIEW, overview(rows), metadata=about | {"what": "sketch, then its faces"},
+                      synthetic=True, overwrite=overwrite, mark=mark)
+    return done
+
+
+@torch.no_grad()
+def sample_faces(model: torch.nn.Module, sketch: Tensor, n: int, seed: int) -> Tensor:
+    """sketch (1, H, W) in [0, 1] → (n, 3, S, S): the encoder's reading, then n − 1 by chance."""
+    first, _ = model(sketch[None])
+    if n == 1:
+        return first.cpu()
+    return torch.cat([first, model.multimodal(sketch, n - 1, seed)]).cpu()
+
+
+def overview(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """A picture of all: per row one sketch and its faces, each (s, s, 3) uint8, enlarged to the largest."""
+    side = max(picture.shape[0] for row in rows for picture in row)
+    height = len(rows) * (side + GAP) + GAP
+    width = max(map(len, rows)) * (side + GAP) + GAP
+    page = np.full((height, width, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            if picture.shape[0] != side:
+                picture = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
+            y, x = GAP + i * (side + GAP), GAP + j * (side + GAP)
+            page[y:y + side, x:x + side] = picture
+    return page
+
+
+def encoder_file(preset: Preset, given: str | Path | None = None) -> Path:
+    """The file the encoder comes from: the one given, the shipped one, or the published one in the cache."""
+    shipped = weights.data_dir() / "weights" / f"{preset.name}-psp.safetensors"
+    if given is not None or shipped.exists():
+        return Path(given or shipped)
+    return weights.cache_dir() / weights.REGISTRY["psp-sketch"].file
+
+
+def _read(path: Path, preset: Preset, from_photo: bool, align: bool, which: int | None
+          ) -> tuple[Tensor, list[str]]:
+    """One input file → (sketch (1, S, S) in [0, 1], notes)."""
+    array = images.load_image(path)
+    try:
+        if not from_photo:
+            drawing = prepare_drawing(array, preset.size)
+            return drawing.sketch, drawing.notes
+        from s2flib.sketch import sketch
+
+        if align:
+            from s2flib.align import align_face
+
+            array = align_face(array, preset.size, which=which)
+        return sketch(images.to_photo(array, preset.size)), ["a photo: sketched first"]
+    except S2FError as error:
+        if path.name in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _names(sources: Sequence[Path]) -> list[str]:
+    """The files' stems, made unique: a, a-2, b."""
+    names: list[str] = []
+    for path in sources:
+        name, k = path.stem, 1
+        while name in names:
+            k += 1
+            name = f"{path.stem}-{k}"
+        names.append(name)
+    return names
+
+
+def _check_free(files: Sequence[Path], overwrite: bool) -> None:
+    """Refuse to touch files that are there already, before any work is done."""
+    folder = files[0].parent
+    if folder.exists() and not folder.is_dir():
+        raise S2FError(f"{folder} is a file: name a folder for the faces.")
+    taken = [file for file in files if file.exists()]
+    if taken and not overwrite:
+        raise S2FError(f"{taken[0]} exists already: choose another folder, or add --overwrite.")

@@ -1,0 +1,177 @@
+"""What a run leaves behind: run.json with everything needed to repeat it, in a directory of its own.
+
+``record = run_record(…)``, the work, ``write_json(path, finish(record))``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from s2flib.errors import S2FError
+from s2flib.images import atomic_path
+from s2flib.presets import Preset, get_preset
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "opencv-python-headless", "scikit-image",
+            "matplotlib", "safetensors", "accelerate", "lpips", "facenet-pytorch", "pandas")
+
+
+def run_record(preset: str | Preset, config: dict | object, seeds: Sequence[int] | int) -> dict:
+    """The start of a run.json: preset, config, seeds, versions, git revision, hardware, start time.
+
+    config: what was asked for (a dict or a dataclass). seeds: every seed the run draws from.
+    :func:`finish` fills ``finished`` and ``wall_time_s``; until then they are None, so that a run.json
+    of a killed run shows that it was killed.
+    """
+    preset = get_preset(preset)
+    return {
+        "preset": preset.name,
+        "label": preset.label,
+        "config": plain(config),
+        "seeds": [seeds] if isinstance(seeds, int) else [int(s) for s in seeds],
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "finished": None,
+        "wall_time_s": None,
+        "command": plain(sys.argv),
+        "versions": versions(),
+        "git": git_revision(),
+        "hardware": hardware(),
+    }
+
+
+def finish(record: dict, **results) -> dict:
+    """Fill the end and the wall time (seconds since ``started``), add results; returns the same dict."""
+    now = datetime.now(UTC)
+    record["finished"] = now.isoformat(timespec="milliseconds")
+    record["wall_time_s"] = round((now - datetime.fromisoformat(record["started"])).total_seconds(), 3)
+    record.update(plain(results))
+    return record
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, of s2flib and of the packages that can change a number; None: not installed."""
+    from s2flib import __version__
+    found: dict[str, str | None] = {"python": platform.python_version(), "s2flib": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_revision(folder: Path | None = None) -> dict:
+    """{"revision": hash or None, "dirty": bool or None} of the checkout that s2flib runs from.
+
+    None when s2flib is installed without a checkout; a repository that merely contains the installed
+    package (say, a user's project with a venv inside) is not taken for ours.
+    """
+    folder = Path(folder) if folder else Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(("git", "-C", str(folder), *arguments), capture_output=True, text=True,
+                                  timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != folder.resolve():
+        return {"revision": None, "dirty": None}
+    status = git("status", "--porcelain")
+    return {"revision": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def hardware() -> dict:
+    """Machine, processor, cores this process may use, memory (GiB), torch threads, GPUs."""
+    import torch
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:                       # macOS and Windows
+        cores = os.cpu_count()
+    try:
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):
+        memory = None
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"system": platform.platform(), "processor": _processor(), "cores": cores, "memory_gib": memory,
+            "torch_threads": torch.get_num_threads(), "gpus": gpus}
+
+
+def _processor() -> str:
+    """The processor's name; platform.processor() is empty on most Linux machines."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def plain(obj):
+    """Any config or result as JSON's own types: arrays become lists, paths strings, NaN and infinity None."""
+    if obj is None or isinstance(obj, (str, bool, int)):
+        return obj
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else None
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        return {f.name: plain(getattr(obj, f.name)) for f in dataclasses.fields(obj)}
+    if isinstance(obj, Mapping):
+        return {str(k): plain(v) for k, v in obj.items()}
+    if isinstance(obj, (list, tuple, set, frozenset)):
+        return [plain(v) for v in (sorted(obj) if isinstance(obj, (set, frozenset)) else obj)]
+    if isinstance(obj, (os.PathLike, datetime)):
+        return str(obj)
+    if hasattr(obj, "detach"):                   # torch
+        obj = obj.detach().cpu()
+    if hasattr(obj, "tolist"):                   # torch, numpy arrays and scalars
+        return plain(obj.tolist())
+    raise TypeError(f"{type(obj).__name__} has no JSON form")
+
+
+def write_json(path: str | Path, obj, overwrite: bool = False) -> Path:
+    """Write obj as readable JSON, atomically: a reader sees the old file or the whole new one, never half.
+
+    Raises S2FError when the file exists already and ``overwrite`` is not set, or the disk is full.
+    """
+    text = json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n", overwrite)
+
+
+def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
+    """Write text as UTF-8, atomically; errors as :func:`write_json`."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise S2FError(f"{path} exists already: choose another name or ask for overwriting.")
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+    return path
+
+
+def new_run_dir(base: str | Path = "runs") -> Path:
+    """Make and return base/2026-01-31_14-05-09, with -2, -3 … when two runs start in one second."""
+    base = Path(base)
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for attempt in range(1, 1000):
+        path = base / (stamp if attempt == 1 else f"{stamp}-{attempt}")
+        try:
+            path.mkdir(parents=True, exist_ok=False)
+            return path
+        except FileExistsError as error:
+            if base.exists() and not base.is_dir():
+                raise S2FError(f"{base} is a file: give a directory for the runs.") from error
+        except OSError as error:
+            raise S2FError(
+                f"cannot make a run directory in {base} ({error.strerror}): choose another place.") from error
+    raise S2FError(f"{base} already holds 999 runs of this second: choose another place.")

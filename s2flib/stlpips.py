@@ -1,0 +1,97 @@
+"""Shift-tolerant LPIPS (ST-LPIPS), AlexNet variant: the perceptual judge that needs no download.
+
+Ghildyal & Liu, "Shift-tolerant Perceptual Similarity Metric", ECCV 2022 (https://arxiv.org/abs/2207.13686),
+on top of LPIPS: Zhang et al., CVPR 2018 (https://arxiv.org/abs/1801.03924).
+
+This is a re-implementation; the numbers it loads were published by the authors under BSD-2-Clause
+(``scripts/convert_st_lpips.py``). Its values equal the authors' package, and they are *not* LPIPS:
+the trunk was trained anew and the two scales differ, so every figure says "ST-LPIPS".
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2flib.errors import ImageError
+
+SMALLEST = 32  # px: below this the last feature maps cannot be reflected at their border
+
+# input statistics of LPIPS, for images in [-1, 1]
+_SHIFT = (-0.030, -0.088, -0.188)
+_SCALE = (0.458, 0.448, 0.450)
+
+
+def _binomial_kernel(channels: int) -> Tensor:
+    """The 3×3 binomial low-pass (1,2,1)⊗(1,2,1)/16, one copy per channel: (channels, 1, 3, 3)."""
+    row = torch.tensor([1.0, 2.0, 1.0]) / 4
+    return (row[:, None] * row[None, :]).expand(channels, 1, 3, 3).contiguous()
+
+
+class BlurPool(nn.Module):
+    """Low-pass, then keep every second pixel: (B,C,H,W) -> (B,C,H/2+1,W/2+1), rounded down.
+
+    Subsampling without the blur is what makes plain LPIPS jump when an image moves by one pixel
+    (Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019). Two reflected pixels on
+    each side, one more than usual, keep the border from being weighted less than the middle.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("kernel", _binomial_kernel(channels), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self.kernel, stride=2, groups=x.shape[1])
+
+
+class STLPIPS(nn.Module):
+    """Distance between two images as a person would judge it, tolerant of small shifts.
+
+    The weights are constants: parameters do not require gradients, inputs may. About 2.5 GFLOP an image
+    at 128 px. Keys: conv1..conv5.{weight,bias}, lin1..lin5 (channel weights, all ≥ 0).
+    """
+
+    label = "ST-LPIPS (alex)"
+    channels = (64, 192, 384, 256, 256)
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 11, padding=2)  # stride 1: the stride moved into the BlurPool
+        self.conv2 = nn.Conv2d(64, 192, 5, padding=2)
+        self.conv3 = nn.Conv2d(192, 384, 3, padding=1)
+        self.conv4 = nn.Conv2d(384, 256, 3, padding=1)
+        self.conv5 = nn.Conv2d(256, 256, 3, padding=1)
+        self.blur1, self.blur2, self.blur3 = BlurPool(64), BlurPool(64), BlurPool(192)
+        for i, c in enumerate(self.channels, 1):
+            self.register_parameter(f"lin{i}", nn.Parameter(torch.zeros(c)))
+        self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """x: (B,3,H,W) in [-1,1] -> five maps (B,C_l,H_l,W_l), each pixel scaled to unit length over channels."""
+        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < SMALLEST:
+            raise ImageError(
+                f"ST-LPIPS compares (B,3,H,W) images of at least {SMALLEST} px, got {tuple(x.shape)}: "
+                "give it photos in [-1,1], not sketches."
+            )
+        h1 = F.relu(self.blur1(self.conv1((x - self.shift) / self.scale)))
+        h2 = F.relu(self.conv2(self.blur2(F.max_pool2d(h1, 3, 1))))
+        h3 = F.relu(self.conv3(self.blur3(F.max_pool2d(h2, 3, 1))))
+        h4 = F.relu(self.conv4(h3))
+        h5 = F.relu(self.conv5(h4))
+        # the tiny constant under the root keeps the gradient finite where a pixel has no active channel
+        return [h / (h.square().sum(1, keepdim=True) + 1e-20).sqrt() for h in (h1, h2, h3, h4, h5)]
+
+    def compare(self, fx: list[Tensor], fy: list[Tensor]) -> Tensor:
+        """Distance from features already computed (keep the photo's, when comparing many outputs): (B,)."""
+        total = 0
+        for i, (a, b) in enumerate(zip(fx, fy, strict=True), 1):
+            weight = getattr(self, f"lin{i}").to(a.dtype).view(1, -1, 1, 1)
+            total = total + ((a - b).square() * weight).sum(1).mean((1, 2))
+        return total
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, y: (B,3,H,W) in [-1,1] -> (B,) distances ≥ 0; 0 for equal images."""
+        return self.compare(self.features(x), self.features(y))

@@ -1,0 +1,395 @@
+"""StyleGAN2: mapping network, synthesis network and discriminator, in plain torch.
+
+Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (2020), arXiv:1912.04958.
+Parameter names and shapes are those of the published PyTorch checkpoints (the ones pSp builds on),
+so a published state dict loads by key. Runs on any device; nothing is compiled at import.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2flib.presets import Preset, get_preset
+
+FIR = (1.0, 3.0, 3.0, 1.0)  # the low-pass filter of every resampling
+
+
+def channels(resolution: int, channel_base: int, channel_max: int) -> int:
+    """Feature channels at a resolution: min(channel_max, channel_base / resolution)."""
+    return min(channel_max, channel_base // resolution)
+
+
+def fir_kernel(gain: float = 1.0) -> Tensor:
+    """Separable [1,3,3,1] low-pass filter as a (4, 4) kernel whose entries sum to ``gain``."""
+    k = torch.tensor(FIR)
+    k = torch.outer(k, k)
+    return k / k.sum() * gain
+
+
+def fir_filter(x: Tensor, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
+    """Low-pass filter with zero padding ``pad`` (before, after) on both axes; (B,C,H,W) → (B,C,H',W').
+
+    The filter is separable: two depthwise passes of four taps, several times faster on CPUs than one of sixteen.
+    """
+    c = x.shape[1]
+    taps = torch.tensor(FIR, dtype=x.dtype, device=x.device) / sum(FIR)
+    if pad[0] != pad[1]:
+        x = F.pad(x, (pad[0], pad[1], pad[0], pad[1]))
+        pad = (0, 0)
+    x = F.conv2d(x, (taps * gain).view(1, 1, 4, 1).expand(c, 1, 4, 1), padding=(pad[0], 0), groups=c)
+    return F.conv2d(x, taps.view(1, 1, 1, 4).expand(c, 1, 1, 4), padding=(0, pad[0]), groups=c)
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU, slope 0.2, times √2 so that variance is kept."""
+    return F.leaky_relu(x, 0.2) * math.sqrt(2)
+
+
+class PixelNorm(nn.Module):
+    """z / rms(z): (B, D) → (B, D)."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+
+
+class EqualLinear(nn.Module):
+    """Linear layer with equalised learning rate: the weight is scaled by lr_mul/√fan_in at run time."""
+
+    def __init__(self, in_dim: int, out_dim: int, bias_init: float = 0.0, lr_mul: float = 1.0, activate: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_dim, in_dim) / lr_mul)
+        self.bias = nn.Parameter(torch.full((out_dim,), float(bias_init)))
+        self.scale = lr_mul / math.sqrt(in_dim)
+        self.lr_mul = lr_mul
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+        return leaky_relu(x) if self.activate else x
+
+
+class FIR2d(nn.Module):
+    """Holds the filter under its published key (``kernel``); the filtering itself is :func:`fir_filter`."""
+
+    def __init__(self, pad: tuple[int, int], gain: float = 1.0):
+        super().__init__()
+        self.register_buffer("kernel", fir_kernel(gain))
+        self.pad, self.gain = pad, gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fir_filter(x, self.pad, self.gain)
+
+
+class Upsample(FIR2d):
+    """Doubles H and W: zeros between pixels, then the low-pass filter with gain 4."""
+
+    def __init__(self):
+        super().__init__(pad=(2, 1), gain=4.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Equal to zero insertion + FIR: each output is (3·nearest + 1·next)/4 per axis, which is bilinear
+        # interpolation with zeros beyond the border. Pad by one zero pixel, interpolate, crop.
+        x = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear", align_corners=False)
+        return x[:, :, 2:-2, 2:-2]
+
+
+class ModulatedConv2d(nn.Module):
+    """Convolution whose weight is scaled per sample by the style, then normalised (Sec. 2.2, Eqs. 1–3).
+
+    w'_oik = s_i · w_oik ;  w''_oik = w'_oik / √(Σ_ik w'_oik² + ε)
+
+    Computed on the activations: conv(x · s) · 1/√(…). The same numbers as one grouped convolution with
+    per-sample weights, but an ordinary convolution, which CPUs run several times faster.
+    """
+
+    def __init__(self, in_ch: int, out_ch: int, kernel_size: int, style_dim: int, demodulate: bool = True,
+                 upsample: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, out_ch, in_ch, kernel_size, kernel_size))
+        self.modulation = EqualLinear(style_dim, in_ch, bias_init=1.0)
+        self.scale = 1 / math.sqrt(in_ch * kernel_size**2)
+        self.padding = kernel_size // 2
+        self.demodulate = demodulate
+        self.upsample = upsample
+        if upsample:
+            self.blur = FIR2d(pad=(1, 1), gain=4.0)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x (B, in, H, W), w (B, style_dim) → (B, out, H, W), or (B, out, 2H, 2W) when upsampling."""
+        style = self.modulation(w)                                          # (B, in)
+        weight = self.weight[0] * self.scale                                # (out, in, k, k)
+        x = x * style[:, :, None, None].to(x.dtype)
+        if self.upsample:
+            x = F.conv_transpose2d(x, weight.transpose(0, 1).to(x.dtype), stride=2)  # (B, out, 2H+1, 2W+1)
+        else:
+            x = F.conv2d(x, weight.to(x.dtype), padding=self.padding)
+        gain = 1.0
+        if self.demodulate:
+            power = style.float().square() @ weight.float().square().sum((2, 3)).t()  # (B, out)
+            gain = torch.rsqrt(power + 1e-8)[:, :, None, None].to(x.dtype)
+        if self.upsample:
+            x = self.blur(x)
+        return x * gain
+
+    def forward_grouped(self, x: Tensor, w: Tensor) -> Tensor:
+        """The textbook form with one weight per sample, kept as the reference the fast form is tested against."""
+        b, in_ch, h, wd = x.shape
+        weight = self.weight * self.scale * self.modulation(w)[:, None, :, None, None]     # (B, out, in, k, k)
+        if self.demodulate:
+            weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
+        x = x.reshape(1, b * in_ch, h, wd)
+        if self.upsample:
+            k = weight.transpose(1, 2).reshape(b * in_ch, -1, *weight.shape[3:])
+            x = F.conv_transpose2d(x, k, stride=2, groups=b)
+            x = x.reshape(b, -1, *x.shape[2:])
+            fir = self.blur.kernel.to(x.dtype)[None, None].repeat(x.shape[1], 1, 1, 1)
+            return F.conv2d(F.pad(x, (1, 1, 1, 1)), fir, groups=x.shape[1])
+        x = F.conv2d(x, weight.reshape(-1, *weight.shape[2:]), padding=self.padding, groups=b)
+        return x.reshape(b, -1, *x.shape[2:])
+
+
+class NoiseInjection(nn.Module):
+    """x + weight · noise, one learnt strength per layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        return x if noise is None else x + self.weight.to(x.dtype) * noise.to(x.dtype)
+
+
+class BiasedLeakyReLU(nn.Module):
+    """leaky_relu(x + bias), bias per channel (published key: ``activate.bias``)."""
+
+    def __init__(self, ch: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(ch))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return leaky_relu(x + self.bias[:, None, None].to(x.dtype))
+
+
+class StyledConv(nn.Module):
+    """Modulated 3×3 convolution → noise → bias → leaky ReLU."""
+
+    def __init__(self, in_ch: int, out_ch: int, style_dim: int, upsample: bool = False):
+        super().__init__()
+        self.conv = ModulatedConv2d(in_ch, out_ch, 3, style_dim, upsample=upsample)
+        self.noise = NoiseInjection()
+        self.activate = BiasedLeakyReLU(out_ch)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        return self.activate(self.noise(self.conv(x, w), noise))
+
+
+class ToRGB(nn.Module):
+    """Modulated 1×1 convolution to RGB, added to the upsampled picture so far."""
+
+    def __init__(self, in_ch: int, style_dim: int, upsample: bool = True):
+        super().__init__()
+        if upsample:
+            self.upsample = Upsample()
+        self.conv = ModulatedConv2d(in_ch, 3, 1, style_dim, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+    def forward(self, x: Tensor, w: Tensor, skip: Tensor | None = None) -> Tensor:
+        rgb = self.conv(x, w).float() + self.bias
+        return rgb if skip is None else rgb + self.upsample(skip)
+
+
+class ConstantInput(nn.Module):
+    """The learnt 4×4 tensor every picture starts from."""
+
+    def __init__(self, ch: int):
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, ch, 4, 4))
+
+
+class Generator(nn.Module):
+    """z → w (mapping), w+ → picture (synthesis).
+
+    size:          side of the picture, a power of two ≥ 8
+    style_dim:     length of z and of w
+    n_mlp:         layers of the mapping network (learning-rate multiplier 0.01)
+    channel_base:  channels(res) = min(channel_max, channel_base / res); 32768 and 512 are the published ones
+    """
+
+    def __init__(self, size: int, style_dim: int = 512, n_mlp: int = 8, channel_base: int = 32768,
+                 channel_max: int = 512):
+        super().__init__()
+        if size < 8 or size & (size - 1):
+            raise ValueError(f"size must be a power of two of at least 8, not {size}")
+        self.size, self.style_dim = size, style_dim
+        self.n_styles = 2 * int(math.log2(size)) - 2
+        self.style = nn.Sequential(
+            PixelNorm(), *(EqualLinear(style_dim, style_dim, lr_mul=0.01, activate=True) for _ in range(n_mlp)))
+        ch = channels(4, channel_base, channel_max)
+        self.input = ConstantInput(ch)
+        self.conv1 = StyledConv(ch, ch, style_dim)
+        self.to_rgb1 = ToRGB(ch, style_dim, upsample=False)
+        self.convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
+        for layer in range(self.n_styles - 1):
+            res = 2 ** ((layer + 5) // 2)                        # 4, 8, 8, 16, 16, …
+            self.noises.register_buffer(f"noise_{layer}", torch.randn(1, 1, res, res))
+        res = 8
+        while res <= size:
+            out = channels(res, channel_base, channel_max)
+            self.convs.append(StyledConv(ch, out, style_dim, upsample=True))
+            self.convs.append(StyledConv(out, out, style_dim))
+            self.to_rgbs.append(ToRGB(out, style_dim))
+            ch, res = out, res * 2
+
+    @classmethod
+    def from_preset(cls, preset: str | Preset, size: int | None = None) -> Generator:
+        """An untrained generator of the preset's shape (``size``: a smaller start for growing)."""
+        p = get_preset(preset)
+        return cls(size or p.size, p.style_dim, p.n_mlp, p.channel_base, p.channel_max)
+
+    def mapping(self, z: Tensor) -> Tensor:
+        """z (B, style_dim) ~ N(0, I) → w (B, style_dim)."""
+        return self.style(z)
+
+    @torch.no_grad()
+    def mean_latent(self, n: int = 4096, seed: int = 0) -> Tensor:
+        """w̄ (style_dim,): the mean of ``n`` mapped codes, drawn on the CPU so that devices agree."""
+        z = torch.randn(n, self.style_dim, generator=torch.Generator().manual_seed(seed))
+        return self.mapping(z.to(self.input.input)).mean(0)
+
+    @staticmethod
+    def truncate(w: Tensor, psi: float, w_avg: Tensor) -> Tensor:
+        """w̄ + ψ (w − w̄): smaller ψ, likelier and less varied faces."""
+        return w_avg + psi * (w - w_avg)
+
+    def expand(self, w: Tensor) -> Tensor:
+        """w (B, D) → w+ (B, n_styles, D) with the same row in every layer; a w+ passes through."""
+        return w[:, None].expand(-1, self.n_styles, -1) if w.ndim == 2 else w
+
+    def mix(self, w1: Tensor, w2: Tensor, crossover: int) -> Tensor:
+        """Style mixing: rows below ``crossover`` from w1, the rest from w2; → (B, n_styles, D)."""
+        return torch.cat([self.expand(w1)[:, :crossover], self.expand(w2)[:, crossover:]], 1)
+
+    def synthesis(self, w_plus: Tensor, noise: str | None = "const", dtype: torch.dtype | None = None) -> Tensor:
+        """w+ (B, n_styles, D) → picture (B, 3, size, size), about [−1, 1] and not clamped.
+
+        noise: "const" uses the stored noise (the same code gives the same picture), "random" draws anew,
+               None leaves it out.
+        dtype: type of the activations (bfloat16 where the CPU has it); pictures are float32.
+        """
+        if w_plus.ndim != 3 or w_plus.shape[1:] != (self.n_styles, self.style_dim):
+            raise ValueError(f"w_plus must be (B, {self.n_styles}, {self.style_dim}), not {tuple(w_plus.shape)}")
+        b = w_plus.shape[0]
+        x = self.input.input.expand(b, -1, -1, -1).to(dtype or w_plus.dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.conv1(x, w_plus[:, 0], self._noise(0, x, noise))
+        skip = self.to_rgb1(x, w_plus[:, 1])
+        for i, to_rgb in enumerate(self.to_rgbs):
+            up, conv = self.convs[2 * i], self.convs[2 * i + 1]
+            x = up(x, w_plus[:, 2 * i + 1], self._noise(2 * i + 1, x, noise, 2 * x.shape[-1]))
+            x = conv(x, w_plus[:, 2 * i + 2], self._noise(2 * i + 2, x, noise))
+            skip = to_rgb(x, w_plus[:, 2 * i + 3], skip)
+        return skip
+
+    def _noise(self, layer: int, x: Tensor, mode: str | None, res: int | None = None) -> Tensor | None:
+        if mode is None:
+            return None
+        if mode == "const":
+            return getattr(self.noises, f"noise_{layer}")
+        if mode == "random":
+            res = res or x.shape[-1]
+            return torch.randn(x.shape[0], 1, res, res, device=x.device)
+        raise ValueError(f'noise must be "const", "random" or None, not {mode!r}')
+
+    def forward(self, z: Tensor, psi: float = 1.0, w_avg: Tensor | None = None, noise: str | None = "const") -> Tensor:
+        """z (B, D) → picture (B, 3, size, size); ψ < 1 needs ``w_avg`` (see :meth:`mean_latent`)."""
+        w = self.mapping(z)
+        if psi != 1.0:
+            if w_avg is None:
+                raise ValueError("truncation (psi < 1) needs w_avg: pass generator.mean_latent()")
+            w = self.truncate(w, psi, w_avg)
+        return self.synthesis(self.expand(w), noise=noise)
+
+
+class EqualConv2d(nn.Module):
+    """Convolution with equalised learning rate, without bias (the activation adds it)."""
+
+    def __init__(self, in_ch: int, out_ch: int, kernel_size: int, stride: int = 1, padding: int = 0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_ch, in_ch, kernel_size, kernel_size))
+        self.scale = 1 / math.sqrt(in_ch * kernel_size**2)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, (self.weight * self.scale).to(x.dtype), stride=self.stride, padding=self.padding)
+
+
+def conv_layer(in_ch: int, out_ch: int, kernel_size: int, downsample: bool = False,
+               activate: bool = True) -> nn.Sequential:
+    """[low-pass filter] → convolution (stride 2 when downsampling) → [bias, leaky ReLU]."""
+    layers: list[nn.Module] = []
+    if downsample:
+        pad = 2 + kernel_size - 1                                  # keeps 2·out = in
+        layers.append(FIR2d(pad=((pad + 1) // 2, pad // 2)))
+    layers.append(EqualConv2d(in_ch, out_ch, kernel_size, stride=2 if downsample else 1,
+                              padding=0 if downsample else kernel_size // 2))
+    if activate:
+        layers.append(BiasedLeakyReLU(out_ch))
+    return nn.Sequential(*layers)
+
+
+class ResBlock(nn.Module):
+    """Two 3×3 convolutions that halve the resolution, plus a 1×1 skip; divided by √2."""
+
+    def __init__(self, in_ch: int, out_ch: int):
+        super().__init__()
+        self.conv1 = conv_layer(in_ch, in_ch, 3)
+        self.conv2 = conv_layer(in_ch, out_ch, 3, downsample=True)
+        self.skip = conv_layer(in_ch, out_ch, 1, downsample=True, activate=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.conv2(self.conv1(x)) + self.skip(x)) / math.sqrt(2)
+
+
+class Discriminator(nn.Module):
+    """Residual critic: picture (B, 3, size, size) → logit (B, 1). Published names and shapes."""
+
+    def __init__(self, size: int, channel_base: int = 32768, channel_max: int = 512):
+        super().__init__()
+        self.size = size
+        ch = channels(size, channel_base, channel_max)
+        blocks: list[nn.Module] = [conv_layer(3, ch, 1)]
+        res = size
+        while res > 4:
+            out = channels(res // 2, channel_base, channel_max)
+            blocks.append(ResBlock(ch, out))
+            ch, res = out, res // 2
+        self.convs = nn.Sequential(*blocks)
+        self.final_conv = conv_layer(ch + 1, ch, 3)
+        self.final_linear = nn.Sequential(EqualLinear(ch * 16, ch, activate=True), EqualLinear(ch, 1))
+
+    @classmethod
+    def from_preset(cls, preset: str | Preset, size: int | None = None) -> Discriminator:
+        """An untrained discriminator of the preset's shape."""
+        p = get_preset(preset)
+        return cls(size or p.size, p.critic_base, p.channel_max)
+
+    @staticmethod
+    def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:
+        """Appends one channel: the mean over features of the standard deviation within a group of samples.
+
+        (B, C, H, W) → (B, C + 1, H, W). Lets the critic see a lack of variety.
+        """
+        b, c, h, w = x.shape
+        g = math.gcd(b, group)
+        y = x.float().reshape(g, b // g, c, h, w)
+        std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))          # (B/g,)
+        return torch.cat([x, std.repeat(g)[:, None, None, None].expand(-1, 1, h, w).to(x.dtype)], 1)
+
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        x = x.to(dtype or x.dtype).contiguous(memory_format=torch.channels_last)
+        x = self.final_conv(self.minibatch_stddev(self.convs(x)))
+        return self.final_linear(x.flatten(1).to(self.final_linear[0].weight.dtype))

@@ -1,0 +1,118 @@
+"""What changes between two photos of one person: expression, pose, gaze, light, background, camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from s2flib.synthfaces.identity import Identity
+from s2flib.synthfaces.mesh import unit
+from s2flib.synthfaces.streams import choose, stream
+
+# facial action units (0…1) of each expression; names as in ARKit's blend shapes
+EXPRESSIONS: dict[str, dict[str, float]] = {
+    "neutral": {},
+    "smile": dict(mouthSmileLeft=0.62, mouthSmileRight=0.62, cheekSquintLeft=0.45, cheekSquintRight=0.45,
+                  mouthDimpleLeft=0.15, mouthDimpleRight=0.15),
+    "grin": dict(mouthSmileLeft=0.75, mouthSmileRight=0.75, jawOpen=0.10, mouthUpperUpLeft=0.28,
+                 mouthUpperUpRight=0.28, mouthLowerDownLeft=0.12, mouthLowerDownRight=0.12, cheekSquintLeft=0.55,
+                 cheekSquintRight=0.55, eyeSquintLeft=0.2, eyeSquintRight=0.2),
+    "open": dict(jawOpen=0.16, browInnerUp=0.2),
+    "surprise": dict(jawOpen=0.24, browInnerUp=0.6, browOuterUpLeft=0.5, browOuterUpRight=0.5, eyeWideLeft=0.35,
+                     eyeWideRight=0.35),
+    "frown": dict(browDownLeft=0.6, browDownRight=0.6, mouthFrownLeft=0.35, mouthFrownRight=0.35,
+                  mouthPressLeft=0.25, mouthPressRight=0.25),
+    "pout": dict(mouthPucker=0.38, browInnerUp=0.15),
+    "smirk": dict(mouthSmileLeft=0.55, cheekSquintLeft=0.3, browOuterUpLeft=0.25),
+}
+_EXPRESSION_ODDS = dict(neutral=0.30, smile=0.28, grin=0.20, open=0.06, surprise=0.03, frown=0.04, pout=0.04, smirk=0.05)
+# key: strength, warmth, size (radians it subtends), height range; sky: strength; rim: probability
+LIGHTS = {
+    "window": dict(odds=0.30, key=(0.85, 1.15), warm=0.02, size=(0.16, 0.30), high=(8, 38), sky=(0.32, 0.5), rim=0.25),
+    "overcast": dict(odds=0.26, key=(0.4, 0.65), warm=0.0, size=(0.3, 0.45), high=(40, 68), sky=(0.55, 0.78), rim=0.1),
+    "studio": dict(odds=0.22, key=(0.8, 1.1), warm=0.01, size=(0.10, 0.2), high=(22, 48), sky=(0.34, 0.55), rim=0.6),
+    "golden": dict(odds=0.10, key=(0.9, 1.2), warm=0.16, size=(0.06, 0.12), high=(10, 26), sky=(0.34, 0.5), rim=0.5),
+    "indoor": dict(odds=0.12, key=(0.65, 0.95), warm=0.10, size=(0.18, 0.3), high=(35, 62), sky=(0.4, 0.6), rim=0.2),
+}
+
+
+@dataclass(frozen=True)
+class Light:
+    """Key, sky and rim. Colours are irradiance on a surface facing the source; 1 is a correctly exposed white."""
+
+    name: str
+    key_direction: tuple[float, float, float]   # unit, towards the light
+    key_rgb: tuple[float, float, float]
+    key_size: float                             # radians: 0 hard … 0.5 very soft
+    sky_rgb: tuple[float, float, float]         # from above
+    ground_rgb: tuple[float, float, float]      # from below
+    side_rgb: tuple[float, float, float]        # fill from the side away from the key
+    rim_rgb: tuple[float, float, float]         # from behind
+    rim_side: float                             # −1 right, 1 left
+
+
+@dataclass(frozen=True)
+class Shot:
+    expression: str
+    action: dict[str, float]          # facial action unit → 0…1
+    yaw: float                        # radians, positive turns the face to the picture's right
+    pitch: float                      # radians, positive looks up
+    roll: float                       # radians
+    gaze: tuple[float, float]         # radians, relative to the head
+    distance: float                   # camera to face, dm
+    light: Light
+    background: int                   # seed of the background's scene
+    grain: int                        # seed of the sensor's noise
+    exposure: float                   # factor
+    warmth: float                     # white balance, log scale
+
+
+def sample_shot(person: Identity, seed: int, index: int = 0, number: int = 0) -> Shot:
+    """Photo ``number`` of a person; expression, pose, light, background and camera have streams of their own."""
+
+    def rng(part: str) -> np.random.Generator:
+        return stream(seed, index, "shot", number, part)
+
+    r = rng("expression")
+    name = choose(r, _EXPRESSION_ODDS)
+    blink = max(0.0, r.normal(0.06, 0.05))
+    action = sample_action(name, r) | {"eyeBlinkLeft": blink, "eyeBlinkRight": blink}
+    r = rng("pose")
+    yaw, pitch, roll = np.clip(r.normal(0, 10), -26, 26), np.clip(r.normal(0, 4.5), -11, 11), r.normal(0, 3.5)
+    dx, dy = r.normal(0, [5, 3])
+    at_camera = r.random() < 0.7
+    gaze = (-yaw, -pitch) if at_camera else (-yaw * 0.5 + dx, -pitch * 0.5 + dy)
+    r = rng("camera")
+    # people with darker skin get a little more exposure, as cameras and photographers do
+    meter = np.exp(0.055 * (person.tone - 2))
+    return Shot(
+        expression=name, action=action, yaw=float(np.radians(yaw)), pitch=float(np.radians(pitch)),
+        roll=float(np.radians(roll)), gaze=(float(np.radians(gaze[0])), float(np.radians(gaze[1]))),
+        distance=float(r.uniform(11, 26)), exposure=float(meter * np.exp(r.normal(0, 0.09))),
+        warmth=float(r.normal(0.01, 0.035)), light=sample_light(rng("light")),
+        background=int(rng("background").integers(1 << 30)), grain=int(rng("grain").integers(1 << 30)),
+    )
+
+
+def sample_action(name: str, r: np.random.Generator) -> dict[str, float]:
+    """Action units of a named expression, its strength a little varied."""
+    strength = r.uniform(0.65, 1.2)
+    return {unit_: float(np.clip(v * strength, 0, 1)) for unit_, v in EXPRESSIONS[name].items()}
+
+
+def sample_light(r: np.random.Generator, name: str | None = None) -> Light:
+    drawn = choose(r, {k: v["odds"] for k, v in LIGHTS.items()})
+    name = name or drawn
+    kind = LIGHTS[name]
+    side = r.choice([-1.0, 1.0])
+    azimuth, height = np.radians(side * r.uniform(12, 58)), np.radians(r.uniform(*kind["high"]))
+    direction = unit(np.array([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)]))
+    warm = kind["warm"] + r.normal(0, 0.03)
+    key = r.uniform(*kind["key"]) * np.exp(warm * np.array([1, 0.1, -1.3]))
+    sky = r.uniform(*kind["sky"]) * np.exp((-0.35 * warm + r.normal(0, 0.025)) * np.array([1, 0.1, -1.2]))
+    ground = sky * r.uniform(0.45, 0.8) * np.exp(r.normal(0.03, 0.03) * np.array([1, 0, -1]))
+    fill = sky * r.uniform(0.65, 1.05) * np.exp(r.normal(0, 0.03, 3))
+    rim = float(r.random() < kind["rim"]) * r.uniform(0.25, 0.8) * np.exp(r.normal(0.03, 0.05) * np.array([1, 0, -1]))
+    return Light(name, *(tuple(float(x) for x in v) for v in (direction, key)), float(r.uniform(*kind["size"])),
+                 *(tuple(float(x) for x in v) for v in (sky, ground, fill, rim)), float(r.choice([-1, 1])))

@@ -1,0 +1,114 @@
+"""Draw strands: hair, locks and beards as soft, antialiased coverage.
+
+Strands are splatted as samples one pixel apart. What covers a pixel is blended independently of order, nearer
+samples weighing more (weighted blended transparency, McGuire and Bavoil 2013), so that edges are soft and
+single strands do not flicker.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from s2flib.synthfaces import mesh
+from s2flib.synthfaces.camera import Camera
+from s2flib.synthfaces.hair import Strands
+from s2flib.synthfaces.lighting import Shadows, rim_direction, sky_irradiance
+from s2flib.synthfaces.mesh import smoothstep, unit
+from s2flib.synthfaces.shot import Light
+
+_STEP = 1.15           # pixels between samples
+_BLEND_DEPTH = 0.07    # dm over which front samples hide those behind
+
+
+class Layer(NamedTuple):
+    """Premultiplied nothing: colour (P, 3), coverage (P,) in [0, 1], depth (P,) of the front, P = H·W."""
+
+    rgb: np.ndarray
+    alpha: np.ndarray
+    depth: np.ndarray
+
+
+def shade(strands: Strands, points: np.ndarray, rgb: np.ndarray, light: Light, camera: Camera, shadows: Shadows,
+          centre: np.ndarray, gloss: float) -> np.ndarray:
+    """Radiance (S, K, 3) at the strands' points: Kajiya and Kay (1989) diffuse, two highlights shifted along the
+    strand as in Marschner et al. (2003), shadow, and darker roots and inner layers."""
+    s, k = points.shape[:2]
+    along = np.empty_like(points)
+    along[:, 1:-1] = points[:, 2:] - points[:, :-2]
+    along[:, 0], along[:, -1] = points[:, 1] - points[:, 0], points[:, -1] - points[:, -2]
+    along = unit(along.reshape(-1, 3))
+    flat = points.reshape(-1, 3)
+    view = camera.view(flat)
+    towards = np.array(light.key_direction, np.float32)
+    tl, tv = along @ towards, mesh.dot(along, view)
+    sl, sv = np.sqrt(np.clip(1 - tl * tl, 0, 1)), np.sqrt(np.clip(1 - tv * tv, 0, 1))
+    # outwards from the skull's or neck's axis
+    axis = np.stack([np.full(len(flat), centre[0]), np.minimum(flat[:, 1], centre[1]), np.full(len(flat), centre[2])], 1)
+    outward = unit((flat - axis).astype(np.float32))
+    facing = np.clip(outward @ towards * 0.6 + 0.4, 0, 1)
+    lit = shadows.lit(flat, bias=0.06, in_hair=True) * facing
+    t = np.tile(np.linspace(0, 1, k, dtype=np.float32), s)
+    inner = np.repeat(strands.inner, k)
+    sky_open = (0.30 + 0.70 * smoothstep(0, 0.45, t)) * (1 - 0.55 * inner)
+    primary = np.clip(sl * sv - (tl + 0.07) * tv, 0, 1) ** 40 * (0.10 * gloss)
+    secondary = np.clip(sl * sv - (tl - 0.13) * tv, 0, 1) ** 12 * (0.75 * gloss)
+    colour = rgb.astype(np.float32) * (np.repeat(strands.tint, k) * (0.78 + 0.4 * t))[:, None]
+    rim = np.clip(outward @ rim_direction(light), 0, 1)[:, None] * np.array(light.rim_rgb, np.float32)
+    key = np.array(light.key_rgb, np.float32)
+    diffuse = key * (sl * lit * 0.9)[:, None] + sky_irradiance(light, outward) * sky_open[:, None] + rim
+    sheen = (sky_irradiance(light, outward) * ((sv**10) * sky_open)[:, None]) * (0.02 * gloss)
+    out = colour * diffuse + key * lit[:, None] * (primary[:, None] + secondary[:, None] * colour * 1.4) + sheen
+    out += rim * (0.03 * gloss)
+    return out.reshape(s, k, 3)
+
+
+def splat(points: np.ndarray, radiance: np.ndarray, width: np.ndarray, weight: np.ndarray, camera: Camera,
+          mesh_depth: np.ndarray, rng: np.random.Generator, opacity: float = 1.0) -> Layer:
+    """Blend strands into a Layer.
+
+    points (S, K, 3) in camera space, radiance (S, K, 3), width (S,) dm, weight (S, K) factor on coverage;
+    mesh_depth (P,): strands behind it are hidden.
+    """
+    size, n_pixels = camera.width, len(mesh_depth)
+    screen = camera.project(points)
+    x, y, z = screen[..., 0], screen[..., 1], screen[..., 2]
+    inside = (x > -4) & (x < size + 4) & (y > -4) & (y < size + 4)
+    pixel = np.clip(y, 0, size - 1).astype(np.int32) * size + np.clip(x, 0, size - 1).astype(np.int32)
+    seen = inside & (z < mesh_depth[pixel] + 0.03) & (weight > 0.01)
+    strand, k = np.nonzero(seen[:, :-1] | seen[:, 1:])
+    if not len(strand):
+        return Layer(np.zeros((n_pixels, 3), np.float32), np.zeros(n_pixels, np.float32),
+                     np.full(n_pixels, np.inf, np.float32))
+    # per segment: screen x, y, z, r, g, b, coverage, half width; then m samples along each
+    ends = np.concatenate([screen, radiance, weight[..., None]], -1).astype(np.float32)
+    a, b = ends[strand, k], ends[strand, k + 1]
+    length = np.hypot(b[:, 0] - a[:, 0], b[:, 1] - a[:, 1])
+    m = int(np.clip(np.ceil(np.percentile(length, 70) / _STEP), 1, 40))
+    t = (np.arange(m, dtype=np.float32) + 0.5) / m
+    pixel_width = (width * np.float32(camera.pixels_per_dm))[strand]
+    cover = np.maximum(length, 0.3) / m * pixel_width * opacity
+    jitter = rng.random((len(strand), m), np.float32) - 0.5
+    spread = np.maximum(pixel_width, 1.0)[:, None]
+    nx, ny = -(b[:, 1] - a[:, 1]) / np.maximum(length, 1e-3), (b[:, 0] - a[:, 0]) / np.maximum(length, 1e-3)
+    d = b - a
+    sx = a[:, :1] + d[:, :1] * t + nx[:, None] * jitter * spread
+    sy = a[:, 1:2] + d[:, 1:2] * t + ny[:, None] * jitter * spread
+    sz = (a[:, 2:3] + d[:, 2:3] * t).ravel()
+    ix, iy = np.floor(sx).astype(np.int32).ravel(), np.floor(sy).astype(np.int32).ravel()
+    flat = iy * size + ix
+    ok = np.nonzero((ix >= 0) & (ix < size) & (iy >= 0) & (iy < size))[0]
+    ok = ok[sz[ok] < mesh_depth[flat[ok]] + 0.004]
+    flat, sz = flat[ok], sz[ok]
+    amount = ((a[:, 6:7] + d[:, 6:7] * t) * cover[:, None]).ravel()[ok]
+    front = np.full(n_pixels, np.inf, np.float32)
+    np.minimum.at(front, flat, sz)
+    blend = amount * np.exp((front[flat] - sz) * np.float32(1 / _BLEND_DEPTH))
+    total = np.bincount(flat, blend, n_pixels)
+    rgb = np.empty((n_pixels, 3), np.float32)
+    for c in range(3):
+        value = (a[:, 3 + c:4 + c] + d[:, 3 + c:4 + c] * t).ravel()[ok]
+        rgb[:, c] = np.bincount(flat, blend * value, n_pixels) / np.maximum(total, 1e-9)
+    alpha = 1 - np.exp(-1.3 * np.bincount(flat, amount, n_pixels))
+    return Layer(rgb, alpha.astype(np.float32), front)

@@ -1,0 +1,1 @@
+"""Training: StyleGAN2 (``pretrain``), the pSp encoder (``encoder``), the judges' nets (``classifiers``)."""

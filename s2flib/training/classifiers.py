@@ -1,0 +1,292 @@
+"""Training the two small nets the losses look through: identity (ArcFace) and attributes (CBAM).
+
+Both take minutes on a CPU core. The weights that are kept are running averages of the optimiser's (as EMA in
+StyleGAN2), so a run may be stopped at any time without a learning-rate schedule to finish.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2flib.cbam import AttributeNet
+from s2flib.datasets import ATTRIBUTE_NAMES, FaceDataset, attribute_targets, open_dataset
+from s2flib.errors import S2FError
+from s2flib.faceid import FACE_CENTRE, FACE_SIDE, SynthFaceID, face_crop, rank_1, verification_auc
+from s2flib.images import available_cpus
+from s2flib.presets import get_preset
+from s2flib.training import engine
+from s2flib.weights import save_safetensors
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """One run of the identity net's training."""
+
+    out: str
+    preset: str = "tiny"
+    steps: int = 4000
+    batch: int = 64               # crops a step
+    lr: float = 2e-3              # AdamW, after a short warm-up constant
+    margin: float = 0.3           # ArcFace's m in radians, reached after 500 steps
+    scale: float = 24.0           # ArcFace's s
+    seed: int = 0
+    resume: bool = False
+    max_time: float | None = None  # seconds
+    save_every: float = 120.0      # seconds between checkpoints
+    log_every: int = 100           # steps
+    limit: int | None = None       # use only the first training photos
+    val_limit: int | None = None   # and the first validation photos
+    cpu: bool = False
+
+
+@dataclass(frozen=True)
+class AttributesConfig:
+    """One run of the attribute net's training."""
+
+    out: str
+    preset: str = "tiny"
+    steps: int = 2500
+    batch: int = 32               # photos a step
+    lr: float = 2e-3              # AdamW, after a short warm-up constant
+    variant: str = "cbam"         # see s2flib.cbam.CBAM
+    seed: int = 0
+    resume: bool = False
+    max_time: float | None = None
+    save_every: float = 120.0
+    log_every: int = 100
+    limit: int | None = None
+    val_limit: int | None = None
+    cpu: bool = False
+
+
+# --- identity --------------------------------------------------------------------------------------------------
+
+
+def arcface_logits(embedding: Tensor, centres: Tensor, target: Tensor, scale: float, margin: float) -> Tensor:
+    """s·cos(θ + m) for the true person, s·cos θ for the others (ArcFace, Eq. 3).
+
+    embedding (B,d) unit length, centres (K,d) any length, target (B,) -> (B,K). Where θ + m would pass π the
+    cosine would rise again; there the penalty goes on linearly, as in the authors' code.
+    """
+    cosine = (embedding @ F.normalize(centres, dim=1).T).clamp(-1 + 1e-6, 1 - 1e-6)
+    true = cosine.gather(1, target[:, None])
+    shifted = true * math.cos(margin) - (1 - true**2).sqrt() * math.sin(margin)
+    beyond = true <= math.cos(math.pi - margin)
+    shifted = torch.where(beyond, true - math.sin(math.pi - margin) * margin, shifted)
+    return scale * cosine.scatter(1, target[:, None], shifted)
+
+
+class Trainer:
+    """What both trainings share: data in RAM, AdamW, averaged weights, and the interface of engine.run_training."""
+
+    def __init__(self, cfg, net: nn.Module, extra: nn.Module | None = None):
+        if get_preset(cfg.preset).data != "synthfaces":
+            raise S2FError(f"preset {cfg.preset} uses published nets for this: train it under tiny, or fetch them.")
+        self.cfg, self.done = cfg, 0
+        self.device = torch.device("cuda" if torch.cuda.is_available() and not cfg.cpu else "cpu")
+        self.net = net.to(self.device, memory_format=torch.channels_last)
+        self.extra = (extra or nn.Module()).to(self.device)
+        self.average = torch.optim.swa_utils.AveragedModel(
+            self.net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
+        )
+        self.opt = torch.optim.AdamW([*self.net.parameters(), *self.extra.parameters()], cfg.lr, weight_decay=0.02)
+
+    def state(self) -> dict:
+        return {k: getattr(self, k).state_dict() for k in ("net", "extra", "average", "opt")} | {"step": self.done}
+
+    def load(self, state: dict) -> None:
+        for k in ("net", "extra", "average", "opt"):
+            getattr(self, k).load_state_dict(state[k])
+        self.done = state["step"]
+
+    def update(self, loss: Tensor) -> None:
+        """One AdamW step, with a warm-up over 100 steps and clipped gradients."""
+        for group in self.opt.param_groups:
+            group["lr"] = self.cfg.lr * min(1.0, (self.done + 1) / 100)
+        self.opt.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self.opt.step()
+        self.average.update_parameters(self.net)
+        self.done += 1
+
+    def draw(self, n: int) -> Tensor:
+        """This step's sample indices (batch,); reseeds torch, so a resumed run draws the same."""
+        engine.seed_step(self.cfg.seed, self.done)
+        return torch.from_numpy(engine.batch_indices(n, self.cfg.batch, self.done, self.cfg.seed))
+
+    def batched(self, x: Tensor) -> Tensor:
+        """The averaged net's outputs in eval mode, on the CPU: (N,·)."""
+        net = self.average.module.eval()
+        with torch.no_grad():
+            return torch.cat([net(part.to(self.device)).cpu() for part in x.split(128)])
+
+    def save_weights(self, out: Path, kind: str, **metadata: str) -> None:
+        figures = {f"val_{k}": f"{v:.4f}" for k, v in self.validate().items()}
+        metadata |= {"kind": kind, "preset": self.cfg.preset, "steps": self.done, "batch": self.cfg.batch,
+                     "seed": self.cfg.seed, **figures}
+        save_safetensors(out / f"{kind}.safetensors", self.average.module.state_dict(), metadata, overwrite=True)
+
+
+def _photos(ds: FaceDataset) -> Tensor:
+    """All photos (N,3,H,W) uint8; the data set's own arrays() would draw the sketches too, which nobody needs here."""
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        photos = list(pool.map(lambda i: ds.read(i)[0], range(len(ds))))
+    return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous()
+
+
+def _as_float(photos: Tensor) -> Tensor:
+    return photos.float() / 127.5 - 1
+
+
+def jitter(x: Tensor, zoom: float, shift: float, size: int, side: float, centre: tuple[float, float]) -> Tensor:
+    """Random crops around ``centre``, mirrored half the time, with other light: (B,3,H,H) -> (B,3,size,size).
+
+    side and shift are fractions of H; zoom is the largest relative change of the crop's side. A third are also
+    blurred, because a generator's faces are softer than rendered ones and must not be told apart by that.
+    """
+    b, device = len(x), x.device
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(b, *shape, device=device) * (high - low) + low
+
+    scale = side * (1 + uniform(-zoom, zoom))
+    mirror = torch.where(torch.rand(b, device=device) < 0.5, -1.0, 1.0)
+    angle = uniform(-0.06, 0.06)                                       # radians
+    theta = torch.zeros(b, 2, 3, device=device)                        # output -> input, both in [-1,1]
+    theta[:, 0, 0], theta[:, 0, 1] = mirror * scale * angle.cos(), -scale * angle.sin()
+    theta[:, 1, 0], theta[:, 1, 1] = mirror * scale * angle.sin(), scale * angle.cos()
+    theta[:, 0, 2] = 2 * centre[0] - 1 + 2 * uniform(-shift, shift)
+    theta[:, 1, 2] = 2 * centre[1] - 1 + 2 * uniform(-shift, shift)
+    grid = F.affine_grid(theta, (b, 3, size, size), align_corners=False)
+    y = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    soft = F.interpolate(F.avg_pool2d(y, 2), (size, size), mode="bilinear", align_corners=False)
+    y = torch.where(uniform(0, 1, 1, 1, 1) < 0.33, soft, y)
+    y = y * uniform(0.8, 1.2, 1, 1, 1) + uniform(-0.15, 0.15, 1, 1, 1) + uniform(-0.04, 0.04, 3, 1, 1)
+    return (y + 0.03 * torch.randn_like(y)).clamp(-1, 1)
+
+
+class IdentityTrainer(Trainer):
+    """ArcFace over the train identities; validated on people it has never seen."""
+
+    def __init__(self, cfg: IdentityConfig):
+        torch.manual_seed(cfg.seed)
+        train, val = (open_dataset(cfg.preset, s, limit=n) for s, n in (("train", cfg.limit), ("val", cfg.val_limit)))
+        people, target = np.unique(train.identities, return_inverse=True)
+        centres = nn.Module()
+        centres.weight = nn.Parameter(torch.randn(len(people), SynthFaceID.dim))
+        super().__init__(cfg, SynthFaceID(), centres)
+        self.target = torch.from_numpy(target).to(self.device)
+        # shrunk once so that a crop is about 64 px: augmenting small pictures is cheap
+        small = round(SynthFaceID.size / FACE_SIDE)
+        self.photos = torch.cat([
+            ((F.interpolate(_as_float(p), (small, small), mode="bilinear", antialias=True) + 1) * 127.5).round().byte()
+            for p in _photos(train).split(256)
+        ]).to(self.device)
+        self.val = torch.cat([face_crop(_as_float(p), SynthFaceID.size) for p in _photos(val).split(256)])
+        self.val_identity = torch.from_numpy(val.identities)
+
+    def step(self) -> dict[str, float]:
+        i = self.draw(len(self.photos)).to(self.device)
+        x = jitter(_as_float(self.photos[i]), 0.06, 0.03, SynthFaceID.size, FACE_SIDE, FACE_CENTRE)
+        margin = self.cfg.margin * min(1.0, self.done / 500)
+        self.net.train()
+        logits = arcface_logits(self.net(x), self.extra.weight, self.target[i], self.cfg.scale, margin)
+        loss = F.cross_entropy(logits, self.target[i])
+        self.update(loss)
+        return {"arcface": loss.item(), "accuracy": float((logits.argmax(1) == self.target[i]).float().mean())}
+
+    def validate(self) -> dict[str, float]:
+        e = self.batched(self.val)
+        return {"auc": verification_auc(e, self.val_identity), "rank_1": rank_1(e, self.val_identity)}
+
+    def picture(self) -> np.ndarray:
+        """Columns: a face, the nearest other photo, and the nearest other person."""
+        e = self.batched(self.val)
+        n = min(12, len(e))
+        likeness = e[:n] @ e.T
+        likeness[torch.arange(n), torch.arange(n)] = -2
+        nearest = likeness.argmax(1)
+        other = likeness.masked_fill(self.val_identity[:n, None] == self.val_identity[None], -2).argmax(1)
+        return engine.picture_grid(torch.cat([self.val[:n], self.val[nearest], self.val[other]]), n)
+
+    def export(self, out: Path) -> None:
+        self.save_weights(out, "synthface-id")
+
+
+# --- attributes ------------------------------------------------------------------------------------------------
+
+
+class AttributesTrainer(Trainer):
+    """Binary cross-entropy on every attribute at once."""
+
+    def __init__(self, cfg: AttributesConfig):
+        torch.manual_seed(cfg.seed)
+        train, val = (open_dataset(cfg.preset, s, limit=n) for s, n in (("train", cfg.limit), ("val", cfg.val_limit)))
+        super().__init__(cfg, AttributeNet(len(ATTRIBUTE_NAMES), variant=cfg.variant))
+        self.y = torch.from_numpy(attribute_targets(train)).float().to(self.device)
+        self.val_y = torch.from_numpy(attribute_targets(val)).float()
+        self.photos = _photos(train).to(self.device)
+        self.val = _as_float(_photos(val))
+
+    def step(self) -> dict[str, float]:
+        i = self.draw(len(self.photos)).to(self.device)
+        x = _as_float(self.photos[i])
+        x = jitter(x, 0.05, 0.03, x.shape[-1], 0.95, (0.5, 0.5))
+        self.net.train()
+        loss = F.binary_cross_entropy_with_logits(self.net(x), self.y[i])
+        self.update(loss)
+        return {"bce": loss.item()}
+
+    def validate(self) -> dict[str, float]:
+        return attribute_scores(self.batched(self.val), self.val_y)
+
+    def picture(self) -> np.ndarray:
+        n = min(12, len(self.val))
+        return engine.picture_grid(self.val[:n], n)
+
+    def export(self, out: Path) -> None:
+        self.save_weights(out, "attributes", names=",".join(ATTRIBUTE_NAMES), variant=self.cfg.variant)
+
+
+def attribute_scores(logits: Tensor, y: Tensor) -> dict[str, float]:
+    """Means over attributes of accuracy, the majority guess's accuracy, and balanced accuracy (0.5 is chance).
+
+    logits, y: (N,K). Attributes that never or always occur have no balanced accuracy and are left out of it.
+    """
+    right = ((logits > 0) == (y > 0.5)).double()
+    share = y.double().mean(0)
+    both = (share > 0) & (share < 1)
+    yes = (right * y).sum(0) / y.sum(0)
+    no = (right * (1 - y)).sum(0) / (1 - y).sum(0)
+    return {
+        "accuracy": float(right.mean()),
+        "majority": float(torch.maximum(share, 1 - share).mean()),
+        "balanced": float(((yes + no) / 2)[both].mean()),
+    }
+
+
+def train_identity(cfg: IdentityConfig) -> Path:
+    """Train by ``cfg``; returns ``out/synthface-id.safetensors`` (float16, the averaged weights)."""
+    return _train(IdentityTrainer(cfg), cfg, "synthface-id")
+
+
+def train_attributes(cfg: AttributesConfig) -> Path:
+    """Train by ``cfg``; returns ``out/attributes.safetensors`` (float16, the averaged weights)."""
+    return _train(AttributesTrainer(cfg), cfg, "attributes")
+
+
+def _train(trainer: Trainer, cfg, kind: str) -> Path:
+    accelerator = engine.make_accelerator("no", cfg.cpu)
+    if accelerator.num_processes > 1:
+        raise S2FError("this net trains in minutes on one process: start it without accelerate launch.")
+    engine.run_training(trainer, cfg, f"{kind}-training", accelerator)
+    return Path(cfg.out) / f"{kind}.safetensors"

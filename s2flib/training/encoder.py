@@ -1,0 +1,157 @@
+"""Training pSp's encoder in front of a frozen StyleGAN2 (seed paper, Sec. 3.3 and 4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s2flib.datasets import open_dataset
+from s2flib.errors import S2FError, WeightsError
+from s2flib.losses import LossWeights, SketchLoss
+from s2flib.presets import get_preset
+from s2flib.psp import PSP, GradualStyleEncoder
+from s2flib.training import engine
+from s2flib.training.ranger import Ranger
+from s2flib.weights import fingerprint, load_generator, save_psp
+
+KIND = "psp-training"
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """One run of encoder training. None means the preset's value."""
+
+    out: str
+    preset: str = "tiny"
+    steps: int | None = None          # the paper: 100,000
+    batch: int | None = None          # sketches a step, all processes and micro-batches together; the paper: 4
+    lr: float | None = None           # Ranger, constant
+    lambda4: float | None = None      # weight of the attention loss; 0 is plain pSp
+    lambda_l2: float | None = None
+    lambda_lpips: float | None = None
+    lambda_id: float | None = None
+    lambda_reg: float | None = None
+    seed: int = 0
+    accumulate: int = 1               # micro-batches a step, for GPUs with little memory
+    generator: str | None = None      # the frozen generator's file; None: the preset's own
+    mixed_precision: str = "auto"
+    cpu: bool = False
+    resume: bool = False
+    max_time: float | None = None     # seconds
+    save_every: float = 240.0         # seconds between checkpoints
+    log_every: int = 50               # steps
+    workers: int = 4                  # reading processes, for data sets too large for memory
+    limit: int | None = None          # use only the first training samples
+    val_limit: int = 64               # validation samples
+
+    def resolved(self) -> EncoderConfig:
+        """The same with every None that the preset decides filled in."""
+        p = get_preset(self.preset)
+        names = ("steps", "batch", "lr", "lambda4", "lambda_l2", "lambda_lpips", "lambda_id", "lambda_reg")
+        return replace(self, **{n: getattr(p, n) for n in names if getattr(self, n) is None})
+
+
+class EncoderTrainer:
+    """One update: micro-batches of sketches → w+ → frozen generator → pooled picture → losses."""
+
+    def __init__(self, cfg: EncoderConfig, train, val, accelerator):
+        self.cfg, self.acc, self.device = cfg, accelerator, accelerator.device
+        self.preset = get_preset(cfg.preset)
+        if cfg.batch % cfg.accumulate:
+            raise S2FError(f"batch {cfg.batch} cannot be cut into {cfg.accumulate} micro-batches: choose a multiple.")
+        self.feed = engine.Feed(train, cfg.batch, cfg.seed, accelerator, cfg.workers)
+        self.val = val
+        torch.manual_seed(cfg.seed)
+        encoder = GradualStyleEncoder.from_preset(self.preset)
+        decoder = load_generator(self.preset, cfg.generator)
+        self.decoder_id = fingerprint(decoder)
+        self.psp = PSP(encoder, decoder, decoder.latent_avg).to(self.device).train()
+        weights = LossWeights(cfg.lambda_l2, cfg.lambda_lpips, cfg.lambda_id, cfg.lambda_reg, cfg.lambda4)
+        self.loss = SketchLoss(self.preset, weights).to(self.device)
+        self.params = list(self.psp.encoder.parameters())
+        self.opt = accelerator.prepare(Ranger(self.params, lr=cfg.lr))
+        self.done = 0
+
+    def state(self) -> dict:
+        return {"encoder": self.psp.encoder.state_dict(), "opt": self.opt.state_dict(), "step": self.done,
+                "decoder": self.decoder_id}
+
+    def load(self, state: dict) -> None:
+        if state["decoder"] != self.decoder_id:
+            raise WeightsError("this run was trained before another generator: give --generator the same file, "
+                               "or choose another --out.")
+        self.psp.encoder.load_state_dict(state["encoder"])
+        self.opt.load_state_dict(state["opt"])
+        self.done = state["step"]
+
+    def target(self, photo: Tensor) -> Tensor:
+        """Photos pooled to the losses' size (256 of 1024 in the paper)."""
+        return F.adaptive_avg_pool2d(photo, self.preset.loss_size)
+
+    def step(self) -> dict[str, float]:
+        """One update of the encoder; returns the losses, each unweighted, and their total."""
+        engine.seed_step(self.cfg.seed, self.done, self.acc.process_index)
+        photo, sketch = self.feed(self.done)
+        self.opt.zero_grad(set_to_none=True)
+        stats: dict[str, float] = {}
+        n = self.cfg.accumulate
+        for x, s in zip(photo.chunk(n), sketch.chunk(n), strict=True):
+            with self.acc.autocast():
+                w_plus = self.psp.encode(s)
+                y = self.psp.decode(w_plus, size=self.preset.loss_size, noise="random")
+                total, parts = self.loss(self.target(x), y, w_plus, self.psp.latent_avg)
+            self.acc.backward(total / n)
+            for k, v in parts.items():
+                stats[k] = stats.get(k, 0.0) + v / n
+        engine.average_gradients(self.params, self.acc)
+        self.opt.step()
+        engine.average_buffers(self.psp.encoder, self.acc)
+        self.done += 1
+        return stats
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The same losses on the first validation samples, in eval mode with the stored noise."""
+        sums: dict[str, float] = {}
+        self.psp.eval()
+        for first in range(0, len(self.val), 16):
+            samples = [self.val[i] for i in range(first, min(first + 16, len(self.val)))]
+            photo = torch.stack([s["photo"] for s in samples]).to(self.device)
+            w_plus = self.psp.encode(torch.stack([s["sketch"] for s in samples]).to(self.device))
+            y = self.psp.decode(w_plus, size=self.preset.loss_size)
+            _, parts = self.loss(self.target(photo), y, w_plus, self.psp.latent_avg)
+            for k, v in parts.items():
+                sums[k] = sums.get(k, 0.0) + v * len(samples)
+        self.psp.train()
+        return {f"val_{k}": v / len(self.val) for k, v in sums.items()}
+
+    @torch.no_grad()
+    def picture(self) -> np.ndarray:
+        """Rows of validation sketches, outputs and photos."""
+        self.psp.eval()
+        samples = [self.val[i] for i in np.linspace(0, len(self.val) - 1, min(10, len(self.val))).astype(int)]
+        sketch = torch.stack([s["sketch"] for s in samples]).to(self.device)
+        output, _ = self.psp(sketch)
+        photo = torch.stack([s["photo"] for s in samples]).to(self.device)
+        self.psp.train()
+        return engine.picture_grid(torch.cat([sketch.expand(-1, 3, -1, -1) * 2 - 1, output, photo]), len(samples))
+
+    def export(self, out: Path) -> None:
+        """encoder.safetensors: encoder and w̄ in float16, for :func:`s2flib.weights.load_psp`."""
+        save_psp(out / "encoder.safetensors", self.psp, self.preset, overwrite=True, metadata={
+            "step": str(self.done), "lambda4": str(self.cfg.lambda4), "seed": str(self.cfg.seed)})
+
+
+def train_encoder(cfg: EncoderConfig) -> Path:
+    """Train by ``cfg``; returns ``out/encoder.safetensors``, which :func:`s2flib.weights.load_psp` reads."""
+    cfg = cfg.resolved()
+    acc = engine.make_accelerator(cfg.mixed_precision, cfg.cpu)
+    train = open_dataset(cfg.preset, "train", limit=cfg.limit)
+    val = open_dataset(cfg.preset, "val", limit=cfg.val_limit)
+    engine.run_training(EncoderTrainer(cfg, train, val, acc), cfg, KIND, acc)
+    return Path(cfg.out) / "encoder.safetensors"

@@ -1,0 +1,319 @@
+"""Training StyleGAN2, the generator that pSp later freezes.
+
+Karras et al. 2020 (arXiv:1912.04958): non-saturating loss, lazy R1 (every 16 steps), path-length
+regularisation, exponential moving average of the weights, style mixing.
+
+Beside it, a photo encoder is trained with the generator (after VAE-GAN, Larsen et al. 2016,
+arXiv:1512.09300): half of every batch of fakes is G(E(photo)), judged by the same critic and also compared
+with its photo, in pixels and in the critic's features. The published FFHQ generator learnt from 25 million
+pictures; a laptop shows it half a million, and the adversary alone then draws one mean face with variations.
+Reconstruction makes every training face reachable in W+ early, which is what pSp needs of its decoder.
+``lambda_rec=0`` switches it off and leaves plain StyleGAN2.
+
+Cost, measured: see data/weights/tiny-stylegan2.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2flib.datasets import open_dataset
+from s2flib.errors import WeightsError
+from s2flib.presets import get_preset
+from s2flib.psp import GradualStyleEncoder
+from s2flib.stylegan2 import Discriminator, Generator
+from s2flib.training import engine
+from s2flib.weights import safe_load, save_safetensors
+
+KIND = "stylegan2-training"
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """One run of StyleGAN2 training. ``steps`` counts batches over all processes."""
+
+    out: str
+    preset: str = "tiny"
+    steps: int = 10_000
+    size: int | None = None           # picture side; smaller than the preset's: a stage to grow from
+    batch: int = 16                   # pictures a step, all processes together
+    lr: float = 2e-3                  # Adam, betas (0, 0.99), corrected for lazy regularisation
+    seed: int = 0
+    r1_gamma: float = 0.1             # R1 penalty γ/2 · |∇D|², Sec. 3.1 of StyleGAN2
+    r1_every: int = 16
+    path_weight: float = 2.0          # path-length penalty, Sec. 3.2
+    path_every: int = 32              # 0: off
+    mixing: float = 0.9               # probability of style mixing
+    ema_images: float = 5_000         # half-life of the weights' moving average, in pictures
+    lambda_rec: float = 5.0           # L1 between photo and G(E(photo)); 0: no photo encoder
+    lambda_feat: float = 1.0          # the same in the critic's features
+    mixed_precision: str = "auto"
+    cpu: bool = False
+    init: str | None = None           # weights to start from (same size, or half: then it grows)
+    resume: bool = False
+    max_time: float | None = None     # seconds
+    save_every: float = 240.0         # seconds between checkpoints
+    log_every: int = 50               # steps
+    workers: int = 4                  # reading processes, for data sets too large for memory
+    limit: int | None = None          # use only the first photos (tests)
+
+
+class Networks(nn.Module):
+    """Everything that is trained, under one state dict: generator, ema, critic, encoder, w_avg."""
+
+    def __init__(self, preset, size: int):
+        super().__init__()
+        self.generator = Generator.from_preset(preset, size)
+        self.critic = Discriminator.from_preset(preset, size)
+        self.encoder = GradualStyleEncoder.from_preset(preset, input_nc=3)
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False)
+        self.register_buffer("w_avg", torch.zeros(self.generator.style_dim))
+
+    def encode(self, photo: Tensor) -> Tensor:
+        """photo (B, 3, H, W) → w+ (B, n_styles of the current size, D), around w̄."""
+        side = self.encoder.size
+        if photo.shape[-1] != side:
+            photo = F.interpolate(photo, size=(side, side), mode="bilinear", antialias=True)
+        return self.encoder(photo)[:, :self.generator.n_styles] + self.w_avg
+
+
+def critic_features(critic: Discriminator, x: Tensor) -> list[Tensor]:
+    """The critic's maps after each resolution, finest first."""
+    maps = []
+    for block in critic.convs:
+        x = block(x)
+        maps.append(x)
+    return maps
+
+
+def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """Mean L1 between feature maps, each divided by the mean size of the second's (learned similarity, VAE-GAN)."""
+    parts = [(x - y).abs().mean() / (y.abs().mean() + 1e-6) for x, y in zip(a, b, strict=True)]
+    return torch.stack(parts).mean()
+
+
+def path_length(pictures: Tensor, w_plus: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Path-length penalty and the new running mean (StyleGAN2, Eq. 4): E (|Jᵀ y| − a)²."""
+    y = torch.randn_like(pictures) / math.sqrt(pictures.shape[2] * pictures.shape[3])
+    grad, = torch.autograd.grad((pictures * y).sum(), w_plus, create_graph=True)   # (B, n_styles, D)
+    length = grad.square().sum(2).mean(1).sqrt()                                   # (B,)
+    new_mean = mean + 0.01 * (length.mean().detach() - mean)
+    return (length - new_mean).square().mean(), new_mean
+
+
+class GeneratorTrainer:
+    """Holds networks and optimisers; :meth:`step` is one update of generator, encoder and critic."""
+
+    def __init__(self, cfg: GeneratorConfig, dataset, accelerator):
+        self.cfg, self.dataset, self.acc = cfg, dataset, accelerator
+        self.feed = engine.Feed(dataset, cfg.batch, cfg.seed, accelerator, cfg.workers)
+        self.device = accelerator.device
+        preset = get_preset(cfg.preset)
+        size = cfg.size or preset.size
+        torch.manual_seed(cfg.seed)
+        self.nets = Networks(preset, size)
+        if cfg.init:
+            warm_start(self.nets, cfg.init, preset.name)
+        self.nets.to(self.device)
+        lazy_d = cfg.r1_every / (cfg.r1_every + 1)
+        lazy_g = cfg.path_every / (cfg.path_every + 1) if cfg.path_every else 1.0
+        g_params, e_params = list(self.nets.generator.parameters()), list(self.nets.encoder.parameters())
+        groups = [{"params": g_params}]
+        if cfg.lambda_rec:
+            groups.append({"params": e_params, "lr": cfg.lr / 2, "betas": (0.9, 0.99)})
+        self.g_params, self.d_params = [p for g in groups for p in g["params"]], list(self.nets.critic.parameters())
+        self.g_opt = torch.optim.Adam(groups, cfg.lr * lazy_g, betas=(0.0, 0.99**lazy_g))
+        self.d_opt = torch.optim.Adam(self.d_params, cfg.lr * lazy_d, betas=(0.0, 0.99**lazy_d))
+        self.path_mean = torch.zeros((), device=self.device)
+        self.done = 0                                             # steps taken
+
+    def state(self) -> dict:
+        return {"nets": self.nets.state_dict(), "g_opt": self.g_opt.state_dict(), "d_opt": self.d_opt.state_dict(),
+                "path_mean": self.path_mean, "step": self.done}
+
+    def load(self, state: dict) -> None:
+        self.nets.load_state_dict(state["nets"])
+        self.g_opt.load_state_dict(state["g_opt"])
+        self.d_opt.load_state_dict(state["d_opt"])
+        self.path_mean = state["path_mean"].to(self.device)
+        self.done = state["step"]
+
+    def real(self, step: int) -> Tensor:
+        """This process's photos of the step, flipped at random, at the generator's size."""
+        x, _ = self.feed(step)
+        flip = torch.rand(len(x), device=self.device) < 0.5
+        return self.resize(torch.where(flip[:, None, None, None], x.flip(3), x))
+
+    def resize(self, x: Tensor) -> Tensor:
+        size = self.nets.generator.size
+        return x if x.shape[-1] == size else F.interpolate(x, size=(size, size), mode="area")
+
+    def sample_w(self, n: int) -> Tensor:
+        """w+ of n random faces, with style mixing; moves the running mean w̄."""
+        g = self.nets.generator
+        w = g.mapping(torch.randn(n, g.style_dim, device=self.device))
+        self.nets.w_avg.lerp_(w.detach().mean(0), 0.005 if self.done else 1.0)
+        if torch.rand(()) < self.cfg.mixing:
+            other = g.mapping(torch.randn(n, g.style_dim, device=self.device))
+            return g.mix(w, other, int(torch.randint(1, g.n_styles, ())))
+        return g.expand(w)
+
+    def step(self) -> dict[str, float]:
+        """One update of everything; returns the losses."""
+        cfg, nets = self.cfg, self.nets
+        engine.seed_step(cfg.seed, self.done, self.acc.process_index)
+        photo = self.real(self.done)
+        stats: dict[str, float] = {}
+
+        # generator and photo encoder: min softplus(−D(G)) + reconstruction
+        nets.critic.requires_grad_(False)
+        n_rec = len(photo) // 2 if cfg.lambda_rec else 0
+        with self.acc.autocast():
+            w = self.sample_w(len(photo) - n_rec)
+            if n_rec:
+                w = torch.cat([nets.encode(photo[:n_rec]), w])
+            fake = nets.generator.synthesis(w, noise="random")
+            loss = F.softplus(-nets.critic(fake)).mean()
+            stats["g_adversarial"] = loss.item()
+            if n_rec:
+                pixels = (fake[:n_rec] - photo[:n_rec]).abs().mean()
+                with torch.no_grad():
+                    target = critic_features(nets.critic, photo[:n_rec])
+                features = feature_distance(critic_features(nets.critic, fake[:n_rec]), target)
+                loss = loss + cfg.lambda_rec * pixels + cfg.lambda_feat * features
+                stats |= {"rec_l1": pixels.item(), "rec_features": features.item(),
+                          "rec_mse": (fake[:n_rec] - photo[:n_rec]).square().mean().item()}
+        self.update(self.g_opt, self.g_params, loss)
+
+        # critic: min softplus(D(fake)) + softplus(−D(real))
+        nets.critic.requires_grad_(True)
+        with self.acc.autocast():
+            on_real, on_fake = nets.critic(photo), nets.critic(fake.detach())
+            loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
+        stats |= {"d_loss": loss.item(), "d_real": on_real.mean().item(), "d_fake": on_fake.mean().item(),
+                  "d_correct": 0.5 * ((on_real > 0).float().mean() + (on_fake < 0).float().mean()).item()}
+        self.update(self.d_opt, self.d_params, loss)
+
+        if self.done % cfg.r1_every == 0:
+            stats["r1"] = self.regularise_critic(photo[:max(1, len(photo) // 2)])
+        if cfg.path_every and self.done % cfg.path_every == cfg.path_every - 1:
+            stats["path_length"] = self.regularise_generator(max(2, len(photo) // 4))
+        self.update_ema()
+        self.done += 1
+        return stats
+
+    def update(self, optimiser: torch.optim.Optimizer, params: list[nn.Parameter], loss: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        engine.average_gradients(params, self.acc)
+        optimiser.step()
+
+    def regularise_critic(self, photo: Tensor) -> float:
+        """Lazy R1: γ/2 · E|∇_x D(x)|² on real photos, times the interval (Sec. 3.1)."""
+        photo = photo.detach().requires_grad_()
+        grad, = torch.autograd.grad(self.nets.critic(photo).sum(), photo, create_graph=True)
+        penalty = grad.square().sum((1, 2, 3)).mean()
+        self.update(self.d_opt, self.d_params, penalty * (self.cfg.r1_gamma / 2 * self.cfg.r1_every))
+        return penalty.item()
+
+    def regularise_generator(self, n: int) -> float:
+        w = self.sample_w(n)
+        pictures = self.nets.generator.synthesis(w, noise="random")
+        penalty, self.path_mean = path_length(pictures, w, self.path_mean)
+        # + 0 · pictures: every parameter takes part, so that all processes reduce the same gradients
+        loss = penalty * (self.cfg.path_weight * self.cfg.path_every) + 0 * pictures.mean()
+        self.update(self.g_opt, self.g_params, loss)
+        return penalty.item()
+
+    @torch.no_grad()
+    def update_ema(self) -> None:
+        # shorter memory at the start (StyleGAN2-ADA's ramp), so that early noise is forgotten
+        images = (self.done + 1) * self.cfg.batch
+        decay = 0.5 ** (self.cfg.batch / min(self.cfg.ema_images, 0.05 * images + 1e-8))
+        for average, now in zip(self.nets.ema.parameters(), self.nets.generator.parameters(), strict=True):
+            average.lerp_(now, 1 - decay)
+
+    @torch.no_grad()
+    def picture(self) -> np.ndarray:
+        """Rows of: random faces (ψ = 1, then ψ = 0.7 of the same), then photos over their reconstructions."""
+        g, nets = self.nets.ema, self.nets
+        nets.encoder.eval()
+        z = torch.randn(10, g.style_dim, generator=torch.Generator().manual_seed(0)).to(self.device)
+        w = g.mapping(z)
+        rows = [g.synthesis(g.expand(w)), g.synthesis(g.expand(g.truncate(w, 0.7, nets.w_avg)))]
+        if self.cfg.lambda_rec:
+            index = np.linspace(0, len(self.dataset) - 1, 10).astype(int)
+            photo = self.resize(torch.stack([self.dataset[i]["photo"] for i in index]).to(self.device))
+            rows += [photo, g.synthesis(nets.encode(photo))]
+        nets.encoder.train()
+        return engine.picture_grid(torch.cat(rows), 10)
+
+    def validate(self) -> dict[str, float]:
+        """Nothing is validated: how good the pictures are is for evaluation to say."""
+        return {}
+
+    def export(self, out: Path) -> None:
+        """generator.safetensors and training.safetensors, see :func:`train_generator`."""
+        nets, cfg = self.nets, self.cfg
+        meta = {"preset": cfg.preset, "size": str(nets.generator.size), "images": str(self.done * cfg.batch)}
+        frozen = dict(nets.ema.state_dict()) | {"latent_avg": nets.ema.mean_latent()}
+        save_safetensors(out / "generator.safetensors", frozen, meta | {"kind": "stylegan2"}, overwrite=True)
+        # the moving average stands for the generator too: it is the better one, and the file stays small
+        learnt = {k: v for k, v in nets.state_dict().items() if not k.startswith("generator.")}
+        save_safetensors(out / "training.safetensors", learnt, meta | {"kind": KIND}, overwrite=True)
+
+
+def warm_start(nets: Networks, path: str, preset: str) -> None:
+    """Weights of an earlier run: the same size, or half of it (then a resolution is added on top).
+
+    The new resolution's ToRGB starts at zero, so the grown generator first draws the smaller one's picture,
+    enlarged. The critic's new first block starts at random in front of the old ones.
+    """
+    tensors, meta = safe_load(path, with_metadata=True)
+    if meta.get("kind") != KIND or meta.get("preset") != preset:
+        raise WeightsError(f"{path} holds no StyleGAN2 training weights of the {preset} preset: "
+                           "give --init a file written by s2f train --what generator.")
+    tensors = {k: v.float() for k, v in tensors.items()}
+    tensors |= {"generator" + k.removeprefix("ema"): v for k, v in tensors.items() if k.startswith("ema.")}
+    own, size = nets.state_dict(), int(meta["size"])
+    if size * 2 == nets.generator.size:
+        tensors = {_shift_critic(k): v for k, v in tensors.items() if not k.startswith("critic.convs.0.")}
+        newest = len(nets.generator.to_rgbs) - 1
+        for k in own:
+            if f".to_rgbs.{newest}.conv.weight" in k or f".to_rgbs.{newest}.bias" in k:
+                own[k].zero_()
+    elif size != nets.generator.size:
+        raise WeightsError(f"{path} draws {size} px: --init takes weights of {nets.generator.size} px "
+                           f"or of {nets.generator.size // 2} px, to grow from.")
+    for k, v in tensors.items():
+        if k not in own or own[k].shape != v.shape:
+            raise WeightsError(f"{path} does not fit this preset ({k}): it was written by another version.")
+        own[k].copy_(v)
+
+
+def _shift_critic(key: str) -> str:
+    """critic.convs.k → critic.convs.k+1: a grown critic has one more block in front."""
+    if not key.startswith("critic.convs."):
+        return key
+    head, k, tail = "critic.convs.", *key[len("critic.convs."):].split(".", 1)
+    return f"{head}{int(k) + 1}.{tail}"
+
+
+def train_generator(cfg: GeneratorConfig) -> Path:
+    """Train by ``cfg``; returns the generator's file (EMA weights and latent_avg, float16).
+
+    ``cfg.out`` gets generator.safetensors (what pSp freezes) and training.safetensors (moving average,
+    critic and photo encoder in float16, for ``init``), beside what :func:`engine.run_training` writes.
+    """
+    acc = engine.make_accelerator(cfg.mixed_precision, cfg.cpu)
+    dataset = open_dataset(get_preset(cfg.preset), "train", limit=cfg.limit)
+    engine.run_training(GeneratorTrainer(cfg, dataset, acc), cfg, KIND, acc)
+    return Path(cfg.out) / "generator.safetensors"

@@ -1,0 +1,42 @@
+"""Ranger, pSp's optimiser: rectified Adam, Lookahead around it, and centralised gradients."""
+
+from __future__ import annotations
+
+import torch
+
+
+class Ranger(torch.optim.RAdam):
+    """RAdam (arXiv:1908.03265) + Lookahead (arXiv:1907.08610) + gradient centralisation (arXiv:2004.01461).
+
+    lr:    learning rate; pSp trains with 1e-4, constant
+    k:     every k steps the slow weights move ``alpha`` of the way to the fast ones, which restart there
+    """
+
+    def __init__(self, params, lr: float = 1e-4, betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-5,
+                 k: int = 6, alpha: float = 0.5):
+        super().__init__(params, lr=lr, betas=betas, eps=eps)
+        self.k, self.alpha = k, alpha
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if "slow" not in self.state[p]:
+                    self._start(p)
+                if p.grad.ndim > 1:                              # centralise: zero mean for each output unit
+                    p.grad.sub_(p.grad.mean(tuple(range(1, p.grad.ndim)), keepdim=True))
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if state and int(state["step"]) % self.k == 0:
+                    state["slow"].lerp_(p, self.alpha)
+                    p.copy_(state["slow"])
+        return loss
+
+    def _start(self, p: torch.Tensor) -> None:
+        # RAdam initialises a state only if it is empty, so all of it is laid out here
+        self.state[p].update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p),
+                             slow=p.detach().clone())

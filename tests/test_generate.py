@@ -1,0 +1,249 @@
+"""s2flib.generate: from files to files. Weights are an untrained stand-in of the tiny preset unless said otherwise."""
+
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from s2flib import images, weights
+from s2flib.drawing import prepare_drawing
+from s2flib.errors import ImageError, S2FError, WeightsError
+from s2flib.generate import GAP, generate, overview
+from s2flib.presets import TINY
+from s2flib.psp import PSP
+
+
+def drawing(size=256, shift=0):
+    """A few thick dark strokes that fill the page: (size, size, 3) uint8."""
+    page = np.full((size, size, 3), 255, np.uint8)
+    page[10:-10, 10:20] = page[10:-10, -20:-10] = page[10:20, 10:-10] = page[-20:-10, 10:-10] = 30
+    page[size // 3:size // 3 + 12, 60 + shift:110 + shift] = 60
+    return page
+
+
+@pytest.fixture(scope="session")
+def stand_in_data(tmp_path_factory):
+    """A data folder with an untrained tiny model, saved by the library's own functions."""
+    folder = tmp_path_factory.mktemp("data")
+    torch.manual_seed(0)
+    model = PSP.from_preset("tiny")
+    for parameter in model.encoder.styles[0].parameters():     # an untrained head hardly moves w; let sketches differ
+        parameter.data.mul_(20)
+    tensors = model.decoder.state_dict() | {"latent_avg": model.latent_avg[0]}
+    weights.save_safetensors(folder / "weights" / "tiny-stylegan2.safetensors", tensors,
+                             {"kind": "stylegan2", "preset": "tiny"})
+    weights.save_psp(folder / "weights" / "tiny-psp.safetensors", model, "tiny")
+    return folder
+
+
+@pytest.fixture
+def stand_in(stand_in_data, monkeypatch):
+    monkeypatch.setenv("S2F_DATA", str(stand_in_data))
+    return stand_in_data
+
+
+@pytest.fixture
+def page(tmp_path):
+    path = tmp_path / "page.png"
+    Image.fromarray(drawing()).save(path)
+    return path
+
+
+def same_picture(path, photo):
+    """Equal but for the last bit: rounding to uint8 may tip where float32 sums differ in their last digits."""
+    difference = np.asarray(Image.open(path), int) - images.to_array(photo).astype(int)
+    assert np.abs(difference).max() <= 1 and (difference == 0).mean() > 0.9
+
+
+def test_writes_faces_and_overview(stand_in, page, tmp_path):
+    lines = []
+    result, = generate([page], tmp_path / "out", n=3, seed=5, progress=lines.append)
+    assert [p.name for p in result.faces] == ["page_face_1.png", "page_face_2.png", "page_face_3.png"]
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"overview.png", *(p.name for p in result.faces)}
+    assert all(Image.open(p).size == (128, 128) for p in result.faces) and lines
+    assert Image.open(tmp_path / "out" / "overview.png").size == (4 * (128 + GAP) + GAP, 128 + 2 * GAP)
+
+
+def test_first_face_is_the_encoders_own(stand_in, page, tmp_path):
+    result, = generate([page], tmp_path / "out", n=2)
+    model = weights.load_psp("tiny")
+    with torch.no_grad():
+        expected = model(prepare_drawing(drawing(), TINY.size).sketch[None])[0][0]
+    same_picture(result.faces[0], expected)
+
+
+def test_metadata_says_synthetic_and_how(stand_in, page, tmp_path):
+    result, = generate([page], tmp_path / "out", n=2, seed=7)
+    text = Image.open(result.faces[1]).text
+    assert text["synthetic"] == "true" and text["preset"] == "tiny" and text["seed"] == "7" and text["face"] == "2"
+    assert text["label"] == TINY.label and text["sketch"] == "page.png"
+    assert text["weights_sha256"] == weights.sha256_of(stand_in / "weights" / "tiny-psp.safetensors")
+    assert text["sketch_sha256"] == weights.sha256_of(page)
+    assert Image.open(tmp_path / "out" / "overview.png").text["synthetic"] == "true"
+
+
+def test_seeds_decide_and_repeat(stand_in, page, tmp_path):
+    def faces(name, seed):
+        return [np.asarray(Image.open(p)) for p in generate([page], tmp_path / name, n=3, seed=seed)[0].faces]
+
+    a, same, other = faces("a", 1), faces("b", 1), faces("c", 2)
+    assert all(np.array_equal(x, y) for x, y in zip(a, same, strict=True))
+    assert np.array_equal(a[0], other[0]) and not np.array_equal(a[1], other[1])
+    assert not np.array_equal(a[1], a[2])
+
+
+def test_different_sketches_give_different_faces(stand_in, page, tmp_path):
+    other = tmp_path / "other.png"
+    Image.fromarray(drawing(shift=60)).save(other)
+    first, second = generate([page, other], tmp_path / "out", n=1)
+    assert not np.array_equal(np.asarray(Image.open(first.faces[0])), np.asarray(Image.open(second.faces[0])))
+
+
+def test_same_names_do_not_collide(stand_in, page, tmp_path):
+    again = tmp_path / "sub" / "page.jpg"
+    again.parent.mkdir()
+    Image.fromarray(drawing(shift=60)).save(again)
+    results = generate([page, again], tmp_path / "out", n=1)
+    assert [r.faces[0].name for r in results] == ["page_face_1.png", "page-2_face_1.png"]
+
+
+def test_never_overwrites_unasked(stand_in, page, tmp_path):
+    out = tmp_path / "out"
+    generate([page], out, n=1)
+    mine = out / "page_face_1.png"
+    mine.write_bytes(b"mine")
+    with pytest.raises(S2FError, match="exists already"):
+        generate([page], out, n=2)
+    assert mine.read_bytes() == b"mine" and not (out / "page_face_2.png").exists()
+    generate([page], out, n=1, overwrite=True)
+    assert Image.open(mine).size == (128, 128)
+
+
+def test_mark_is_visible(stand_in, page, tmp_path):
+    plain = np.asarray(Image.open(generate([page], tmp_path / "a", n=1)[0].faces[0]))
+    marked = np.asarray(Image.open(generate([page], tmp_path / "b", n=1, mark=True)[0].faces[0]))
+    assert np.array_equal(plain[:100], marked[:100]) and not np.array_equal(plain[-8:], marked[-8:])
+
+
+def test_one_bad_input_leaves_nothing(stand_in, page, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        generate([page, bad], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_page_names_the_file(stand_in, tmp_path):
+    Image.new("RGB", (200, 200), "white").save(tmp_path / "blank.png")
+    with pytest.raises(ImageError, match=r"blank\.png.*no drawing"):
+        generate([tmp_path / "blank.png"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(n=0), "between 1 and"), (dict(n=1000), "between 1 and"), (dict(seed=-1), "seed"),
+    (dict(align=True), "--from-photo"), (dict(from_photo=True, which=0), "--align"), (dict(preset="huge"), "preset"),
+])
+def test_bad_options(stand_in, page, tmp_path, options, message):
+    with pytest.raises(S2FError, match=message):
+        generate([page], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_input_and_out_is_a_file(stand_in, page, tmp_path):
+    with pytest.raises(S2FError, match="no sketch"):
+        generate([], tmp_path / "out")
+    with pytest.raises(S2FError, match="folder"):
+        generate([page], page)
+
+
+def test_missing_weights_are_an_error_not_a_substitute(tmp_path, page, monkeypatch):
+    monkeypatch.setenv("S2F_DATA", str(tmp_path / "nothing"))
+    with pytest.raises(WeightsError):
+        generate([page], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_own_weights_file(stand_in, page, tmp_path):
+    own = tmp_path / "own.safetensors"
+    shutil.copy(stand_in / "weights" / "tiny-psp.safetensors", own)
+    result, = generate([page], tmp_path / "out", n=1, weights_file=own)
+    assert Image.open(result.faces[0]).text["weights_sha256"] == weights.sha256_of(own)
+
+
+def test_full_disk_is_one_sentence_and_no_half_file(stand_in, page, tmp_path, monkeypatch):
+    """The second face meets a full disk: the first stays whole, of the second nothing is left."""
+    save, calls = Image.Image.save, []
+
+    def save_until_full(self, target, *args, **kwargs):
+        calls.append(target)
+        if len(calls) == 2:
+            with open(target, "wb") as file:
+                file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(self, target, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "save", save_until_full)
+    with pytest.raises(S2FError, match="disk is full"):
+        generate([page], tmp_path / "out", n=3)
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["page_face_1.png"]
+    Image.open(tmp_path / "out" / "page_face_1.png").load()
+
+
+def test_photo_is_sketched_first(stand_in, tmp_path):
+    from s2flib.sketch import sketch
+
+    photo = skimage.data.astronaut()[:400, 50:450]
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    result, = generate([tmp_path / "photo.png"], tmp_path / "out", n=1, from_photo=True)
+    assert result.notes == ["a photo: sketched first"]
+    with torch.no_grad():
+        expected = weights.load_psp("tiny")(sketch(images.to_photo(photo, TINY.size))[None])[0][0]
+    same_picture(result.faces[0], expected)
+
+
+def test_aligned_photo(stand_in, tmp_path):
+    """MTCNN finds the astronaut's face; on the frame around it the sketch differs from the unaligned one."""
+    Image.fromarray(skimage.data.astronaut()).save(tmp_path / "photo.png")
+    one, = generate([tmp_path / "photo.png"], tmp_path / "a", n=1, from_photo=True, align=True)
+    two, = generate([tmp_path / "photo.png"], tmp_path / "b", n=1, from_photo=True)
+    assert not np.array_equal(np.asarray(Image.open(one.faces[0])), np.asarray(Image.open(two.faces[0])))
+
+
+def test_align_without_a_face(stand_in, tmp_path):
+    Image.fromarray(skimage.data.coffee()).save(tmp_path / "coffee.png")
+    with pytest.raises(ImageError, match=r"coffee\.png.*no face"):
+        generate([tmp_path / "coffee.png"], tmp_path / "out", from_photo=True, align=True)
+
+
+def test_overview_enlarges_small_sketches():
+    sketch, face = np.zeros((64, 64, 3), np.uint8), np.full((128, 128, 3), 100, np.uint8)
+    page = overview([[sketch, face], [sketch, face]])
+    assert page.shape == (2 * (128 + GAP) + GAP, 2 * (128 + GAP) + GAP, 3)
+    assert (page[GAP:GAP + 128, GAP:GAP + 128] == 0).all() and (page[:GAP] == 255).all()
+
+
+def test_shipped_weights_follow_the_sketch(tmp_path):
+    """The shipped tiny model, on test sketches it never saw: the faces lie nearer to their own photos than to
+    other people's."""
+    from s2flib.datasets import open_dataset
+
+    dataset = open_dataset("tiny", "test", limit=30)
+    picks = [dataset[i] for i in range(0, 30, 3)]              # one shot per person
+    files = []
+    for i, item in enumerate(picks):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(np.uint8(item["sketch"][0].numpy() * 255)).save(files[-1])
+    results = generate(files, tmp_path / "out", n=1)
+    faces = np.stack([np.asarray(Image.open(r.faces[0]), float) for r in results]).reshape(len(files), -1)
+    photos = np.stack([images.to_array(item["photo"]).astype(float) for item in picks]).reshape(len(files), -1)
+    distance = ((faces[:, None] - photos[None]) ** 2).mean(2)
+    own, others = np.diag(distance), (distance.sum(1) - np.diag(distance)) / (len(files) - 1)
+    assert (own < others).mean() >= 0.8 and own.mean() < others.mean()
+    assert json.loads(Image.open(results[0].faces[0]).text["seed"]) == 0

@@ -1,0 +1,154 @@
+"""Figures: what is drawn is what was given, sizes fit a notebook, nothing global changes."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from s2flib import plotting
+from s2flib.errors import ImageError, S2FError
+
+
+def pixels(figure) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
+
+
+def holds(image: np.ndarray, colour, at_least: int, tolerance: int = 2) -> bool:
+    return (np.abs(image.astype(int) - np.asarray(colour)).max(axis=2) <= tolerance).sum() >= at_least
+
+
+@pytest.mark.parametrize("given, expected", [
+    (torch.full((3, 4, 5), -1.0), 0.0), (torch.full((3, 4, 5), 0.0), 0.5), (torch.full((3, 4, 5), 3.0), 1.0),
+    (torch.full((1, 4, 5), 0.25), 0.25), (torch.full((1, 1, 4, 5), 0.25), 0.25),
+    (np.full((4, 5), 51, np.uint8), 0.2), (np.full((4, 5, 3), 51, np.uint8), 0.2),
+    (np.full((4, 5), 0.3), 0.3), (np.full((4, 5, 1), 0.3), 0.3), (Image.new("L", (5, 4), 51), 0.2),
+    (Image.new("RGB", (5, 4), (51, 51, 51)), 0.2), (torch.full((3, 4, 5), 0.0, dtype=torch.bfloat16), 0.5),
+])
+def test_to_display_ranges(given, expected):
+    out = plotting.to_display(given)
+    assert out.shape == (4, 5, 3)
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+def test_to_display_keeps_channel_order():
+    red = torch.stack([torch.ones(2, 2), -torch.ones(2, 2), -torch.ones(2, 2)])
+    np.testing.assert_allclose(plotting.to_display(red)[0, 0], [1, 0, 0])
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(2, 3, 4, 4), torch.zeros(7, 4, 4), np.zeros((4, 4), np.int64),
+                                 np.zeros(4), np.zeros((4, 4, 4))])
+def test_to_display_rejects(bad):
+    with pytest.raises(ImageError):
+        plotting.to_display(bad)
+
+
+def test_mask_colours_tell_labels_apart():
+    coloured = plotting.colour_mask(np.arange(19, dtype=np.uint8)[None])
+    assert len({tuple(c) for c in coloured[0]}) == 19
+    with pytest.raises(ImageError):
+        plotting.colour_mask(np.array([[19]]))
+
+
+def test_overlay_is_grey_where_cold_and_coloured_where_hot():
+    heat = torch.zeros(1, 4, 4)
+    heat[0, 3, 3] = 7
+    out = plotting.overlay(torch.zeros(3, 32, 32), heat)
+    assert np.ptp(out[0, 0]) < 0.01
+    assert out[31, 31, 0] > out[31, 31, 2] + 0.2            # yellow
+    with pytest.raises(ImageError):
+        plotting.overlay(torch.zeros(3, 32, 32), torch.zeros(5, 4, 4))
+
+
+def test_grid_draws_every_image_and_fits_a_notebook():
+    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (200, 200, 30), (30, 200, 200)]
+    images = [np.full((16, 16, 3), c, np.uint8) for c in colours]
+    figure = plotting.grid(images, list("abcde"), "What to see.", columns=3, row_labels=["one", "a second row"])
+    picture = pixels(figure)
+    assert picture.shape[1] <= 1100
+    assert all(holds(picture, c, 5000) for c in colours)
+
+
+def test_caption_is_below_and_makes_the_figure_taller():
+    image = np.full((16, 16, 3), (200, 30, 30), np.uint8)
+    without, with_ = (pixels(plotting.image_row([image], caption=c)) for c in (None, "Look here. " * 30))
+    assert with_.shape[0] > without.shape[0] + 50
+    bottom = np.flatnonzero((with_ == (200, 30, 30)).all(axis=2).any(axis=1)).max()
+    below = with_[bottom + 5:]
+    assert (below < 100).any()                                           # the text lies below the picture …
+    assert (below[:, -4:] > 250).all() and (below[-2:] > 250).all()      # … and inside the figure
+
+
+def test_grid_rejects_what_does_not_fit():
+    image = np.zeros((8, 8), np.uint8)
+    for kwargs in ({"titles": ["one"]}, {"row_labels": ["a", "b", "c"]}, {"column_titles": ["a"]}):
+        with pytest.raises(ImageError):
+            plotting.grid([image] * 4, columns=2, **kwargs)
+    with pytest.raises(ImageError):
+        plotting.image_row([])
+
+
+def test_sketch_output_photo_grid_rows():
+    sketches, photos = torch.ones(3, 1, 8, 8), torch.zeros(3, 3, 8, 8)
+    figure = plotting.sketch_output_photo_grid(sketches, {"a": photos, "b": photos}, photos, "See.")
+    assert len(figure.axes) == 12
+    with pytest.raises(ImageError, match="row 'output'"):
+        plotting.sketch_output_photo_grid(sketches, photos[:2], photos)
+
+
+def test_lineup_figure_frames_the_right_person_only():
+    grey = np.full((8, 8, 3), 128, np.uint8)
+    probe = {"sketch": grey, "output": grey, "gallery": [grey] * 3}
+    green = tuple(int(plotting.COLOURS[2][i:i + 2], 16) for i in (1, 3, 5))
+    assert holds(pixels(plotting.lineup_figure([{**probe, "correct": 1}], k=3)), green, 100)
+    for correct in (None, 3):
+        assert not holds(pixels(plotting.lineup_figure([{**probe, "correct": correct}], k=3)), green, 1)
+
+
+def test_style_is_a_context_and_helpers_leave_no_trace():
+    before = dict(matplotlib.rcParams)
+    with plotting.style():
+        assert matplotlib.rcParams["axes.spines.top"] is False
+    plotting.curves({"a": [1, 2], "b": ([0, 1], [2, 1], [1, 0], [3, 2])}, "x", "y", "See.")
+    plotting.bars({"a": 0.5, "b": 0.2}, "x", highlight="a")
+    plotting.intervals({"a": (0.1, -0.1, 0.3), "b": (0.2, 0.1, 0.3)}, "x")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_curves_hold_the_data():
+    figure = plotting.curves({"loss": ([1, 2, 3], [3.0, 2.0, 1.5])}, "step", "loss")
+    line = figure.axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+    np.testing.assert_array_equal(line.get_ydata(), [3.0, 2.0, 1.5])
+
+
+def test_intervals_fill_only_what_leaves_zero_out():
+    figure = plotting.intervals({"clear": (0.2, 0.1, 0.3), "not": (0.1, -0.1, 0.3)}, "x")
+    fills = [line.get_markerfacecolor() for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert fills == [plotting.COLOURS[0], "white"]
+
+
+def test_table_figure_text_stays_inside():
+    figure = plotting.table_figure(["Method", "MSE ↓"], [["pSp with a long name indeed", "0.1\n[0.05, 0.15]"]] * 3,
+                                   "footer", bold=[(0, 1)], rules_after=[0])
+    picture = pixels(figure)
+    assert (picture[:, :3] > 250).all() and (picture[:, -3:] > 250).all()
+    texts = [t.get_text() for t in figure.texts]
+    assert texts.count("[0.05, 0.15]") == 3 and "footer" in texts
+    with pytest.raises(S2FError):
+        plotting.table_figure(["a", "b"], [["only one"]])
+
+
+@pytest.mark.parametrize("suffix, magic", [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_save_figure(tmp_path, suffix, magic):
+    figure = plotting.image_row([np.zeros((8, 8), np.uint8)], caption="See.")
+    path = plotting.save_figure(figure, tmp_path / "new" / f"f{suffix}")
+    assert path.read_bytes().startswith(magic)
+    with pytest.raises(S2FError, match="exists"):
+        plotting.save_figure(figure, path)
+    plotting.save_figure(figure, path, overwrite=True)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    with pytest.raises(S2FError, match=".svg"):
+        plotting.save_figure(figure, tmp_path / "f.gif")

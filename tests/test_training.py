@@ -1,0 +1,365 @@
+"""Training: data order, optimiser, regularisers, checkpoints, exact resume, growing, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from s2flib.errors import S2FError, WeightsError
+from s2flib.stylegan2 import Discriminator, Generator
+from s2flib.training import engine
+from s2flib.training.checkpoint import load_checkpoint, save_checkpoint
+from s2flib.training.pretrain import (
+    GeneratorConfig,
+    Networks,
+    feature_distance,
+    path_length,
+    train_generator,
+    warm_start,
+)
+from s2flib.training.ranger import Ranger
+
+SMALL = dict(preset="tiny", size=32, batch=4, limit=12, cpu=True, mixed_precision="no", path_every=3, r1_every=2,
+             log_every=1)
+
+
+# --- order and randomness ---------------------------------------------------------------------------------------
+
+def test_batches_are_epochs_in_new_orders():
+    n, batch = 10, 4
+    drawn = np.concatenate([engine.batch_indices(n, batch, s, seed=3) for s in range(10)])
+    epochs = drawn.reshape(4, n)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(n))
+    assert not (epochs[0] == epochs[1]).all()
+    assert (engine.batch_indices(n, batch, 7, seed=3) == drawn[28:32]).all()
+    assert not (engine.batch_indices(n, 10, 0, seed=4) == epochs[0]).all()
+
+
+def test_step_seeds_differ_by_every_argument():
+    seeds = {engine.step_seed(a, b, c) for a in range(4) for b in range(50) for c in range(3)}
+    assert len(seeds) == 4 * 50 * 3
+
+
+def test_empty_split_is_a_clear_error():
+    with pytest.raises(S2FError, match="empty"):
+        engine.batch_indices(0, 4, 0, 0)
+
+
+def test_picture_grid_places_tiles_row_by_row():
+    tiles = torch.stack([torch.full((3, 2, 2), v) for v in (-1.0, 0.0, 1.0)])
+    grid = engine.picture_grid(tiles, columns=2)
+    assert grid.shape == (4, 4, 3)
+    assert grid[0, 0, 0] == 0 and grid[0, 3, 0] == 128 and grid[3, 0, 0] == 255
+
+
+# --- the maths --------------------------------------------------------------------------------------------------
+
+def test_ranger_equals_radam_with_lookahead_and_centred_gradients():
+    torch.manual_seed(0)
+    p = torch.nn.Parameter(torch.randn(3, 5))
+    q = torch.nn.Parameter(p.detach().clone())
+    ranger, radam = Ranger([p], lr=0.01, k=3, alpha=0.4), torch.optim.RAdam([q], lr=0.01, betas=(0.95, 0.999), eps=1e-5)
+    slow = q.detach().clone()
+    for step in range(1, 8):
+        g = torch.randn(3, 5)
+        p.grad = g.clone()
+        q.grad = g - g.mean(1, keepdim=True)
+        ranger.step()
+        radam.step()
+        if step % 3 == 0:
+            slow = slow + 0.4 * (q.detach() - slow)
+            q.data.copy_(slow)
+        assert torch.allclose(p, q, atol=1e-7), step
+
+
+def test_ranger_resumes_from_its_state():
+    def run(steps, p, opt):
+        for s in range(steps[0], steps[1]):
+            torch.manual_seed(s)
+            p.grad = torch.randn_like(p)
+            opt.step()
+
+    a = torch.nn.Parameter(torch.ones(4, 4))
+    opt = Ranger([a], lr=0.1)
+    run((0, 10), a, opt)
+    b = torch.nn.Parameter(torch.ones(4, 4))
+    first = Ranger([b], lr=0.1)
+    run((0, 4), b, first)
+    second = Ranger([b], lr=0.1)
+    second.load_state_dict(first.state_dict())
+    run((4, 10), b, second)
+    assert torch.equal(a, b)
+
+
+def test_path_length_against_the_jacobian():
+    """Pictures linear in w: |Jᵀy| is known, so the penalty is too."""
+    torch.manual_seed(1)
+    jacobian = torch.randn(3 * 2 * 2, 5)
+    w = torch.randn(4, 1, 5, requires_grad=True)
+    pictures = (w[:, 0] @ jacobian.t()).reshape(4, 3, 2, 2)
+    torch.manual_seed(7)
+    penalty, mean = path_length(pictures, w, torch.tensor(0.0))
+    torch.manual_seed(7)
+    y = torch.randn(4, 3, 2, 2) / 2
+    lengths = (y.reshape(4, -1) @ jacobian).norm(dim=1)
+    expected_mean = 0.01 * lengths.mean()
+    assert mean.item() == pytest.approx(expected_mean.item(), rel=1e-5)
+    assert penalty.item() == pytest.approx((lengths - expected_mean).square().mean().item(), rel=1e-5)
+
+
+def test_feature_distance_is_relative():
+    a, b = torch.zeros(1, 2, 4, 4), torch.full((1, 2, 4, 4), 3.0)
+    assert feature_distance([a], [b]).item() == pytest.approx(1.0, rel=1e-4)
+    assert feature_distance([b, b], [b, b]).item() == 0
+
+
+def test_r1_is_the_squared_gradient(tmp_path):
+    """The regulariser's reported penalty against finite differences of the critic."""
+    from s2flib.datasets import open_dataset
+    from s2flib.training.pretrain import GeneratorTrainer
+
+    acc = engine.make_accelerator("no", cpu=True)
+    trainer = GeneratorTrainer(GeneratorConfig(out=str(tmp_path), **SMALL), open_dataset("tiny", "train", limit=12), acc)
+    critic = trainer.nets.critic.double()
+    x = torch.rand(1, 3, 32, 32, dtype=torch.float64) * 2 - 1
+    x.requires_grad_()
+    grad, = torch.autograd.grad(critic(x).sum(), x)
+    direction = torch.randn_like(x)
+    direction /= direction.norm()
+    h = 1e-4
+    with torch.no_grad():
+        slope = (critic(x + h * direction) - critic(x - h * direction)).item() / (2 * h)
+        expected = grad.square().sum().item()
+    assert slope == pytest.approx((grad * direction).sum().item(), rel=1e-2, abs=1e-6)
+    before = [p.clone() for p in critic.parameters()]
+    assert trainer.regularise_critic(x) == pytest.approx(expected, rel=1e-4)
+    assert any(not torch.equal(a, b) for a, b in zip(before, critic.parameters(), strict=True))
+
+
+# --- growing ----------------------------------------------------------------------------------------------------
+
+def test_grown_generator_first_draws_the_smaller_ones_picture(tmp_path):
+    path = train_generator(GeneratorConfig(out=str(tmp_path / "a"), steps=1, **SMALL)).with_name("training.safetensors")
+    small, big = Networks("tiny", 32), Networks("tiny", 64)
+    warm_start(small, str(path), "tiny")
+    warm_start(big, str(path), "tiny")
+    w = torch.randn(2, 12, 160)
+    a = small.ema.synthesis(w[:, :8], noise=None)
+    b = big.ema.synthesis(w[:, :10], noise=None)
+    assert torch.allclose(big.ema.to_rgbs[-1].upsample(a), b, atol=1e-4)
+    # the critic's blocks for 32 px and below moved one place down
+    assert torch.equal(small.critic.convs[1].conv1[0].weight, big.critic.convs[2].conv1[0].weight)
+
+
+def test_warm_start_refuses_what_does_not_fit(tmp_path):
+    path = train_generator(GeneratorConfig(out=str(tmp_path / "a"), steps=1, **SMALL))
+    with pytest.raises(WeightsError, match="no StyleGAN2 training weights"):
+        warm_start(Networks("tiny", 32), str(path), "tiny")
+    with pytest.raises(WeightsError, match="to grow from"):
+        warm_start(Networks("tiny", 128), str(path.with_name("training.safetensors")), "tiny")
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------
+
+def test_checkpoint_of_another_run_is_refused(tmp_path):
+    save_checkpoint(tmp_path, "stylegan2-training", {"seed": 0, "steps": 5}, {"step": 3})
+    assert load_checkpoint(tmp_path, "stylegan2-training", {"seed": 0, "steps": 9}) == {"step": 3}
+    with pytest.raises(WeightsError, match="seed"):
+        load_checkpoint(tmp_path, "stylegan2-training", {"seed": 1, "steps": 5})
+    with pytest.raises(WeightsError, match="not of"):
+        load_checkpoint(tmp_path, "psp-training", {"seed": 0, "steps": 5})
+    assert load_checkpoint(tmp_path / "empty", "psp-training", {}) is None
+
+
+def test_a_run_is_never_trained_over(tmp_path):
+    cfg = GeneratorConfig(out=str(tmp_path), steps=1, **SMALL)
+    train_generator(cfg)
+    with pytest.raises(S2FError, match="--resume"):
+        train_generator(cfg)
+
+
+def test_generator_training_resumes_exactly(tmp_path):
+    whole = train_generator(GeneratorConfig(out=str(tmp_path / "whole"), steps=5, **SMALL))
+    half = GeneratorConfig(out=str(tmp_path / "halves"), steps=2, **SMALL)
+    train_generator(half)
+    second = train_generator(GeneratorConfig(out=half.out, steps=5, resume=True, **SMALL))
+    a, b = (torch.load(p.with_name("checkpoint.pt"), weights_only=True)["state"] for p in (whole, second))
+    for name in a["nets"]:
+        assert torch.equal(a["nets"][name], b["nets"][name]), name
+    assert a["step"] == b["step"] == 5
+    assert json.loads((tmp_path / "halves" / "run.json").read_text())["step"] == 5
+
+
+def test_training_moves_every_network(tmp_path):
+    path = train_generator(GeneratorConfig(out=str(tmp_path), steps=3, **SMALL))
+    state = torch.load(path.with_name("checkpoint.pt"), weights_only=True)["state"]["nets"]
+    torch.manual_seed(0)
+    fresh = Networks("tiny", 32).state_dict()
+    for prefix in ("generator.convs.0.conv.weight", "generator.style.1.weight", "critic.convs.1.conv1.0.weight",
+                   "encoder.input_layer.0.weight", "ema.convs.0.conv.weight"):
+        assert not torch.equal(state[prefix], fresh[prefix]), prefix
+
+
+def test_no_photo_encoder_without_reconstruction(tmp_path):
+    path = train_generator(GeneratorConfig(out=str(tmp_path), steps=2, lambda_rec=0, **SMALL))
+    state = torch.load(path.with_name("checkpoint.pt"), weights_only=True)["state"]["nets"]
+    torch.manual_seed(0)
+    fresh = Networks("tiny", 32).state_dict()
+    assert torch.equal(state["encoder.input_layer.0.weight"], fresh["encoder.input_layer.0.weight"])
+    assert not torch.equal(state["generator.convs.0.conv.weight"], fresh["generator.convs.0.conv.weight"])
+
+
+def test_max_time_stops_the_run(tmp_path):
+    train_generator(GeneratorConfig(out=str(tmp_path), steps=10**6, max_time=0.0, **SMALL))
+    assert json.loads((tmp_path / "run.json").read_text())["step"] == 0
+
+
+# --- the encoder ------------------------------------------------------------------------------------------------
+
+ENCODER = dict(preset="tiny", batch=4, limit=8, val_limit=4, cpu=True, mixed_precision="no", log_every=1)
+
+
+@pytest.fixture(scope="module")
+def generator_file(tmp_path_factory):
+    """An untrained generator: the encoder's training does not care how good it is."""
+    from s2flib.weights import save_safetensors
+
+    torch.manual_seed(5)
+    g = Generator.from_preset("tiny")
+    path = tmp_path_factory.mktemp("generator") / "generator.safetensors"
+    return str(save_safetensors(path, dict(g.state_dict()) | {"latent_avg": g.mean_latent()},
+                                {"kind": "stylegan2", "preset": "tiny"}))
+
+
+@pytest.fixture(scope="module")
+def encoder_run(tmp_path_factory, generator_file):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+
+    out = tmp_path_factory.mktemp("encoder")
+    return train_encoder(EncoderConfig(out=str(out), steps=4, generator=generator_file, **ENCODER))
+
+
+def test_encoder_training_moves_the_encoder_and_not_the_generator(encoder_run, generator_file):
+    from s2flib.weights import load_generator, load_psp
+
+    psp = load_psp("tiny", encoder_run, generator=generator_file)
+    frozen = load_generator("tiny", generator_file)
+    for (name, a), b in zip(psp.decoder.named_parameters(), frozen.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    torch.manual_seed(0)
+    fresh = type(psp.encoder).from_preset("tiny")
+    assert not torch.allclose(psp.encoder.body[0].res_layer[1].weight, fresh.body[0].res_layer[1].weight, atol=1e-4)
+
+
+def test_encoder_loss_falls(tmp_path, generator_file):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+
+    cfg = EncoderConfig(out=str(tmp_path), steps=25, generator=generator_file, lambda4=0.0, lambda_id=0.0,
+                        lambda_lpips=0.0, **ENCODER)
+    train_encoder(cfg)
+    rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
+    l2 = [float(v) for _, name, v in rows if name == "l2"]
+    assert len(l2) == 25 and np.mean(l2[-5:]) < 0.9 * np.mean(l2[:5])
+
+
+def test_accumulated_micro_batches_give_the_same_gradients_for_a_loss_without_batch_norm(generator_file):
+    # batch norm sees other batches, so the encoder itself differs: compare the data order instead
+    acc = engine.make_accelerator("no", cpu=True)
+    from s2flib.datasets import open_dataset
+
+    ds = open_dataset("tiny", "train", limit=8)
+    feed = engine.Feed(ds, 4, 0, acc)
+    photo, sketch = feed(1)
+    index = engine.batch_indices(8, 4, 1, 0)
+    for k, i in enumerate(index):
+        assert torch.allclose(photo[k], ds[int(i)]["photo"], atol=1e-6)
+        assert torch.allclose(sketch[k], ds[int(i)]["sketch"], atol=1 / 255)
+    reader = engine.Feed(ds, 4, 0, acc, workers=0, memory=0)            # too large for memory: a DataLoader
+    for step in (0, 1, 5):
+        assert torch.allclose(reader(step)[0], feed(step)[0], atol=1e-6)
+
+
+def test_encoder_refuses_to_resume_before_another_generator(tmp_path, generator_file):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+    from s2flib.weights import save_safetensors
+
+    cfg = EncoderConfig(out=str(tmp_path / "run"), steps=1, generator=generator_file, **ENCODER)
+    train_encoder(cfg)
+    g = Generator.from_preset("tiny")
+    save_safetensors(generator_file, dict(g.state_dict()) | {"latent_avg": g.mean_latent()},
+                     {"kind": "stylegan2", "preset": "tiny"}, overwrite=True)
+    with pytest.raises(WeightsError, match="another generator"):
+        train_encoder(EncoderConfig(out=str(tmp_path / "run"), steps=2, generator=generator_file, resume=True,
+                                    **ENCODER))
+
+
+def test_batch_must_fit_the_micro_batches(tmp_path, generator_file):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+
+    with pytest.raises(S2FError, match="micro-batches"):
+        train_encoder(EncoderConfig(out=str(tmp_path), steps=1, generator=generator_file, accumulate=3, **ENCODER))
+
+
+TRAIN = """
+import json, sys
+from s2flib.training.encoder import EncoderConfig, train_encoder
+train_encoder(EncoderConfig(**json.loads(sys.argv[1])))
+"""
+
+
+def launch(config: dict, *prefix: str) -> subprocess.Popen:
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen([sys.executable, *prefix, "-c", TRAIN, json.dumps(config)], env=env,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, generator_file):
+    """SIGKILL at a random moment after the first save, then resume: the weights of a run never killed."""
+    config = ENCODER | {"steps": 14, "generator": generator_file, "save_every": 0.0}
+    whole = launch(config | {"out": str(tmp_path / "whole")})
+    killed = launch(config | {"out": str(tmp_path / "killed")})
+    while not (tmp_path / "killed" / "checkpoint.pt").exists():
+        assert killed.poll() is None, killed.stdout.read()
+        time.sleep(0.01)
+    time.sleep(np.random.default_rng().uniform(0, 2))
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    again = launch(config | {"out": str(tmp_path / "killed"), "resume": True})
+    for process in (again, whole):
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    a, b = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["state"] for name in ("whole", "killed"))
+    assert a["step"] == b["step"] == 14
+    for name in a["encoder"]:
+        assert torch.equal(a["encoder"][name], b["encoder"][name]), name
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_weights(tmp_path, generator_file):
+    """`accelerate launch` with two CPU processes (gloo): both see their half, gradients are averaged."""
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN.replace("train_encoder(EncoderConfig", "train_encoder(EncoderConfig"))
+    config = ENCODER | {"steps": 2, "generator": generator_file, "out": str(tmp_path / "run")}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script),
+         json.dumps(config)], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 2
+    assert (tmp_path / "run" / "encoder.safetensors").exists()
+
+
+def test_critic_scores_pictures():
+    d = Discriminator(32, channel_base=256, channel_max=16)
+    assert d(torch.randn(4, 3, 32, 32)).shape == (4, 1)
