@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 
 from s2flib.errors import S2FError
 from s2flib.images import atomic_path
@@ -52,8 +52,8 @@ def text_width(text: str, points: float) -> float:
     """Width of one line in inches, by the font's own widths."""
     if not text.strip():
         return 0.0
-    font = FontProperties(family=STYLE["font.sans-serif"])
-    return TextPath((0, 0), text, size=points, prop=font).get_extents().width / 72
+    font = FontProperties(family=STYLE["font.sans-serif"], size=points)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
 
 def wrap(text: str, width_in: float, points: float) -> list[str]:

@@ -168,6 +168,7 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
     result = NotebookRun(path.stem, cells, round(time.perf_counter() - started, 1), error)
     if target.is_file():
         try:
+            _tidy_streams(target)
             write_html(target)
         except Exception as failure:
             result.error = result.error or f"no HTML: {type(failure).__name__}: {failure}"
@@ -175,10 +176,33 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
     return result
 
 
+def _tidy_streams(notebook: Path) -> None:
+    """Of every progress bar in an executed notebook keep the last state, as a terminal would show it."""
+    import nbformat
+
+    from s2flib.images import atomic_path
+
+    nb = nbformat.read(notebook, as_version=4)
+    for cell in nb.cells:
+        kept = []
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
+                kept[-1].text += output.text
+            else:
+                kept.append(output)
+        for output in kept:
+            if output.output_type == "stream":
+                output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+        if cell.cell_type == "code":
+            cell.outputs = kept
+    with atomic_path(notebook) as temporary:
+        nbformat.write(nb, temporary)
+
+
 def write_html(notebook: Path) -> Path:
     """The executed notebook as one HTML file beside it: pictures inside, links between lessons kept.
 
-    Scripts from other servers are taken out unless a stored widget needs them: the page reads offline.
+    The page reads offline: a widget becomes its static picture, and scripts from other servers are left out.
     """
     import nbformat
     from nbconvert import HTMLExporter
@@ -186,10 +210,13 @@ def write_html(notebook: Path) -> Path:
     from s2flib.images import atomic_path
 
     nb = nbformat.read(notebook, as_version=4)
+    nb.metadata.pop("widgets", None)
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     exporter = HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)
     html, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": notebook.stem}})
-    if "widgets" not in nb.metadata:
-        html = re.sub(r'<script[^>]*src="https?://[^>]*>\s*</script>', "", html)
+    html = re.sub(r'<script[^>]*src="https?://[^>]*>\s*</script>', "", html)
     html = re.sub(r'href="((?:\.\./)?[\w/]*\d\d_\w+)\.ipynb', r'href="\1.html', html)
     target = notebook.with_suffix(".html")
     with atomic_path(target) as temporary:

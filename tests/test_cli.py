@@ -14,13 +14,13 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from stand_in import drawing, stand_in_data_fixture, stand_in_fixture  # noqa: F401  (fixtures)
 from typer.testing import CliRunner
 
 from s2flib import cli, cli_train, registry, weights
 from s2flib.cli_options import seconds
 from s2flib.errors import S2FError
 from s2flib.psp import PSP
-from tests.test_generate import drawing, stand_in, stand_in_data  # noqa: F401  (fixtures)
 
 REPO = Path(__file__).resolve().parents[1]
 COMMANDS = ("run", "sketch", "generate", "lineup", "train", "sweep", "evaluate", "fetch")
@@ -135,7 +135,7 @@ def test_bad_lengths_of_time(text):
 
 # --- generate ---------------------------------------------------------------------------------------------------
 
-def test_generate(stand_in, page, tmp_path):  # noqa: F811
+def test_generate(stand_in, page, tmp_path):
     result = s2f("generate", page, "-o", tmp_path / "out", "--n", 2, "--seed", 3)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
@@ -145,13 +145,13 @@ def test_generate(stand_in, page, tmp_path):  # noqa: F811
     assert s2f("generate", page, "-o", tmp_path / "out", "--n", 1, "--overwrite").exit_code == 0
 
 
-def test_generate_says_what_it_did_to_the_drawing(stand_in, tmp_path):  # noqa: F811
+def test_generate_says_what_it_did_to_the_drawing(stand_in, tmp_path):
     Image.fromarray(255 - drawing()).save(tmp_path / "chalk.png")
     result = s2f("generate", tmp_path / "chalk.png", "-o", tmp_path / "out", "--n", 1)
     assert result.exit_code == 0 and "chalk.png: light lines on a dark background: inverted" in result.output
 
 
-def test_another_presets_checkpoint(stand_in, page, tmp_path):  # noqa: F811
+def test_another_presets_checkpoint(stand_in, page, tmp_path):
     model = PSP.from_preset("tiny")
     other = weights.save_safetensors(tmp_path / "other.safetensors", model.encoder.state_dict(),
                                      {"kind": "psp", "preset": "colab"})
@@ -166,14 +166,14 @@ class Evil:
         return os.system, ("touch ran",)
 
 
-def test_pickle_with_code_is_not_run(stand_in, page, tmp_path, monkeypatch):  # noqa: F811
+def test_pickle_with_code_is_not_run(stand_in, page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
     refused(s2f("generate", page, "-o", tmp_path / "out", "--weights", tmp_path / "evil.pt"), "evil.pt", "code")
     assert not (tmp_path / "ran").exists() and not (tmp_path / "out").exists()
 
 
-def test_missing_and_damaged_weights(stand_in, page, tmp_path):  # noqa: F811
+def test_missing_and_damaged_weights(stand_in, page, tmp_path):
     refused(s2f("generate", page, "-o", tmp_path / "out", "--weights", tmp_path / "no.safetensors"), "no.safetensors")
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes((stand_in / "weights" / "tiny-psp.safetensors").read_bytes()[:5000])
@@ -183,7 +183,7 @@ def test_missing_and_damaged_weights(stand_in, page, tmp_path):  # noqa: F811
 # --- bad pictures (conftest.BadImages), to generate and sketch alike --------------------------------------------
 
 @pytest.mark.parametrize("command", ["generate", "sketch"])
-def test_bad_pictures_are_refused(stand_in, bad_images, tmp_path, command):  # noqa: F811
+def test_bad_pictures_are_refused(stand_in, bad_images, tmp_path, command):
     for name, path in bad_images.unreadable.items():
         if (command, name) == ("sketch", "folder"):
             continue                                    # a folder is what sketch may be given
@@ -191,7 +191,7 @@ def test_bad_pictures_are_refused(stand_in, bad_images, tmp_path, command):  # n
         assert not (tmp_path / name).exists()
 
 
-def test_unusual_pictures_are_taken(stand_in, bad_images, tmp_path):  # noqa: F811
+def test_unusual_pictures_are_taken(stand_in, bad_images, tmp_path):
     files = list(bad_images.odd.values())
     faces, sketches = tmp_path / "faces", tmp_path / "sketches"
     result = s2f("generate", *files, "-o", faces, "--n", 1)
@@ -203,7 +203,7 @@ def test_unusual_pictures_are_taken(stand_in, bad_images, tmp_path):  # noqa: F8
     assert len(found) == len(files) and {(image.mode, image.size) for image in found} == {("L", (64, 48))}
 
 
-def test_no_face_and_two_faces(stand_in, tmp_path):  # noqa: F811
+def test_no_face_and_two_faces(stand_in, tmp_path):
     astronaut = skimage.data.astronaut()
     Image.fromarray(skimage.data.coffee()).save(tmp_path / "none.png")
     face = astronaut[:300, 80:380]
@@ -217,7 +217,7 @@ def test_no_face_and_two_faces(stand_in, tmp_path):  # noqa: F811
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_full_disk(stand_in, page, tmp_path, monkeypatch):  # noqa: F811
+def test_full_disk(stand_in, page, tmp_path, monkeypatch):
     """Every byte written to the disk meets ENOSPC, as the kernel reports it."""
     save = Image.Image.save
 
@@ -230,7 +230,7 @@ def test_full_disk(stand_in, page, tmp_path, monkeypatch):  # noqa: F811
         assert not any((tmp_path / command).glob("*"))
 
 
-def test_unwritable_folder(stand_in, page, tmp_path):  # noqa: F811
+def test_unwritable_folder(stand_in, page, tmp_path):
     (tmp_path / "file").write_text("mine")
     for command in ("generate", "sketch"):
         refused(s2f(command, page, "-o", tmp_path / "file" / "inside"), "file")
@@ -349,7 +349,7 @@ def test_sweep_refusals(tmp_path):
 
 # --- evaluate, lineup, run, fetch -------------------------------------------------------------------------------
 
-def test_evaluate_and_lineup(tmp_path, monkeypatch, stand_in):  # noqa: F811
+def test_evaluate_and_lineup(tmp_path, monkeypatch, stand_in):
     """The real commands on a few real pictures; the encoder is untrained, so only the form is checked."""
     for name in ("dlib-resnet.safetensors", "st-lpips-alex.safetensors"):
         if not (stand_in / "weights" / name).exists():
@@ -368,7 +368,7 @@ def test_evaluate_and_lineup(tmp_path, monkeypatch, stand_in):  # noqa: F811
     assert {p.name for p in (tmp_path / "l").iterdir()} == {"lineup.txt", "run.json"}
 
 
-def test_evaluate_refusals(tmp_path, stand_in):  # noqa: F811
+def test_evaluate_refusals(tmp_path, stand_in):
     refused(s2f("evaluate", "-o", tmp_path / "e", "--split", "exam", "--data", REPO / "data" / "synthfaces"), "exam")
     refused(s2f("evaluate", "-o", tmp_path / "e", "--data", tmp_path / "nowhere"), "nowhere")
     refused(s2f("lineup", "-o", tmp_path / "l", "--weights", tmp_path / "no.safetensors"), "no.safetensors")
@@ -394,7 +394,7 @@ def test_as_a_process(tmp_path):
     assert done.stdout == "" and "Traceback" not in done.stderr
 
 
-def test_interrupted_run_leaves_no_half_file(stand_in, page, tmp_path):  # noqa: F811
+def test_interrupted_run_leaves_no_half_file(stand_in, page, tmp_path):
     """SIGINT in the middle of many faces: exit code 130, one sentence, and every file there is whole."""
     out = tmp_path / "out"
     process = subprocess.Popen([sys.executable, "-m", "s2flib.cli", "generate", *[page] * 40, "-o", out, "--n", "64"],

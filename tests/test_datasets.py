@@ -141,12 +141,25 @@ def test_another_size_resizes_all_three_together():
 def test_loader_workers_and_pickling():
     dataset = open_dataset("tiny", "val", root=SHIPPED, limit=8)
     first = dataset[0]["photo"]                                  # opens the archives in this process
-    loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=2)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=1)
     batch = next(iter(loader))
     assert batch["photo"].shape == (4, 3, 128, 128) and batch["sketch"].shape == (4, 1, 128, 128)
     assert batch["name"] == dataset.names[:4] and torch.equal(batch["photo"][0], first)
     assert batch["attributes"]["age"].shape == (4,)
     assert torch.equal(pickle.loads(pickle.dumps(dataset))[3]["photo"], dataset[3]["photo"])
+
+
+def test_a_forked_process_opens_the_archives_anew(small_set, monkeypatch):
+    """A shared handle is a shared file position: two processes reading at once would get each other's bytes."""
+    import os
+    opened, real = [], zipfile.ZipFile
+    monkeypatch.setattr(zipfile, "ZipFile", lambda path: opened.append(Path(path).name) or real(path))
+    dataset = open_dataset("tiny", "train", root=small_set[0])
+    dataset[0], dataset[1]
+    assert opened == ["images.zip", "masks.zip"]
+    monkeypatch.setattr(os, "getpid", lambda: -1)                # what a fork changes
+    dataset[0]
+    assert opened == ["images.zip", "masks.zip"] * 2
 
 
 def test_attribute_targets(shipped):
@@ -316,7 +329,7 @@ def test_celeba_masks_are_combined_once(celeba_folder, tmp_path):
     cached.write_bytes(cached.read_bytes()[:40])                 # a damaged cache is made again, not believed
     with pytest.raises(DataError, match="00000_"):
         dataset.read(0)
-    assert not [p for p in celeba_folder.rglob("*") if "cache" in p.name]                 # the user's folder is untouched
+    assert not [p for p in celeba_folder.rglob("*") if "cache" in p.name]     # the user's folder is untouched
 
 
 def test_celeba_second_annotation_folder(celeba_folder, tmp_path):

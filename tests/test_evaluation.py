@@ -10,7 +10,7 @@ import torch
 from fake_faces import Cells, Faces, MeanAbsolute, fake_judges
 
 from s2flib import evaluation
-from s2flib.errors import DataError, S2FError
+from s2flib.errors import DataError, S2FError, WeightsError
 from s2flib.evaluation import Scores, bootstrap_mean, compare_paired, evaluate, table1
 from s2flib.presets import TINY
 from s2flib.statistics import runtime, t_interval
@@ -249,3 +249,29 @@ def test_table_text_csv_and_figure_agree(tmp_path):
         table1({"a": rows["mean face"], "b": scores_of([1.0] * 60, name=[f"x{i}" for i in range(60)])})
     with pytest.raises(DataError):
         table1({})
+
+
+def test_a_row_of_one_person_has_no_interval_and_may_come_first():
+    whole = scores_of(np.linspace(0.1, 0.2, 12), np.repeat([1, 2, 3, 4], 3))
+    table = table1({"one person (ceiling)": whole.subset(["0", "1", "2"]), "all": whole})
+    assert table.rows[0][:3] == ("one person (ceiling), n = 3", "0.5000 ± 0.0000", f"{whole.mse[:3].mean():.4f}")
+    assert table.records[0]["mse_low"] == "" and "nan" not in table.text + table.csv
+
+
+def test_psp_predictor_refuses_another_presets_net():
+    class Other(torch.nn.Module):
+        latent_avg = torch.zeros(14, 512)
+    with pytest.raises(WeightsError, match="tiny preset"):
+        evaluation.psp_predictor(Other(), "tiny")
+
+
+def test_the_shipped_judges_fit_in():
+    """Similarity by embeddings is the judge's own similarity, and the labels say which nets measured."""
+    faces, judges = Faces(2, 2), evaluation.Judges.of("tiny")
+    scores = evaluate(offset(0.1), faces, "tiny", judges, batch=3, warmup=0)
+    photos = torch.stack([faces[i]["photo"] for i in range(4)])
+    output = offset(0.1)(torch.stack([faces[i]["sketch"] for i in range(4)]))
+    with torch.no_grad():
+        np.testing.assert_allclose(scores.similarity, judges.identity.similarity(output, photos), atol=1e-4)
+        np.testing.assert_allclose(scores.lpips, judges.perceptual(output, photos), rtol=1e-3)
+    assert "ST-LPIPS" in scores.perceptual and "dlib" in scores.identifier

@@ -41,7 +41,7 @@ class Evil:
 def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, how):
     path, trace = tmp_path / "evil.pt", tmp_path / "executed"
     if how == "pickle":
-        path.write_bytes(pickle.dumps(Evil(trace)))
+        path.write_bytes(pickle.dumps(Evil(trace), protocol=2))
     else:
         contents = {"state_dict": {"a": torch.zeros(2)}, "opts": Evil(trace)} if how == "nested" else Evil(trace)
         torch.save(contents, path, _use_new_zipfile_serialization=how != "legacy")

@@ -24,7 +24,7 @@ from s2flib.widgets import (  # noqa: E402
     latent_render,
     latent_sliders,
 )
-from s2flib.widgets.base import MAX_PNG, STATIC, as_uint8, from_png, png_bytes  # noqa: E402
+from s2flib.widgets.base import MAX_PNG, STATIC, as_uint8, from_png, png_bytes, sheet  # noqa: E402
 from s2flib.widgets.pad import MAX_POINTS, MAX_UPLOAD  # noqa: E402
 
 
@@ -64,6 +64,13 @@ def test_png_bytes_are_limited_and_marked():
     assert Image.open(io.BytesIO(png_bytes(noise[:9, :9], synthetic=True))).text == {"synthetic": "true"}
     with pytest.raises(ImageError):
         from_png(b"GIF89a not a PNG")
+
+
+def test_labels_of_a_sheet_hold_greek_letters():
+    """A font without ψ draws the same empty box for every missing letter."""
+    tile = np.full((8, 8), 255, np.uint8)
+    assert (sheet([[tile]], [["ψ"]]) != sheet([[tile]], [["σ"]])).any()
+    assert (sheet([[tile]], [["ψ"]]) == sheet([[tile]], [["ψ"]])).all()
 
 
 # pad -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,31 @@
+"""SynthFaces: portraits of people who do not exist, rendered with numpy from CC0 MakeHuman head data.
+
+    from s2flib.synthfaces import Person, photograph, sample_identity, sample_look, sample_shot
+    identity = sample_identity(seed=7, index=0)
+    person = Person(identity, sample_look(identity, seed=7))
+    picture = photograph(person, sample_shot(identity, seed=7), size=128)
+
+One idea per module: ``mesh`` and ``assets`` (the head), ``identity``, ``look`` and ``shot`` (what is sampled),
+``person`` (geometry), ``hair``, ``accessories``, ``regions``; ``camera``, ``raster``, ``lighting``, ``skin``,
+``eyes``, ``strands``, ``background``, ``film`` and ``portrait`` (the picture); ``labels`` and ``landmarks``;
+``drawing`` and ``strokes`` (artists' lines); ``recall`` (witness noise); ``edits`` and ``phrases``; ``render``
+(data sets).
+"""
+
+from s2flib.synthfaces.drawing import HANDS, line_drawing
+from s2flib.synthfaces.edits import Edit, EditPair, Scene, apply_edit, possible_edits, render_edit, sample_edit_pair
+from s2flib.synthfaces.identity import Identity, sample_identity, with_sliders
+from s2flib.synthfaces.labels import LABELS
+from s2flib.synthfaces.look import Look, restyle, sample_look
+from s2flib.synthfaces.person import Person
+from s2flib.synthfaces.portrait import Portrait, photograph
+from s2flib.synthfaces.recall import recall, recall_curve
+from s2flib.synthfaces.render import attributes, render_dataset, render_shot
+from s2flib.synthfaces.shot import Shot, sample_shot
+
+__all__ = [
+    "HANDS", "LABELS", "Edit", "EditPair", "Identity", "Look", "Person", "Portrait", "Scene", "Shot", "apply_edit",
+    "attributes", "line_drawing", "photograph", "possible_edits", "recall", "recall_curve", "render_dataset",
+    "render_edit", "render_shot", "restyle", "sample_edit_pair", "sample_identity", "sample_look", "sample_shot",
+    "with_sliders",
+]

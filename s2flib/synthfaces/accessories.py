@@ -57,7 +57,8 @@ def glasses_meshes(glasses: Glasses, skin: np.ndarray, head: Head, eyes: list) -
     for rim, sign in zip(rims, (-1, 1), strict=True):
         hinge = rim[(rim[:, 0] * sign).argmax()] + [0, 0.03, 0]
         ear = skin[head.nearest(np.array([sign * 0.78, 7.30, 0.52]))] + [0, 0.02, 0]
-        parts.append(mesh.tube(hinge * (1 - t) + ear * t, glasses.thickness / 2 + 0.002, closed=False, up=(0.01, 1, 0.02)))
+        temple = hinge * (1 - t) + ear * t
+        parts.append(mesh.tube(temple, glasses.thickness / 2 + 0.002, closed=False, up=(0.01, 1, 0.02)))
     return mesh.join(parts), mesh.join(lenses)
 
 
@@ -70,7 +71,8 @@ def fit_hat(hat: Hat, skin: np.ndarray, head: Head) -> HatFit:
     local = (skin - centre) @ tilt
     centre = centre + tilt @ np.array([0, local[head.nearest(np.array([[0, brow_height, 1.5]]))[0]][1], 0])
     local = (skin - centre) @ tilt
-    on_skull = (head.smooth[:, 1] > 7.1) & (head.vertex_masks["ears"] < 0.05) & (head.vertex_masks["inside_mouth"] < 0.05)
+    masks = head.vertex_masks
+    on_skull = (head.smooth[:, 1] > 7.1) & (masks["ears"] < 0.05) & (masks["inside_mouth"] < 0.05)
     band = on_skull & (local[:, 1] > -0.06) & (local[:, 1] < 0.45)
     return HatFit(centre, tilt, float(np.abs(local[band, 0]).max()), float(local[band, 2].max()),
                   float(-local[band, 2].min()), float(local[on_skull, 1].max()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # skin tones, palest to darkest (sRGB); interpolated in linear light by Identity.tone
-SKIN = ("f1cbb2", "eabb9c", "dfa884", "cc9270", "b27a59", "8f5d42", "6d452f", "4d2f22")
+SKIN = ("e3c0aa", "dab096", "cb9c80", "b7866a", "9e6f56", "805843", "624335", "483129")
 HAIR = {"black": "14100e", "darkbrown": "2c1e16", "brown": "4b3323", "lightbrown": "7b5a3c", "blond": "b8955f",
         "platinum": "d9c7a4", "auburn": "5c2b19", "red": "8c4522", "grey": "8b8783", "white": "d3cfca",
         "pink": "c2688a", "blue": "34558c"}

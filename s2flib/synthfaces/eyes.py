@@ -8,7 +8,7 @@ from s2flib.synthfaces import lighting, mesh, noise
 from s2flib.synthfaces.mesh import smoothstep, unit
 from s2flib.synthfaces.shot import Light
 
-_IRIS = 0.455      # radius of the iris over the eyeball's
+IRIS = 0.455      # radius of the iris over the eyeball's
 
 
 def eyeball(local: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.ndarray, light: Light, iris_rgb,
@@ -17,17 +17,17 @@ def eyeball(local: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.nd
     toward_camera_up (n,): height over the eye's centre in eyeball radii, for the shadow of the upper lid."""
     x, y = local[:, 0], local[:, 1]
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
-    r = radius / _IRIS
+    r = radius / IRIS
     pupil = 0.34 + 0.08 * (seed % 7) / 7
     fibres = noise.sample(1.0, angle * 81.5, np.clip(r * 40 + seed % 97, 0, 511))
     crypts = noise.sample(0.5, angle * 54, r * 9)
     iris = np.array(iris_rgb, np.float32) * np.exp(0.22 * fibres + 0.16 * crypts)[:, None]
-    iris = iris * (0.8 + 0.7 * smoothstep(0.9, 0.4, r))[:, None]
+    iris = iris * (0.62 + 0.5 * smoothstep(0.9, 0.4, r))[:, None]
     iris = iris * (1 - 0.72 * smoothstep(0.76, 1.0, r))[:, None]
     iris = iris * smoothstep(pupil - 0.05, pupil + 0.06, r)[:, None] + 0.003
     # light enters the cornea and brightens the iris opposite to where it comes from
     key = np.array(light.key_direction, np.float32)
-    caustic = np.clip(-(x * key[0] + y * key[1]) / _IRIS, 0, 1) * 0.7
+    caustic = np.clip(-(x * key[0] + y * key[1]) / IRIS, 0, 1) * 0.4
     iris = iris * (1 + caustic)[:, None]
     blood = 0.12 + 0.5 * smoothstep(0.55, 1.0, radius)
     white = np.array([0.60, 0.555, 0.52], np.float32) * np.exp(-blood[:, None] * np.array([0.05, 0.4, 0.4], np.float32))
@@ -35,7 +35,8 @@ def eyeball(local: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.nd
     albedo = iris * (1 - outside) + white * outside
     # lids shade the ball: most under the upper one, and in the corners
     shade = 0.30 + 0.70 * smoothstep(0.46, 0.02, toward_camera_up)
-    shade = shade * (0.8 + 0.2 * smoothstep(-0.45, -0.15, toward_camera_up)) * (0.45 + 0.55 * smoothstep(0.95, 0.5, np.abs(x)))
+    shade = shade * (0.8 + 0.2 * smoothstep(-0.45, -0.15, toward_camera_up))
+    shade = shade * (0.45 + 0.55 * smoothstep(0.95, 0.5, np.abs(x)))
     e = lighting.irradiance(light, normals, lit * shade, shade, np.array([0.3, 0.2, 0.2], np.float32))
     out = albedo * e
     # wet: the key light and a window mirrored in the cornea, a faint mirror of the sky elsewhere

@@ -22,16 +22,16 @@ def develop(light: np.ndarray, shot: Shot) -> np.ndarray:
     x = x * (1 - 0.22 * (xx * xx + yy * yy))[..., None]
     x = tone_curve(x)
     grain = np.random.default_rng([shot.grain, size]).standard_normal((size, size, 4)).astype(np.float32)
-    amount = 0.011 * (1.1 - 0.6 * x.mean(-1, keepdims=True))
+    amount = 0.0065 * (1.1 - 0.6 * x.mean(-1, keepdims=True))
     x = x + amount * (grain[..., :1] + 0.35 * grain[..., 1:])
     return (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def tone_curve(light: np.ndarray) -> np.ndarray:
     """Linear light → display value in [0, 1]: soft shoulder, a toe, highlights that lose some colour."""
-    x = 1 - np.exp(-1.18 * np.maximum(light, 0))
+    x = 1 - np.exp(-1.3 * np.maximum(light, 0))
     grey = x.mean(-1, keepdims=True)
-    x = grey + (x - grey) * (1.12 - 0.30 * grey)
+    x = grey + (x - grey) * (1.0 - 0.25 * grey)
     x = to_srgb(x)
     s = x * x * (3 - 2 * x)
-    return (x * 0.72 + s * 0.28).astype(np.float32)
+    return (x * 0.62 + s * 0.38).astype(np.float32)

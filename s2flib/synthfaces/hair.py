@@ -46,19 +46,19 @@ class Style(NamedTuple):
 
 
 STYLES = {
-    "buzz": Style(0.05, 1.0, "back", 1, 0, 0.015, 0, 5200, 0.012, sides=0.7, clump=0),
-    "short": Style(0.36, 0.75, "forward_up", 4, 0.35, 0.085, 0.15, 3600, 0.016, sides=0.3, clump=0.3),
-    "sidepart": Style(0.72, 0.5, "part", 4.5, 0.45, 0.12, 0.25, 3200, 0.018, sides=0.24),
-    "slick": Style(0.95, 0.3, "back", 5, 0.2, 0.085, 0.4, 3000, 0.018, sides=0.32),
-    "curly": Style(0.85, 0.9, "loose", 2, 0.7, 0.28, 0.15, 3200, 0.02, curl=0.045, coils=26, sides=0.4, clump=0.3),
-    "afro": Style(0.5, 3, "none", 0, 0, 0.6, 0, 6500, 0.02, curl=0.035, coils=60, sides=0.7, clump=0),
-    "bangs": Style(0.6, 0.4, "forward", 4.5, 0.7, 0.1, 0.2, 3200, 0.018, sides=0.36),
-    "medium": Style(1.15, 0.4, "part", 4.5, 1.3, 0.13, 0.25, 3000, 0.02, curl=0.02, coils=7, sides=0.8),
-    "bob": Style(1.65, 0.35, "part", 4.5, 1.7, 0.14, 0.3, 2900, 0.02, curl=0.008, coils=5, sides=0.8),
-    "long": Style(3.0, 0.3, "part", 4.5, 1.8, 0.12, 0.3, 2600, 0.022, curl=0.014, coils=4),
-    "longwavy": Style(2.9, 0.4, "part", 4, 1.6, 0.18, 0.25, 2600, 0.022, curl=0.05, coils=7),
-    "bangs_long": Style(2.8, 0.3, "bangs", 4.5, 1.8, 0.12, 0.3, 2600, 0.022, curl=0.010, coils=4),
-    "ponytail": Style(1.15, 0.2, "back", 5, 0.0, 0.045, 0.5, 3000, 0.018),
+    "buzz": Style(0.05, 1.0, "back", 1, 0, 0.015, 0, 5200, 0.014, sides=0.7, clump=0),
+    "short": Style(0.36, 0.75, "forward_up", 4, 0.35, 0.085, 0.15, 3800, 0.022, sides=0.3, clump=0.3),
+    "sidepart": Style(0.72, 0.5, "part", 4.5, 0.45, 0.12, 0.25, 3400, 0.025, sides=0.24),
+    "slick": Style(0.95, 0.3, "back", 5, 0.2, 0.085, 0.4, 3200, 0.025, sides=0.32),
+    "curly": Style(0.85, 0.9, "loose", 2, 0.7, 0.28, 0.15, 3400, 0.027, curl=0.045, coils=26, sides=0.4, clump=0.3),
+    "afro": Style(0.5, 3, "none", 0, 0, 0.6, 0, 6500, 0.024, curl=0.035, coils=60, sides=0.7, clump=0),
+    "bangs": Style(0.6, 0.4, "forward", 4.5, 0.7, 0.1, 0.2, 3400, 0.026, sides=0.36),
+    "medium": Style(1.15, 0.4, "part", 4.5, 1.3, 0.13, 0.25, 3200, 0.03, curl=0.02, coils=7, sides=0.8),
+    "bob": Style(1.65, 0.35, "part", 4.5, 1.7, 0.19, 0.3, 3200, 0.032, curl=0.008, coils=5, sides=0.8),
+    "long": Style(3.0, 0.3, "part", 4.5, 1.8, 0.17, 0.3, 3000, 0.036, curl=0.014, coils=4),
+    "longwavy": Style(2.9, 0.4, "part", 4, 1.6, 0.22, 0.25, 3000, 0.036, curl=0.05, coils=7),
+    "bangs_long": Style(2.8, 0.3, "bangs", 4.5, 1.8, 0.17, 0.3, 3000, 0.036, curl=0.010, coils=4),
+    "ponytail": Style(1.15, 0.2, "back", 5, 0.0, 0.045, 0.5, 3200, 0.025),
 }
 _CROPPED = ("buzz", "short", "sidepart", "slick")
 _GUIDES, _POINTS = 420, 18
@@ -159,7 +159,8 @@ def _grow_guides(style: Style, look: Look, person: Identity, root, normal, canon
         if style.turn:
             a = 1 - np.exp(-step * style.turn)
             falls = style.gravity * (1 - np.exp(-s / 0.4))
-            direction = unit(direction * (1 - a) + a * (comb * np.exp(-((s / 0.7) ** 2)) + pull * falls + direction * 0.25))
+            wish = comb * np.exp(-((s / 0.7) ** 2)) + pull * falls + direction * 0.25
+            direction = unit(direction * (1 - a) + a * wish)
         q = p + direction * step
         if look.style != "afro":
             distance, j = tree.query(q)

@@ -185,6 +185,11 @@ def sample_identity(seed: int, index: int = 0, male: bool | None = None, age: fl
     )
 
 
+def slider_mean(name: str, gender: str) -> float:
+    """Where a slider's prior is centred for a gender; 0 is MakeHuman's average."""
+    return _MEAN["all"].get(name, 0.0) + _MEAN[gender].get(name, 0.0)
+
+
 def with_sliders(person: Identity, **sliders: float) -> Identity:
     """The same person with some sliders set (underscores stand for dashes: nose_hump=0.5)."""
     changed = {name.replace("_", "-"): value for name, value in sliders.items()}
@@ -200,9 +205,10 @@ def _sample_sliders(head: Head, rng: np.random.Generator, male: bool) -> dict[st
             x = max(0.0, x * 2 - slider.spread)
             if slider.name in ("head-square", "head-rectangular") and not male:
                 x *= 0.3
-        values[slider.name] = x + _MEAN["all"].get(slider.name, 0) + _MEAN["male" if male else "female"].get(slider.name, 0)
+        values[slider.name] = x + slider_mean(slider.name, "male" if male else "female")
     # plausibility: the whole vector may not lie too far out (chi distribution of independent sliders)
-    distance = np.sqrt(np.mean([(v / s.spread) ** 2 for v, s in zip(values.values(), shape_sliders(head), strict=True)]))
+    spreads = [slider.spread for slider in shape_sliders(head)]
+    distance = np.sqrt(np.mean((np.array(list(values.values())) / spreads) ** 2))
     shrink = min(1.0, 1.12 / distance)
     return {name: float(np.clip(v * shrink, -0.9, 0.9)) for name, v in values.items()}
 
@@ -249,9 +255,9 @@ def _eyes(rng: np.random.Generator, dark: bool) -> tuple[str, tuple]:
 
 def _brows(rng: np.random.Generator, male: bool, age: float) -> dict[str, float]:
     full = 1 - 0.25 * np.clip((age - 50) / 30, 0, 1)
-    return dict(thickness=float(rng.uniform(0.75, 1.25) * (0.88 if male else 0.52)),
+    return dict(thickness=float(rng.uniform(0.8, 1.25) * (1.0 if male else 0.66)),
                 arch=float(np.clip(rng.normal(-0.1 if male else 0.5, 0.35), -0.8, 1.2)),
-                density=float(rng.uniform(0.6, 1.0) * (0.95 if male else 0.8) * full),
+                density=float(rng.uniform(0.72, 1.0) * (0.97 if male else 0.9) * full),
                 lift=float(rng.normal(0 if male else 0.012, 0.012)))
 
 

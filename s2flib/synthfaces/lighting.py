@@ -63,7 +63,8 @@ class Shadows:
         m = self.mesh_map.ravel()
         occluder = ((m[flat] * (1 - fx) + m[flat + 1] * fx) * (1 - fy)
                     + (m[flat + _RES] * (1 - fx) + m[flat + _RES + 1] * fx) * fy)
-        lit = np.minimum(1, occluder * np.exp(_HARDNESS * (_FAR + bias - s[:, 2].astype(np.float64)))).astype(np.float32)
+        reach = np.exp(_HARDNESS * (_FAR + bias - s[:, 2].astype(np.float64)))
+        lit = np.minimum(1, occluder * reach).astype(np.float32)
         # stretch: the blurred map leaks a little light next to close occluders
         lit = smoothstep(0.06, 0.94, lit)
         if self.hair_depth is not None:

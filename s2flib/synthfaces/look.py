@@ -63,6 +63,7 @@ class Look:
     glasses: Glasses | None
     hat: Hat | None
     clothes: Clothes
+    dye: str | None = None             # a name of colours.HAIR: dyed hair; brows and beard keep their colour
 
 
 def sample_look(person: Identity, seed: int, index: int = 0, day: int = 0) -> Look:

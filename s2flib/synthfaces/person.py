@@ -10,6 +10,7 @@ import numpy as np
 from s2flib.synthfaces import accessories, hair, mesh, regions
 from s2flib.synthfaces.assets import Head, load_head
 from s2flib.synthfaces.camera import Camera, aligned_camera
+from s2flib.synthfaces.colours import HAIR, linear
 from s2flib.synthfaces.identity import Identity, shape_weights
 from s2flib.synthfaces.look import Look
 from s2flib.synthfaces.mesh import smoothstep
@@ -47,7 +48,14 @@ class Person:
             self.hair = like.hair
         else:
             coarse = np.nonzero(_collider(head))[0]
-            self.hair = hair.grow(head, identity, look, self.skin, self.normals, self.skin[coarse], self.normals[coarse])
+            self.hair = hair.grow(head, identity, look, self.skin, self.normals,
+                                  self.skin[coarse], self.normals[coarse])
+
+    @property
+    def hair_rgb(self) -> np.ndarray:
+        """Linear RGB (3,) of the hair on the head, dyed or natural."""
+        rgb = linear(HAIR[self.look.dye]) if self.look.dye else self.identity.hair_rgb
+        return np.array(rgb, np.float32)
 
     @cached_property
     def hat(self) -> accessories.HatFit | None:

@@ -54,7 +54,7 @@ def rasterise(screen: np.ndarray, tris: np.ndarray, height: int, width: int, cul
     # barycentrics are affine in the pixel: u = u0 + ux·dx + uy·dy from the box's first pixel
     ux, uy = (c[:, 1] - a[:, 1]) * inverse, (a[:, 0] - c[:, 0]) * inverse
     vx, vy = (a[:, 1] - b[:, 1]) * inverse, (b[:, 0] - a[:, 0]) * inverse
-    fx, fy = x0 + 0.5 - a[:, 0], y0 + 0.5 - a[:, 1]
+    fx, fy = x0.astype(np.float32) + 0.5 - a[:, 0], y0.astype(np.float32) + 0.5 - a[:, 1]
     u0, v0 = fx * ux + fy * uy, fx * vx + fy * vy
 
     rep = np.repeat(np.arange(len(t), dtype=np.int32), count)
@@ -63,8 +63,9 @@ def rasterise(screen: np.ndarray, tris: np.ndarray, height: int, width: int, cul
     width_of = w[rep]
     dy = local // width_of
     dx = local - dy * width_of
-    u = u0[rep] + ux[rep] * dx + uy[rep] * dy
-    v = v0[rep] + vx[rep] * dx + vy[rep] * dy
+    fx, fy = dx.astype(np.float32), dy.astype(np.float32)
+    u = u0[rep] + ux[rep] * fx + uy[rep] * fy
+    v = v0[rep] + vx[rep] * fx + vy[rep] * fy
     inside = np.nonzero((u >= 0) & (v >= 0) & (u + v <= 1))[0]
     rep, u, v, dx, dy = rep[inside], u[inside], v[inside], dx[inside], dy[inside]
     z = a[rep, 2] * (1 - u - v) + b[rep, 2] * u + c[rep, 2] * v

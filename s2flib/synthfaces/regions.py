@@ -81,18 +81,20 @@ def blob(points: np.ndarray, x: float, y: float, sx: float, sy: float) -> np.nda
 
 @lru_cache(maxsize=2)
 def is_neck(head: Head) -> np.ndarray:
-    """1 below the jaw, 0 on the face, per skin vertex (interpolate and cut at 0.5)."""
+    """A ramp per skin vertex, > 0.5 below the jaw (interpolate, then cut: a straight edge)."""
     x, y, z = np.abs(head.smooth[:, 0]), head.smooth[:, 1], head.smooth[:, 2]
     jaw = np.interp(x, [0, 0.3, 0.5, 0.62, 0.75], [6.2, 6.26, 6.42, 6.6, 6.75])
-    return ((y < jaw) | ((y < 6.35) & (z < 0.95))).astype(np.float32)
+    under = np.maximum(jaw - y, np.minimum(6.35 - y, 0.95 - z))
+    return np.clip(under / 0.2 + 0.5, 0, 1).astype(np.float32)
 
 
 @lru_cache(maxsize=2)
 def is_nose(head: Head) -> np.ndarray:
-    """1 on the nose (bridge, sides, wings, base), per skin vertex."""
+    """A ramp per skin vertex, > 0.5 on the nose: bridge, sides, wings, base."""
     x, y, z = np.abs(head.smooth[:, 0]), head.smooth[:, 1], head.smooth[:, 2]
     half = np.interp(y, [6.80, 6.84, 6.95, 7.05, 7.22, 7.30], [0.09, 0.19, 0.215, 0.16, 0.09, 0.075])
-    return ((x < half) & (y > 6.80) & (y < 7.28) & (z > 1.30)).astype(np.float32)
+    inside = np.minimum(np.minimum(half - x, y - 6.80), np.minimum(7.28 - y, z - 1.30))
+    return np.clip(inside / 0.1 + 0.5, 0, 1).astype(np.float32)
 
 
 def above_collar(points: np.ndarray, height: float, depth: float, width: float) -> np.ndarray:

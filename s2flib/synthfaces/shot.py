@@ -26,14 +26,15 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
     "pout": dict(mouthPucker=0.38, browInnerUp=0.15),
     "smirk": dict(mouthSmileLeft=0.55, cheekSquintLeft=0.3, browOuterUpLeft=0.25),
 }
-_EXPRESSION_ODDS = dict(neutral=0.30, smile=0.28, grin=0.20, open=0.06, surprise=0.03, frown=0.04, pout=0.04, smirk=0.05)
+_EXPRESSION_ODDS = dict(neutral=0.30, smile=0.28, grin=0.20, open=0.06, surprise=0.03, frown=0.04, pout=0.04,
+                        smirk=0.05)
 # key: strength, warmth, size (radians it subtends), height range; sky: strength; rim: probability
 LIGHTS = {
-    "window": dict(odds=0.30, key=(0.85, 1.15), warm=0.02, size=(0.16, 0.30), high=(8, 38), sky=(0.32, 0.5), rim=0.25),
-    "overcast": dict(odds=0.26, key=(0.4, 0.65), warm=0.0, size=(0.3, 0.45), high=(40, 68), sky=(0.55, 0.78), rim=0.1),
-    "studio": dict(odds=0.22, key=(0.8, 1.1), warm=0.01, size=(0.10, 0.2), high=(22, 48), sky=(0.34, 0.55), rim=0.6),
-    "golden": dict(odds=0.10, key=(0.9, 1.2), warm=0.16, size=(0.06, 0.12), high=(10, 26), sky=(0.34, 0.5), rim=0.5),
-    "indoor": dict(odds=0.12, key=(0.65, 0.95), warm=0.10, size=(0.18, 0.3), high=(35, 62), sky=(0.4, 0.6), rim=0.2),
+    "window": dict(odds=0.30, key=(1.05, 1.4), warm=0.02, size=(0.14, 0.28), high=(12, 40), sky=(0.24, 0.4), rim=0.25),
+    "overcast": dict(odds=0.26, key=(0.65, 0.95), warm=0.0, size=(0.28, 0.42), high=(36, 62), sky=(0.42, 0.6), rim=0.1),
+    "studio": dict(odds=0.22, key=(1.05, 1.4), warm=0.01, size=(0.10, 0.2), high=(22, 46), sky=(0.24, 0.42), rim=0.6),
+    "golden": dict(odds=0.10, key=(1.1, 1.45), warm=0.14, size=(0.06, 0.12), high=(12, 28), sky=(0.26, 0.4), rim=0.5),
+    "indoor": dict(odds=0.12, key=(0.85, 1.2), warm=0.08, size=(0.16, 0.28), high=(32, 56), sky=(0.3, 0.46), rim=0.2),
 }
 
 
@@ -90,7 +91,7 @@ def sample_shot(person: Identity, seed: int, index: int = 0, number: int = 0) ->
         expression=name, action=action, yaw=float(np.radians(yaw)), pitch=float(np.radians(pitch)),
         roll=float(np.radians(roll)), gaze=(float(np.radians(gaze[0])), float(np.radians(gaze[1]))),
         distance=float(r.uniform(11, 26)), exposure=float(meter * np.exp(r.normal(0, 0.09))),
-        warmth=float(r.normal(0.01, 0.035)), light=sample_light(rng("light")),
+        warmth=float(r.normal(-0.01, 0.035)), light=sample_light(rng("light")),
         background=int(rng("background").integers(1 << 30)), grain=int(rng("grain").integers(1 << 30)),
     )
 

@@ -68,7 +68,7 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
     canon = v[:, _CANON]
     uv = np.einsum("nkc,nk->nc", head.uv[hits.triangle[which]], hits.weights[which])
     lips, ears, lids, inside = _read_masks(head.masks, uv).T
-    x, y, z = np.abs(canon[:, 0]), canon[:, 1], canon[:, 2]
+    y, z = canon[:, 1], canon[:, 2]
     ox, oy = identity.seed % 509, identity.seed // 512 % 509
     broad = noise.sample(1.6, uv[:, 0] * 900 + ox, uv[:, 1] * 900 + oy, smooth=True)
     middle = noise.sample(1.6, uv[:, 0] * 2600 + oy, uv[:, 1] * 2600 + ox)
@@ -77,13 +77,15 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
     base = skin_rgb(identity.tone).astype(np.float32)
     light_skin = 1 - identity.tone / 7
     blood = (0.75 * regions.blob(canon, 0.40, 6.93, 0.20, 0.16) + 0.75 * regions.blob(canon, 0, 6.93, 0.13, 0.12)
-             + 0.3 * regions.blob(canon, 0, 6.3, 0.2, 0.12) + 0.7 * ears + 0.2 * regions.blob(canon, 0.1, 7.45, 0.3, 0.1)
+             + 0.3 * regions.blob(canon, 0, 6.3, 0.2, 0.12) + 0.7 * ears
+             + 0.2 * regions.blob(canon, 0.1, 7.45, 0.3, 0.1)
              - 0.25 * regions.blob(canon, 0, 7.8, 0.5, 0.25))
     blood = blood * (0.7 + 0.15 * identity.redness) + 0.13 * broad + 0.06 * middle
     albedo = base * np.exp(0.035 * broad + 0.035 * fine)[:, None]
     albedo = albedo * np.exp(-np.clip(blood, -0.5, 1.3)[:, None] * _BLOOD * (0.4 + 0.6 * light_skin))
     tired = 0.32 + 0.35 * smoothstep(40, 70, np.float32(identity.age))
-    under_eyes = regions.blob(canon, 0.30, 7.15, 0.15, 0.05) * tired + regions.blob(canon, 0.165, 7.24, 0.05, 0.09) * 0.5
+    under_eyes = regions.blob(canon, 0.30, 7.15, 0.15, 0.05) * tired
+    under_eyes = under_eyes + regions.blob(canon, 0.165, 7.24, 0.05, 0.09) * 0.5
     albedo = albedo * np.exp(-(under_eyes + 0.18 * lids)[:, None] * _SHADE)
     if identity.freckles > 0:
         spots = smoothstep(1.2, 1.9, fine + 0.25 * middle) * np.exp(-(((y - 7.02) / 0.28) ** 2)) * (z > 0.7)
@@ -100,7 +102,7 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
     brow, stroke = _brows(canon, identity, ox)
     albedo = _over(albedo, brow_rgb(identity), brow * stroke)
     scalp = v[:, _SCALP] * (0.5 if look.style == "buzz" else 0.8) * (1 + 0.25 * fine * (look.style == "buzz"))
-    albedo = _over(albedo, hair_rgb * 0.55, np.clip(scalp, 0, 0.92))
+    albedo = _over(albedo, person.hair_rgb * 0.55, np.clip(scalp, 0, 0.92))
     if look.style == "bald" and identity.male > 0.5:
         shaved = 0.16 * smoothstep(0, 0.25, v[:, _HAIRLINE]) * smoothstep(8.25, 7.6, y)
         albedo = _over(albedo, hair_rgb, shaved)
@@ -117,11 +119,11 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
         albedo = _over(albedo, np.array(look.metal_rgb, np.float32), chain)
 
     oily = (0.42 + 0.35 * regions.blob(canon, 0, 7.0, 0.13, 0.25) + 0.22 * regions.blob(canon, 0, 7.75, 0.32, 0.2)
-            + lips * (0.5 + 0.5 * look.makeup) + 0.12 * fine + gloss_makeup)
+            + lips * (0.5 + 0.5 * look.makeup) + 0.05 * middle + gloss_makeup)
     gloss = oily * (1 - 0.9 * v[:, _SCALP]) * (1 - 0.85 * covered) * (1 - 0.5 * stubble) + 4 * chain
     height = _bumps(canon, lips, stubble, broad, middle, fine, identity.age)
     height = height * (1 - covered) + covered * 0.004 * middle
-    open_sky = np.clip(v[:, _OCCLUSION], 0.02, 1)
+    open_sky = np.clip(v[:, _OCCLUSION], 0.02, 1) ** 1.35
     return Surface(canon, albedo, np.clip(gloss, 0, 5), height, open_sky, lips, ears, lids, inside, brow,
                    v[:, _SCALP], cloth, chain, v[:, _NECK], v[:, _NOSE])
 
@@ -144,7 +146,7 @@ def cloth_albedo(clothes, canon: np.ndarray, cloth: np.ndarray, broad: np.ndarra
     out = rgb * np.exp(detail - 0.45 * np.exp(-(((cloth - 0.035) / 0.008) ** 2)))[:, None]
     if clothes.pattern == "stripes":
         band = smoothstep(-0.15, 0.15, np.sin(canon[:, 1] * 38))
-        out = out * (1 - band[:, None]) + np.array(clothes.second_rgb, np.float32) * np.exp(detail)[:, None] * band[:, None]
+        out = _over(out, np.array(clothes.second_rgb, np.float32) * np.exp(detail)[:, None], band)
     if clothes.collar:
         edge = np.exp(-(((cloth - 0.16) / 0.01) ** 2))
         out = out * (1 - 0.45 * edge)[:, None]
@@ -175,7 +177,9 @@ def _read_masks(masks: np.ndarray, uv: np.ndarray) -> np.ndarray:
     fx, fy = (x - ix)[:, None], (y - iy)[:, None]
     table = masks.reshape(-1, masks.shape[2])
     k = iy * size + ix
-    return (table[k] * (1 - fx) + table[k + 1] * fx) * (1 - fy) + (table[k + size] * (1 - fx) + table[k + size + 1] * fx) * fy
+    upper = table[k] * (1 - fx) + table[k + 1] * fx
+    lower = table[k + size] * (1 - fx) + table[k + size + 1] * fx
+    return upper * (1 - fy) + lower * fy
 
 
 def _over(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -189,7 +193,7 @@ def _brows(canon: np.ndarray, identity, offset: int) -> tuple[np.ndarray, np.nda
     t, over = regions.brow_coordinates(canon, b["arch"], b["lift"])
     lean = (1.3 - 1.2 * np.clip(t, 0, 1)) * over          # hairs stand at the nose, lie down at the temple
     streak = noise.sample(0.8, (t - lean * 1.5) * 210 + offset, over * 160 + t * 30 + offset, smooth=True)
-    stroke = np.clip(0.62 + 0.34 * streak, 0.15, 1) * b["density"] * 0.92
+    stroke = np.clip(0.85 + 0.25 * streak, 0.3, 1) * b["density"]
     return weight, stroke
 
 
@@ -220,7 +224,7 @@ def _lips(albedo, base, canon, lips, middle, tone: float, look):
 def _moles(albedo, canon, seed: int):
     rng = np.random.default_rng([seed, 3])
     for _ in range(rng.integers(0, 4)):
-        px, py, size, depth = rng.uniform(-0.55, 0.55), rng.uniform(6.35, 7.75), rng.uniform(0.008, 0.018), rng.uniform(0.4, 1)
+        px, py, size, depth = rng.uniform([-0.55, 6.35, 0.008, 0.4], [0.55, 7.75, 0.018, 1.0])
         spot = np.exp(-((canon[:, 0] - px) ** 2 + (canon[:, 1] - py) ** 2) / size**2) * (canon[:, 2] > 0.6)
         albedo = albedo * np.exp(-spot[:, None] * (depth * _FRECKLE))
     return albedo
@@ -230,7 +234,7 @@ def _bumps(canon, lips, stubble, broad, middle, fine, age: float) -> np.ndarray:
     """Height (dm): pores, stubble, lip creases, and with age lines on forehead and beside the eyes."""
     x, y, z = np.abs(canon[:, 0]), canon[:, 1], canon[:, 2]
     old = float(np.clip((age - 32) / 45, 0, 1))
-    height = 0.0006 * fine + 0.0008 * middle + 0.002 * stubble * fine
+    height = 0.0003 * fine + 0.0006 * middle + 0.002 * stubble * fine
     forehead = np.exp(-(((y - 7.68) / 0.16) ** 2)) * smoothstep(0.5, 0.2, x) * (z > 0.8)
     height = height + old * forehead * 0.0032 * np.sin((y + 0.02 * broad + 0.03 * x * x) * 62)
     feet = np.exp(-(((x - 0.56) / 0.07) ** 2) - ((y - 7.25) / 0.12) ** 2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from s2flib.synthfaces import mesh
 from s2flib.synthfaces.camera import Camera
@@ -19,6 +20,7 @@ from s2flib.synthfaces.mesh import smoothstep, unit
 from s2flib.synthfaces.shot import Light
 
 _STEP = 1.15           # pixels between samples
+_SOFT = 0.75           # pixels
 _BLEND_DEPTH = 0.07    # dm over which front samples hide those behind
 
 
@@ -45,8 +47,9 @@ def shade(strands: Strands, points: np.ndarray, rgb: np.ndarray, light: Light, c
     tl, tv = along @ towards, mesh.dot(along, view)
     sl, sv = np.sqrt(np.clip(1 - tl * tl, 0, 1)), np.sqrt(np.clip(1 - tv * tv, 0, 1))
     # outwards from the skull's or neck's axis
-    axis = np.stack([np.full(len(flat), centre[0]), np.minimum(flat[:, 1], centre[1]), np.full(len(flat), centre[2])], 1)
-    outward = unit((flat - axis).astype(np.float32))
+    axis = np.tile(centre.astype(np.float32), (len(flat), 1))
+    axis[:, 1] = np.minimum(flat[:, 1], centre[1])
+    outward = unit(flat - axis)
     facing = np.clip(outward @ towards * 0.6 + 0.4, 0, 1)
     lit = shadows.lit(flat, bias=0.06, in_hair=True) * facing
     t = np.tile(np.linspace(0, 1, k, dtype=np.float32), s)
@@ -105,10 +108,10 @@ def splat(points: np.ndarray, radiance: np.ndarray, width: np.ndarray, weight: n
     front = np.full(n_pixels, np.inf, np.float32)
     np.minimum.at(front, flat, sz)
     blend = amount * np.exp((front[flat] - sz) * np.float32(1 / _BLEND_DEPTH))
-    total = np.bincount(flat, blend, n_pixels)
-    rgb = np.empty((n_pixels, 3), np.float32)
-    for c in range(3):
-        value = (a[:, 3 + c:4 + c] + d[:, 3 + c:4 + c] * t).ravel()[ok]
-        rgb[:, c] = np.bincount(flat, blend * value, n_pixels) / np.maximum(total, 1e-9)
-    alpha = 1 - np.exp(-1.3 * np.bincount(flat, amount, n_pixels))
-    return Layer(rgb, alpha.astype(np.float32), front)
+    sums = [amount, blend]
+    sums += [blend * (a[:, c:c + 1] + d[:, c:c + 1] * t).ravel()[ok] for c in (3, 4, 5)]
+    # half a pixel of blur joins the samples of a strand
+    amount, total, *rgb = [gaussian_filter(np.bincount(flat, v, n_pixels).astype(np.float32).reshape(size, size),
+                                           _SOFT, truncate=2).ravel() for v in sums]
+    rgb = np.stack(rgb, 1) / np.maximum(total, 1e-9)[:, None]
+    return Layer(rgb, 1 - np.exp(-1.3 * amount), front)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,11 +33,11 @@ class IdentityConfig:
 
     out: str
     preset: str = "tiny"
-    steps: int = 4000
+    steps: int = 2500
     batch: int = 64               # crops a step
     lr: float = 2e-3              # AdamW, after a short warm-up constant
-    margin: float = 0.3           # ArcFace's m in radians, reached after 500 steps
-    scale: float = 24.0           # ArcFace's s
+    margin: float = 0.2           # ArcFace's m in radians: 0 for a quarter of the steps, reached at three quarters
+    scale: float = 20.0           # ArcFace's s
     seed: int = 0
     resume: bool = False
     max_time: float | None = None  # seconds
@@ -53,7 +54,7 @@ class AttributesConfig:
 
     out: str
     preset: str = "tiny"
-    steps: int = 2500
+    steps: int = 1500
     batch: int = 32               # photos a step
     lr: float = 2e-3              # AdamW, after a short warm-up constant
     variant: str = "cbam"         # see s2flib.cbam.CBAM
@@ -138,8 +139,12 @@ class Trainer:
 
 def _photos(ds: FaceDataset) -> Tensor:
     """All photos (N,3,H,W) uint8; the data set's own arrays() would draw the sketches too, which nobody needs here."""
+    def read(i: int) -> np.ndarray:
+        photo = ds.read(i)[0]
+        return photo if len(photo) == ds.size else cv2.resize(photo, (ds.size, ds.size), interpolation=cv2.INTER_AREA)
+
     with ThreadPoolExecutor(available_cpus()) as pool:
-        photos = list(pool.map(lambda i: ds.read(i)[0], range(len(ds))))
+        photos = list(pool.map(read, range(len(ds))))
     return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -182,7 +187,8 @@ class IdentityTrainer(Trainer):
         train, val = (open_dataset(cfg.preset, s, limit=n) for s, n in (("train", cfg.limit), ("val", cfg.val_limit)))
         people, target = np.unique(train.identities, return_inverse=True)
         centres = nn.Module()
-        centres.weight = nn.Parameter(torch.randn(len(people), SynthFaceID.dim))
+        # length 1: AdamW's steps do not grow with a weight, so long centres would hardly turn
+        centres.weight = nn.Parameter(F.normalize(torch.randn(len(people), SynthFaceID.dim), dim=1))
         super().__init__(cfg, SynthFaceID(), centres)
         self.target = torch.from_numpy(target).to(self.device)
         # shrunk once so that a crop is about 64 px: augmenting small pictures is cheap
@@ -197,7 +203,7 @@ class IdentityTrainer(Trainer):
     def step(self) -> dict[str, float]:
         i = self.draw(len(self.photos)).to(self.device)
         x = jitter(_as_float(self.photos[i]), 0.06, 0.03, SynthFaceID.size, FACE_SIDE, FACE_CENTRE)
-        margin = self.cfg.margin * min(1.0, self.done / 500)
+        margin = self.cfg.margin * min(1.0, max(0.0, 2 * self.done / self.cfg.steps - 0.5))
         self.net.train()
         logits = arcface_logits(self.net(x), self.extra.weight, self.target[i], self.cfg.scale, margin)
         loss = F.cross_entropy(logits, self.target[i])
@@ -240,6 +246,8 @@ class AttributesTrainer(Trainer):
     def step(self) -> dict[str, float]:
         i = self.draw(len(self.photos)).to(self.device)
         x = _as_float(self.photos[i])
+        if self.done < 0.7 * self.cfg.steps:           # most of what is to be learnt shows at half the size
+            x = F.avg_pool2d(x, 2)
         x = jitter(x, 0.05, 0.03, x.shape[-1], 0.95, (0.5, 0.5))
         self.net.train()
         loss = F.binary_cross_entropy_with_logits(self.net(x), self.y[i])

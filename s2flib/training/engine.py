@@ -246,7 +246,8 @@ def run_training(trainer, cfg, kind: str, accelerator) -> None:
     log.flush(trainer.done)
     log.close()
     if accelerator.is_main_process:
-        write_json(out / "run.json", finish(record, step=trainer.done, images=trainer.done * cfg.batch))
+        write_json(out / "run.json", finish(record, step=trainer.done, images=trainer.done * cfg.batch),
+                   overwrite=True)
 
 
 def agree(answer: bool, accelerator) -> bool:

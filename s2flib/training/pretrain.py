@@ -3,12 +3,15 @@
 Karras et al. 2020 (arXiv:1912.04958): non-saturating loss, lazy R1 (every 16 steps), path-length
 regularisation, exponential moving average of the weights, style mixing.
 
-Beside it, a photo encoder is trained with the generator (after VAE-GAN, Larsen et al. 2016,
-arXiv:1512.09300): half of every batch of fakes is G(E(photo)), judged by the same critic and also compared
-with its photo, in pixels and in the critic's features. The published FFHQ generator learnt from 25 million
-pictures; a laptop shows it half a million, and the adversary alone then draws one mean face with variations.
-Reconstruction makes every training face reachable in W+ early, which is what pSp needs of its decoder.
-``lambda_rec=0`` switches it off and leaves plain StyleGAN2.
+Beside it, a photo encoder can be trained with the generator (after VAE-GAN, Larsen et al. 2016,
+arXiv:1512.09300): part of every batch of fakes is G(E(photo)), judged by the same critic and also compared
+with its photo, in pixels, by the perceptual judge and in the critic's features. The published FFHQ generator
+learnt from 25 million pictures; a laptop shows its own a hundred thousand, and the adversary alone then draws one
+mean face with variations. Reconstruction makes every training face reachable in W+ early, which is what pSp
+needs of its decoder. Random faces follow by a sliced-Wasserstein term (Kolouri et al. 2018, arXiv:1804.01947)
+that moves mapping(z) to where the encoder's codes are.
+
+``lambda_rec=0`` leaves plain StyleGAN2; ``lambda_adv=0`` leaves the autoencoder, a cheap first stage on a CPU.
 
 Cost, measured: see data/weights/tiny-stylegan2.md.
 """
@@ -26,7 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2flib.datasets import open_dataset
-from s2flib.errors import WeightsError
+from s2flib.errors import S2FError, WeightsError
+from s2flib.judges import perceptual_judge
 from s2flib.presets import get_preset
 from s2flib.psp import GradualStyleEncoder
 from s2flib.stylegan2 import Discriminator, Generator
@@ -53,8 +57,14 @@ class GeneratorConfig:
     path_every: int = 32              # 0: off
     mixing: float = 0.9               # probability of style mixing
     ema_images: float = 5_000         # half-life of the weights' moving average, in pictures
+    mapping_lr: float = 1.0           # the mapping network's share of lr; 50 when only the SWD moves it
+    beta1: float = 0.0                # of the generator's Adam; 0.9 learns faster without a critic
+    lambda_adv: float = 1.0           # the adversary; 0: no critic, the whole batch is reconstructed
     lambda_rec: float = 5.0           # L1 between photo and G(E(photo)); 0: no photo encoder
-    lambda_feat: float = 1.0          # the same in the critic's features
+    lambda_lpips: float = 1.0         # the perceptual judge on the same pair at half the size; 0: off
+    lambda_feat: float = 1.0          # the critic's features of the same pair
+    lambda_swd: float = 1.0           # sliced-Wasserstein distance from mapping(z) to the encoder's codes
+    lambda_delta: float = 0.01        # keeps the rows of E(photo) together, so that W+ stays near W (after e4e)
     mixed_precision: str = "auto"
     cpu: bool = False
     init: str | None = None           # weights to start from (same size, or half: then it grows)
@@ -85,6 +95,12 @@ class Networks(nn.Module):
         return self.encoder(photo)[:, :self.generator.n_styles] + self.w_avg
 
 
+def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 64) -> Tensor:
+    """Mean squared difference of sorted projections of two samples (N, D) on random directions."""
+    d = F.normalize(torch.randn(a.shape[1], directions, device=a.device), dim=0)
+    return ((a @ d).sort(0).values - (b @ d).sort(0).values).square().mean()
+
+
 def critic_features(critic: Discriminator, x: Tensor) -> list[Tensor]:
     """The critic's maps after each resolution, finest first."""
     maps = []
@@ -113,6 +129,8 @@ class GeneratorTrainer:
     """Holds networks and optimisers; :meth:`step` is one update of generator, encoder and critic."""
 
     def __init__(self, cfg: GeneratorConfig, dataset, accelerator):
+        if not (cfg.lambda_adv or cfg.lambda_rec):
+            raise S2FError("nothing would be trained: give lambda_adv or lambda_rec a weight.")
         self.cfg, self.dataset, self.acc = cfg, dataset, accelerator
         self.feed = engine.Feed(dataset, cfg.batch, cfg.seed, accelerator, cfg.workers)
         self.device = accelerator.device
@@ -120,30 +138,35 @@ class GeneratorTrainer:
         size = cfg.size or preset.size
         torch.manual_seed(cfg.seed)
         self.nets = Networks(preset, size)
+        self.nets.w_avg.copy_(self.nets.generator.mean_latent())
         if cfg.init:
             warm_start(self.nets, cfg.init, preset.name)
         self.nets.to(self.device)
         lazy_d = cfg.r1_every / (cfg.r1_every + 1)
         lazy_g = cfg.path_every / (cfg.path_every + 1) if cfg.path_every else 1.0
-        g_params, e_params = list(self.nets.generator.parameters()), list(self.nets.encoder.parameters())
-        groups = [{"params": g_params}]
+        g, betas = self.nets.generator, (cfg.beta1, 0.99**lazy_g)
+        synthesis = [p for name, p in g.named_parameters() if not name.startswith("style.")]
+        groups = [{"params": synthesis, "betas": betas},
+                  {"params": list(g.style.parameters()), "betas": betas, "lr": cfg.lr * lazy_g * cfg.mapping_lr}]
         if cfg.lambda_rec:
-            groups.append({"params": e_params, "lr": cfg.lr / 2, "betas": (0.9, 0.99)})
+            groups.append({"params": list(self.nets.encoder.parameters()), "lr": cfg.lr / 2, "betas": (0.9, 0.99)})
         self.g_params, self.d_params = [p for g in groups for p in g["params"]], list(self.nets.critic.parameters())
-        self.g_opt = torch.optim.Adam(groups, cfg.lr * lazy_g, betas=(0.0, 0.99**lazy_g))
+        self.g_opt = torch.optim.Adam(groups, cfg.lr * lazy_g)
         self.d_opt = torch.optim.Adam(self.d_params, cfg.lr * lazy_d, betas=(0.0, 0.99**lazy_d))
+        self.perceptual = perceptual_judge(preset).to(self.device) if cfg.lambda_rec and cfg.lambda_lpips else None
+        self.codes = torch.zeros(0, preset.style_dim, device=self.device)     # E's latest codes, for the SWD
         self.path_mean = torch.zeros((), device=self.device)
         self.done = 0                                             # steps taken
 
     def state(self) -> dict:
         return {"nets": self.nets.state_dict(), "g_opt": self.g_opt.state_dict(), "d_opt": self.d_opt.state_dict(),
-                "path_mean": self.path_mean, "step": self.done}
+                "path_mean": self.path_mean, "codes": self.codes, "step": self.done}
 
     def load(self, state: dict) -> None:
         self.nets.load_state_dict(state["nets"])
         self.g_opt.load_state_dict(state["g_opt"])
         self.d_opt.load_state_dict(state["d_opt"])
-        self.path_mean = state["path_mean"].to(self.device)
+        self.path_mean, self.codes = state["path_mean"].to(self.device), state["codes"].to(self.device)
         self.done = state["step"]
 
     def real(self, step: int) -> Tensor:
@@ -160,7 +183,7 @@ class GeneratorTrainer:
         """w+ of n random faces, with style mixing; moves the running mean w̄."""
         g = self.nets.generator
         w = g.mapping(torch.randn(n, g.style_dim, device=self.device))
-        self.nets.w_avg.lerp_(w.detach().mean(0), 0.005 if self.done else 1.0)
+        self.nets.w_avg.lerp_(w.detach().mean(0), 0.005)
         if torch.rand(()) < self.cfg.mixing:
             other = g.mapping(torch.randn(n, g.style_dim, device=self.device))
             return g.mix(w, other, int(torch.randint(1, g.n_styles, ())))
@@ -175,40 +198,72 @@ class GeneratorTrainer:
 
         # generator and photo encoder: min softplus(−D(G)) + reconstruction
         nets.critic.requires_grad_(False)
-        n_rec = len(photo) // 2 if cfg.lambda_rec else 0
+        n_rec = 0 if not cfg.lambda_rec else len(photo) // 2 if cfg.lambda_adv else len(photo)
+        loss = torch.zeros((), device=self.device)
         with self.acc.autocast():
-            w = self.sample_w(len(photo) - n_rec)
+            codes = [nets.encode(photo[:n_rec])] if n_rec else []
             if n_rec:
-                w = torch.cat([nets.encode(photo[:n_rec]), w])
-            fake = nets.generator.synthesis(w, noise="random")
-            loss = F.softplus(-nets.critic(fake)).mean()
-            stats["g_adversarial"] = loss.item()
+                loss = loss + self.code_losses(codes[0], stats)
+            if cfg.lambda_adv:
+                codes.append(self.sample_w(len(photo) - n_rec))
+            fake = nets.generator.synthesis(torch.cat(codes), noise="random")
+            if cfg.lambda_adv:
+                adversarial = F.softplus(-nets.critic(fake)).mean()
+                loss = loss + cfg.lambda_adv * adversarial
+                stats["g_adversarial"] = adversarial.item()
             if n_rec:
-                pixels = (fake[:n_rec] - photo[:n_rec]).abs().mean()
-                with torch.no_grad():
-                    target = critic_features(nets.critic, photo[:n_rec])
-                features = feature_distance(critic_features(nets.critic, fake[:n_rec]), target)
-                loss = loss + cfg.lambda_rec * pixels + cfg.lambda_feat * features
-                stats |= {"rec_l1": pixels.item(), "rec_features": features.item(),
-                          "rec_mse": (fake[:n_rec] - photo[:n_rec]).square().mean().item()}
+                loss = loss + self.reconstruction(photo[:n_rec], fake[:n_rec], stats)
         self.update(self.g_opt, self.g_params, loss)
 
-        # critic: min softplus(D(fake)) + softplus(−D(real))
-        nets.critic.requires_grad_(True)
-        with self.acc.autocast():
-            on_real, on_fake = nets.critic(photo), nets.critic(fake.detach())
-            loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
-        stats |= {"d_loss": loss.item(), "d_real": on_real.mean().item(), "d_fake": on_fake.mean().item(),
-                  "d_correct": 0.5 * ((on_real > 0).float().mean() + (on_fake < 0).float().mean()).item()}
-        self.update(self.d_opt, self.d_params, loss)
-
-        if self.done % cfg.r1_every == 0:
-            stats["r1"] = self.regularise_critic(photo[:max(1, len(photo) // 2)])
-        if cfg.path_every and self.done % cfg.path_every == cfg.path_every - 1:
+        if cfg.lambda_adv:
+            self.train_critic(photo, fake.detach(), stats)
+        if cfg.lambda_adv and cfg.path_every and self.done % cfg.path_every == cfg.path_every - 1:
             stats["path_length"] = self.regularise_generator(max(2, len(photo) // 4))
         self.update_ema()
         self.done += 1
         return stats
+
+    def reconstruction(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> Tensor:
+        """λ_rec |x − y|₁ + λ_lpips LPIPS (at half the size) + λ_feat distance of the critic's features."""
+        cfg, critic = self.cfg, self.nets.critic
+        pixels = (fake - photo).abs().mean()
+        loss = cfg.lambda_rec * pixels
+        stats |= {"rec_l1": pixels.item(), "rec_mse": (fake.detach() - photo).square().mean().item()}
+        if self.perceptual is not None:
+            half = max(32, photo.shape[-1] // 2)
+            lpips = self.perceptual(*(F.adaptive_avg_pool2d(p, half) for p in (photo, fake))).mean()
+            loss = loss + cfg.lambda_lpips * lpips
+            stats["rec_lpips"] = lpips.item()
+        if cfg.lambda_adv and cfg.lambda_feat:
+            with torch.no_grad():
+                target = critic_features(critic, photo)
+            features = feature_distance(critic_features(critic, fake), target)
+            loss = loss + cfg.lambda_feat * features
+            stats["rec_features"] = features.item()
+        return loss
+
+    def code_losses(self, w_plus: Tensor, stats: dict[str, float]) -> Tensor:
+        """Rows of E's codes held together, and mapping(z) drawn to where E's last 512 mean codes lie."""
+        cfg, g = self.cfg, self.nets.generator
+        w = w_plus.mean(1)                                                     # (B, D)
+        spread = (w_plus - w[:, None]).square().mean()
+        self.codes = torch.cat([self.codes, w.detach().float()])[-512:]
+        z = torch.randn(len(self.codes), g.style_dim, device=self.device)
+        swd = sliced_wasserstein(g.mapping(z), self.codes)
+        stats |= {"code_spread": spread.item(), "code_swd": swd.item()}
+        return cfg.lambda_delta * spread + cfg.lambda_swd * swd
+
+    def train_critic(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> None:
+        """min softplus(D(fake)) + softplus(−D(photo)), and lazy R1."""
+        critic = self.nets.critic.requires_grad_(True)
+        with self.acc.autocast():
+            on_real, on_fake = critic(photo), critic(fake)
+            loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
+        stats |= {"d_loss": loss.item(), "d_real": on_real.mean().item(), "d_fake": on_fake.mean().item(),
+                  "d_correct": 0.5 * ((on_real > 0).float().mean() + (on_fake < 0).float().mean()).item()}
+        self.update(self.d_opt, self.d_params, loss)
+        if self.done % self.cfg.r1_every == 0:
+            stats["r1"] = self.regularise_critic(photo[:max(1, len(photo) // 2)])
 
     def update(self, optimiser: torch.optim.Optimizer, params: list[nn.Parameter], loss: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)

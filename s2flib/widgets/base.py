@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
@@ -78,7 +79,8 @@ def from_png(data: bytes) -> np.ndarray:
 
 def sheet(rows: list[list[np.ndarray]], titles: list[list[str]], cell: int = 160) -> np.ndarray:
     """A contact sheet: rows of pictures, each with a line of text above; (H, W, 3) uint8 on white."""
-    font = ImageFont.load_default(size=13)
+    # matplotlib's own DejaVu Sans, wherever that is installed: Pillow's built-in font has no ψ and no σ
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
     text, gap = 20, 8
     width = gap + max(len(row) for row in rows) * (cell + gap)
     page = Image.new("RGB", (width, gap + len(rows) * (cell + text + gap)), "white")

@@ -1,0 +1,204 @@
+"""Edit pairs: the same person, shot, light and streams before and after one or two changes, with the
+instruction in words and the mask of what may change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from s2flib.errors import S2FError
+from s2flib.synthfaces import phrases
+from s2flib.synthfaces.colours import IRIS, linear
+from s2flib.synthfaces.identity import Identity, sample_identity
+from s2flib.synthfaces.labels import LABEL
+from s2flib.synthfaces.look import Look, sample_glasses, sample_hat, sample_look
+from s2flib.synthfaces.person import Person
+from s2flib.synthfaces.portrait import Portrait, photograph
+from s2flib.synthfaces.shot import EXPRESSIONS, Shot, sample_action, sample_shot
+from s2flib.synthfaces.streams import stream
+
+_FACE = ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
+_HEAD = (*_FACE, "l_ear", "r_ear", "ear_r", "hair", "hat", "neck", "neck_l", "cloth")
+# labels, before or after, in which an edit may change pixels (shadows included)
+_MAY_CHANGE = {
+    "hair_color": ("hair",), "hair_style": _HEAD, "eye_color": ("l_eye", "r_eye", "eye_g"),
+    "glasses": (*_FACE, "l_ear", "r_ear", "hair"), "no_glasses": (*_FACE, "l_ear", "r_ear", "hair"),
+    "sunglasses": (*_FACE, "l_ear", "r_ear", "hair"), "beard": (*_FACE, "neck", "neck_l", "cloth"),
+    "no_beard": (*_FACE, "neck", "neck_l", "cloth"), "makeup": _FACE, "no_makeup": _FACE, "expression": _HEAD,
+    "age": _HEAD, "skin_tone": (*_FACE, "l_ear", "r_ear", "neck", "neck_l", "hair"), "hat": _HEAD, "no_hat": _HEAD,
+    "background": ("background",),
+}
+HAIR_WORDS = {"black": "black", "darkbrown": "dark brown", "brown": "brown", "lightbrown": "light brown",
+              "blond": "blond", "platinum": "platinum blond", "auburn": "auburn", "red": "red", "grey": "grey", "white": "white",
+              "pink": "pink", "blue": "blue"}
+STYLE_WORDS = {"buzz": "a buzz cut", "short": "short hair", "sidepart": "a side parting", "slick": "slicked-back hair",
+               "curly": "curly hair", "afro": "an afro", "bald": "a bald head", "bangs": "a short fringe",
+               "medium": "medium-length hair", "bob": "a bob", "long": "long straight hair",
+               "longwavy": "long wavy hair", "bangs_long": "long hair with bangs", "ponytail": "a ponytail"}
+EYE_WORDS = {"darkbrown": "dark brown", "brown": "brown", "hazel": "hazel", "amber": "amber", "green": "green",
+             "blue": "blue", "lightblue": "light blue", "grey": "grey"}
+BEARD_WORDS = {"stubble": "stubble", "short": "a short beard", "goatee": "a goatee", "mustache": "a moustache",
+               "full": "a full beard"}
+EXPRESSION_WORDS = {"neutral": "look neutral", "smile": "smile", "grin": "grin", "surprise": "look surprised",
+                    "frown": "frown", "pout": "pout", "smirk": "smirk"}
+HAT_WORDS = {"beanie": "a beanie", "cap": "a baseball cap", "brim": "a brimmed hat"}
+
+
+@dataclass(frozen=True)
+class Edit:
+    kind: str        # a key of phrases.TEMPLATES
+    value: str       # the new value; "" where the kind says all
+    words: str       # the value as it stands in an instruction
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One photo before it is taken."""
+
+    identity: Identity
+    look: Look
+    shot: Shot
+
+
+@dataclass(frozen=True)
+class EditPair:
+    """mask (H, W) bool: True where the edit may change pixels."""
+
+    before: Portrait
+    after: Portrait
+    mask: np.ndarray
+    edits: tuple[Edit, ...]
+    instruction: str
+
+
+def possible_edits(scene: Scene, rng: np.random.Generator) -> list[Edit]:
+    """One edit of each kind that makes sense for the scene and would be seen."""
+    identity, look = scene.identity, scene.look
+    male, bald = identity.gender == "male", look.style == "bald"
+    out = []
+
+    def another(words: dict[str, str], now: str, among=None) -> Edit | None:
+        options = [k for k in words if k != now and (among is None or k in among)]
+        value = options[rng.integers(len(options))]
+        return value, words[value]
+
+    if not bald:
+        out.append(Edit("hair_color", *another(HAIR_WORDS, look.dye or identity.hair_color)))
+    men, women = ("buzz", "short", "sidepart", "curly", "bald", "bangs", "medium"), (
+        "curly", "medium", "bob", "long", "longwavy", "bangs_long", "ponytail", "short")
+    if look.hat is None:
+        out.append(Edit("hair_style", *another(STYLE_WORDS, look.style, men if male else women)))
+    sun = look.glasses is not None and look.glasses.sun
+    if not sun:
+        out.append(Edit("eye_color", *another(EYE_WORDS, identity.eye_color)))
+        out.append(Edit("sunglasses", "sun", ""))
+    out.append(Edit("glasses", "clear", "") if look.glasses is None else Edit("no_glasses", "", ""))
+    if male:
+        out.append(Edit("beard", *another(BEARD_WORDS, look.beard)))
+        if look.beard not in ("none", "stubble"):
+            out.append(Edit("no_beard", "none", ""))
+    elif look.makeup > 0.4:
+        out.append(Edit("no_makeup", "0", ""))
+    elif look.makeup == 0:
+        out.append(Edit("makeup", "0.9", ""))
+    out.append(Edit("expression", *another(EXPRESSION_WORDS, scene.shot.expression)))
+    years = ((-20, "twenty years younger"), (-12, "younger"), (12, "a little older"), (20, "older"),
+             (30, "thirty years older"))
+    years = [y for y in years if 18 <= identity.age + y[0] <= 80]
+    if years:
+        change, words = years[rng.integers(len(years))]
+        out.append(Edit("age", f"{identity.age + change:.1f}", words))
+    tones = [(-1.8, "lighter"), (1.8, "darker"), (0.9, "a little darker"), (-0.9, "a little lighter")]
+    tones = [t for t in tones if 0 <= identity.tone + t[0] <= 6.8]
+    change, words = tones[rng.integers(len(tones))]
+    out.append(Edit("skin_tone", f"{identity.tone + change:.2f}", words))
+    out.append(Edit("hat", *another(HAT_WORDS, "")) if look.hat is None else Edit("no_hat", "", ""))
+    out.append(Edit("background", str(int(rng.integers(1 << 30))), ""))
+    return out
+
+
+def apply_edit(scene: Scene, edit: Edit, seed: int = 0) -> Scene:
+    """The scene after an edit; everything it does not name stays, streams included."""
+    identity, look, shot = scene.identity, scene.look, scene.shot
+    rng = stream(seed, "edit", edit.kind, edit.value)
+    kind, value = edit.kind, edit.value
+    if kind == "hair_color":
+        look = replace(look, dye=value)
+    elif kind == "hair_style":
+        look = replace(look, style=value)
+    elif kind == "eye_color":
+        rgb = tuple(float(x) for x in linear(IRIS[value]))
+        identity = replace(identity, eye_color=value, iris_rgb=rgb)
+    elif kind in ("glasses", "sunglasses"):
+        look = replace(look, glasses=sample_glasses(rng, sun=kind == "sunglasses"))
+    elif kind == "no_glasses":
+        look = replace(look, glasses=None)
+    elif kind in ("beard", "no_beard"):
+        look = replace(look, beard=value)
+    elif kind in ("makeup", "no_makeup"):
+        look = replace(look, makeup=float(value))
+    elif kind == "expression":
+        if value not in EXPRESSIONS:
+            raise S2FError(f"unknown expression {value!r}: choose one of {', '.join(EXPRESSIONS)}.")
+        blinks = {k: v for k, v in shot.action.items() if k.startswith("eyeBlink")}
+        shot = replace(shot, expression=value, action=sample_action(value, rng) | blinks)
+    elif kind == "age":
+        identity = replace(identity, age=float(value))
+    elif kind == "skin_tone":
+        identity = replace(identity, tone=float(value))
+    elif kind == "hat":
+        look = replace(look, hat=sample_hat(rng, value))
+    elif kind == "no_hat":
+        look = replace(look, hat=None)
+    elif kind == "background":
+        shot = replace(shot, background=int(value))
+    else:
+        raise S2FError(f"unknown edit {kind!r}: choose one of {', '.join(phrases.TEMPLATES)}.")
+    return Scene(identity, look, shot)
+
+
+def render_edit(scene: Scene, edits: tuple[Edit, ...], instruction: str = "", size: int = 128, seed: int = 0,
+                person: Person | None = None) -> EditPair:
+    """Photograph a scene before and after. The camera is the one of before."""
+    person = person or Person(scene.identity, scene.look)
+    camera = person.camera(scene.shot, size)
+    before = photograph(person, scene.shot, size, camera=camera)
+    changed = scene
+    for edit in edits:
+        changed = apply_edit(changed, edit, seed)
+    after_person = Person(changed.identity, changed.look, like=person)
+    after = photograph(after_person, changed.shot, size, camera=camera)
+    return EditPair(before, after, edit_mask(before, after, edits), edits, instruction)
+
+
+def edit_mask(before: Portrait, after: Portrait, edits: tuple[Edit, ...]) -> np.ndarray:
+    """(H, W) bool: where these edits may change pixels, grown by the soft edges of hair and lens."""
+    size = len(before.labels)
+    mask = np.zeros((size, size), bool)
+    for edit in edits:
+        ids = [LABEL[name] for name in _MAY_CHANGE[edit.kind]]
+        mask |= np.isin(before.labels, ids) | np.isin(after.labels, ids)
+        if edit.kind == "background":
+            mask |= (before.cover < 0.995) | (after.cover < 0.995)
+        elif "hair" in _MAY_CHANGE[edit.kind]:
+            soft = (np.abs(before.cover - after.cover) > 0) | ((before.cover > 0) & (before.cover < 1))
+            mask |= soft | ((after.cover > 0) & (after.cover < 1))
+    return binary_dilation(mask, iterations=max(2, round(size * 0.03)))
+
+
+def sample_edit_pair(seed: int, number: int, size: int = 128, held_out: bool = False) -> EditPair:
+    """Edit pair ``number`` of a seed: one change, now and then two. ``held_out`` phrases it with held-out templates."""
+    identity = sample_identity(seed, number)
+    scene = Scene(identity, sample_look(identity, seed, number), sample_shot(identity, seed, number))
+    rng = stream(seed, number, "edits")
+    options = possible_edits(scene, rng)
+    first, second = rng.choice(len(options), 2, replace=False)
+    chosen = [options[first]]
+    # two edits must not speak about the same thing, nor about what the other one hides
+    if rng.random() < 0.2 and not {"glasses", "no_glasses", "sunglasses", "eye_color", "hair_style", "hat", "beard",
+                                   "no_beard"} & {options[first].kind, options[second].kind}:
+        chosen.append(options[second])
+    words = " and ".join(phrases.instruction(e.kind, e.words, int(rng.integers(1 << 20)), held_out) for e in chosen)
+    return render_edit(scene, tuple(chosen), words, size, seed)

@@ -1,0 +1,320 @@
+"""Photograph a person: rasterise, shade, add hair and lenses, put a background behind, develop.
+
+    person = Person(identity, look)
+    picture = photograph(person, shot, size=128)     # picture.rgb, picture.labels, picture.landmarks
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from s2flib.synthfaces import eyes, film, landmarks, lighting, noise, skin, strands
+from s2flib.synthfaces.background import background
+from s2flib.synthfaces.camera import Camera
+from s2flib.synthfaces.labels import LABEL, majority, skin_labels
+from s2flib.synthfaces.mesh import dot, join, smoothstep, unit
+from s2flib.synthfaces.person import Part, Person, pose_person
+from s2flib.synthfaces.raster import Hits, rasterise
+from s2flib.synthfaces.shot import Shot
+
+_WRAP_SKIN = np.array([0.20, 0.08, 0.05], np.float32)
+_WRAP_CLOTH = np.array([0.12, 0.12, 0.12], np.float32)
+_SCATTER = (0.022, 0.010, 0.005)     # dm light travels inside skin before it comes out again, per colour
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """rgb (H, W, 3) uint8 sRGB; labels (H, W) uint8 (labels.LABELS); landmarks (68, 2) pixels x, y;
+    cover (H, W) float32, the person's coverage, 0 … 1; buffers: what line drawing needs, or None."""
+
+    rgb: np.ndarray
+    labels: np.ndarray
+    landmarks: np.ndarray
+    cover: np.ndarray
+    buffers: Buffers | None = None
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """The picture's geometry at ``camera.width`` pixels, before any light fell on it."""
+
+    camera: Camera
+    depth: np.ndarray        # (H, W) float32 dm, +inf on the background; smaller is nearer
+    facing: np.ndarray       # (H, W) float32, normal · view, 0 at silhouettes
+    labels: np.ndarray       # (H, W) uint8, as if lenses were not there
+    glasses: np.ndarray      # (H, W) bool, frames and lenses
+    brow: np.ndarray         # (H, W) float32 density of brow hair
+    beard: np.ndarray        # (H, W) bool
+    landmarks: np.ndarray    # (68, 2) pixels of the drawing
+    hair: np.ndarray | None  # (S, K, 3) pixel x, y, depth of the strands
+    hair_depth: np.ndarray   # (H, W) float32, front of the hair, +inf elsewhere
+    open_eye: np.ndarray     # (H, W) bool, eyeball in view (also behind clear lenses)
+    irises: np.ndarray       # (2, 48, 2) pixels, outlines of the person's right and left iris
+
+
+def photograph(person: Person, shot: Shot, size: int = 128, supersample: int = 2, camera: Camera | None = None,
+               keep_buffers: bool = False) -> Portrait:
+    """Render ``size``² pixels, computed at ``supersample`` times that. ``camera`` overrides the framing (edits)."""
+    width = size * supersample
+    camera = person.camera(shot, width) if camera is None else camera.resized(width)
+    parts, extras = pose_person(person, shot)
+    canvas = _Canvas(person, shot, camera, parts, extras)
+    canvas.shade_parts()
+    canvas.add_lashes()
+    canvas.add_strands()
+    scene = background(shot.background, shot.light, width).reshape(-1, 3)
+    canvas.rgb = scene + (canvas.rgb - scene) * canvas.alpha[:, None]
+    bare = canvas.labels.copy()
+    canvas.add_lenses()
+    light = canvas.rgb.reshape(size, supersample, size, supersample, 3).mean((1, 3))
+    labels = canvas.labels.reshape(width, width)
+    points = landmarks.project(person, shot, camera)
+    buffers = canvas.buffers(points, bare) if keep_buffers else None
+    cover = canvas.alpha.reshape(size, supersample, size, supersample).mean((1, 3))
+    return Portrait(film.develop(light, shot), majority(labels, supersample), points / supersample, cover, buffers)
+
+
+class _Canvas:
+    """One picture in the making. Pixel arrays are flat, width² long."""
+
+    def __init__(self, person: Person, shot: Shot, camera: Camera, parts: list[Part], extras: dict):
+        self.person, self.shot, self.camera, self.parts, self.extras = person, shot, camera, parts, extras
+        n = camera.width**2
+        self.rgb = np.zeros((n, 3), np.float32)
+        self.alpha = np.zeros(n, np.float32)
+        self.labels = np.zeros(n, np.uint8)
+        self.vertices, self.tris = join([(p.vertices, p.tris) for p in parts])
+        normals = np.concatenate([p.normals for p in parts])
+        self.part_of = np.repeat(np.arange(len(parts)), [len(p.tris) for p in parts])
+        self.first_vertex = np.cumsum([0] + [len(p.vertices) for p in parts])
+        screen = camera.project(self.vertices)
+        # the mouth's lining and the teeth lie a little behind, or they would poke through closed lips
+        back = 0.15 * smoothstep(0.5, 0.9, person.head.vertex_masks["inside_mouth"])
+        screen[:self.first_vertex[1], 2] += back.astype(np.float32)
+        for i, part in enumerate(parts):
+            if part.name in ("teeth_upper", "teeth_lower", "tongue"):
+                screen[self.first_vertex[i]:self.first_vertex[i + 1], 2] += 0.06
+        self.hits: Hits = rasterise(screen, self.tris, camera.width, camera.width)
+        self.depth = self.hits.depth
+        self.alpha[self.hits.pixel] = 1
+        both = self.hits.gather(np.concatenate([self.vertices, normals], 1), self.tris)
+        self.points = both[:, :3]
+        self.view = camera.view(self.points)
+        self.normals = unit(both[:, 3:])
+        self.normals *= np.where(dot(self.normals, self.view) < 0, -1, 1).astype(np.float32)[:, None]
+        self.part = self.part_of[self.hits.triangle]
+        casters = [p for p in parts if p.name in ("skin", "glasses", "hat")]
+        hair, weight = extras.get("hair"), None
+        if hair is not None:
+            hidden = extras.get("hair_hidden")
+            weight = None if hidden is None else 1 - hidden[:, 1::2].ravel()
+            hair = hair[:, 1::2].reshape(-1, 3)
+        vertices, tris = join([(p.vertices, p.tris) for p in casters])
+        self.shadows = lighting.Shadows(shot.light, vertices, tris, hair, weight)
+        self.lit = self.shadows.lit(self.points + 0.02 * self.normals)
+        self.surface = self.skin_hits = None
+
+    def shade_parts(self) -> None:
+        for i, part in enumerate(self.parts):
+            which = np.nonzero(self.part == i)[0]
+            if len(which):
+                getattr(self, f"_shade_{_SHADER[part.name]}")(part, which, i)
+
+    def _shade_skin(self, part: Part, which: np.ndarray, index: int) -> None:
+        light = self.shot.light
+        s = skin.surface(self.person, self.hits, which, skin.vertex_table(self.person))
+        self.surface, self.skin_hits = s, which
+        pixel = self.hits.pixel[which]
+        normals = skin.bumped(self.normals[which], s.height, pixel, self.camera)
+        lit, view = self.lit[which], self.view[which]
+        cloth = s.cloth > 0
+        e = lighting.irradiance(light, normals, lit, s.open_sky, _WRAP_SKIN)
+        e = self._scatter(e, pixel, ~cloth)
+        key = np.array(light.key_rgb, np.float32)
+        shine = lighting.specular(light, normals, view, lit, 0.46) * 0.75
+        shine += lighting.specular(light, normals, view, lit, 0.30) * 0.12
+        grazing = (1 - np.clip(dot(normals, view), 0, 1)) ** 4 * 0.05 * s.open_sky
+        out = s.albedo * e + (s.gloss * shine)[:, None] * key
+        out += (s.gloss * grazing)[:, None] * lighting.sky_irradiance(light, normals)
+        self.rgb[pixel] = out
+        self.labels[pixel] = skin_labels(s)
+
+    def _scatter(self, e: np.ndarray, pixel: np.ndarray, on_skin: np.ndarray) -> np.ndarray:
+        """Subsurface scattering as a blur of the irradiance on the screen, wider for red (d'Eon et al. 2007)."""
+        size = self.camera.width
+        inside = np.zeros(size * size, np.float32)
+        inside[pixel[on_skin]] = 1
+        inside = inside.reshape(size, size)
+        out = e.copy()
+        for c, travel in enumerate(_SCATTER):
+            sigma = travel * self.camera.pixels_per_dm
+            if sigma < 0.6:
+                continue
+            field = np.zeros(size * size, np.float32)
+            field[pixel[on_skin]] = e[on_skin, c]
+            blurred = gaussian_filter(field.reshape(size, size), sigma, truncate=2.5)
+            share = gaussian_filter(inside, sigma, truncate=2.5)
+            out[on_skin, c] = (blurred / np.maximum(share, 1e-3)).ravel()[pixel[on_skin]]
+        return out
+
+    def _shade_eye(self, part: Part, which: np.ndarray, index: int) -> None:
+        side = 0 if part.name == "r_eye" else 1
+        centre, radius = self.extras["eyes"][side], self.person.eyes[side][1]
+        ball = eyes_ball()
+        local = np.einsum("nkc,nk->nc", ball[self._corners(which, index)], self.hits.weights[which])
+        up = (self.points[which, 1] - centre[1]) / radius
+        pixel = self.hits.pixel[which]
+        self.rgb[pixel] = eyes.eyeball(local.astype(np.float32), self.normals[which], self.view[which], self.lit[which],
+                                       self.shot.light, self.person.identity.iris_rgb, self.person.identity.seed,
+                                       up.astype(np.float32))
+        self.labels[pixel] = LABEL[part.name]
+
+    def _shade_teeth(self, part: Part, which: np.ndarray, index: int) -> None:
+        canonical = np.einsum("nkc,nk->nc", self.person.head.vertices[self._corners(which, index)],
+                              self.hits.weights[which])
+        pixel = self.hits.pixel[which]
+        self.rgb[pixel] = eyes.teeth(canonical, self.normals[which], self.view[which], self.lit[which], self.shot.light)
+        self.labels[pixel] = LABEL["mouth"]
+
+    def _shade_tongue(self, part: Part, which: np.ndarray, index: int) -> None:
+        pixel = self.hits.pixel[which]
+        self.rgb[pixel] = eyes.tongue(self.normals[which], self.lit[which], self.shot.light)
+        self.labels[pixel] = LABEL["mouth"]
+
+    def _shade_thing(self, part: Part, which: np.ndarray, index: int) -> None:
+        """Glasses, hats, earrings: plain colour with some gloss."""
+        look, light = self.person.look, self.shot.light
+        rgb, gloss, rough, label = {
+            "glasses": lambda: (look.glasses.rgb, 0.8, 0.3, "eye_g"), "hat": lambda: (look.hat.rgb, 0.08, 0.7, "hat"),
+            "earring": lambda: (look.metal_rgb, 4.0, 0.3, "ear_r"),
+        }[part.name]()
+        normals, view, lit = self.normals[which], self.view[which], self.lit[which]
+        albedo = np.array(rgb, np.float32) * np.ones((len(which), 1), np.float32)
+        if part.name == "hat":
+            x, y, z = self.points[which].T
+            albedo = albedo * np.exp(0.08 * noise.sample(0.5, x * 220, y * 220))[:, None]
+            if look.hat.kind == "beanie":
+                around = np.arctan2(x, z + 0.3)
+                albedo = albedo * (0.86 + 0.14 * np.sin(around * 70))[:, None]
+        open_sky = np.full(len(which), 0.85, np.float32)
+        e = lighting.irradiance(light, normals, lit, open_sky, _WRAP_CLOTH)
+        shine = lighting.specular(light, normals, view, lit, rough) * gloss
+        pixel = self.hits.pixel[which]
+        self.rgb[pixel] = albedo * e + shine[:, None] * np.array(light.key_rgb, np.float32)
+        self.labels[pixel] = LABEL[label]
+
+    def _corners(self, which: np.ndarray, index: int) -> np.ndarray:
+        return self.tris[self.hits.triangle[which]] - self.first_vertex[index]
+
+    def add_lashes(self) -> None:
+        head, identity = self.person.head, self.person.identity
+        screen = self.camera.project(self.extras["base"])
+        for name in ("lash_upper", "lash_lower"):
+            tris = head.parts[name]
+            hits = rasterise(screen, tris, self.camera.width, self.camera.width)
+            near = np.nonzero(hits.depth[hits.pixel] < self.depth[hits.pixel] + 0.03)[0]
+            tip = hits.gather(head.lash_tip[name], tris, near)
+            x = np.abs(hits.gather(head.vertices[:, 0], tris, near))
+            alpha = eyes.lash_alpha(x, tip, name == "lash_upper", identity.male > 0.5, self.person.look.makeup)
+            pixel = hits.pixel[near]
+            self.rgb[pixel] += (0.012 - self.rgb[pixel]) * alpha[:, None].astype(np.float32)
+
+    def add_strands(self) -> None:
+        shot, person = self.shot, self.person
+        rng = np.random.default_rng([person.look.seed, 4])
+        axis = self.extras["eyes"].mean(0) + [0, 0.15, -0.8]
+        natural = np.array(person.identity.hair_rgb, np.float32)
+        self.hair_alpha = np.zeros(len(self.depth), np.float32)
+        self.hair_depth = np.full(len(self.depth), np.inf, np.float32)
+        if "hair" in self.extras:
+            points = self.extras["hair"]
+            weight = np.ones(points.shape[:2], np.float32)
+            weight *= 1 - 0.7 * np.linspace(0, 1, points.shape[1], dtype=np.float32) ** 6
+            if "hair_hidden" in self.extras:
+                weight *= 1 - self.extras["hair_hidden"].astype(np.float32)
+            radiance = strands.shade(person.hair, points, person.hair_rgb, shot.light, self.camera, self.shadows,
+                                     axis, gloss=1.0)
+            layer = strands.splat(points, radiance, person.hair.width, weight, self.camera, self.depth, rng)
+            self._blend(layer)
+            self.hair_alpha, self.hair_depth = layer.alpha, layer.depth
+            self.labels[layer.alpha > 0.5] = LABEL["hair"]
+        self.beard_alpha = np.zeros(len(self.depth), np.float32)
+        if "beard" in self.extras:
+            beard = self.extras["beard"]
+            radiance = strands.shade(beard, beard.points, natural * 0.85, shot.light, self.camera, self.shadows,
+                                     axis, gloss=0.35)
+            weight = np.ones(beard.points.shape[:2], np.float32)
+            layer = strands.splat(beard.points, radiance, beard.width, weight, self.camera, self.depth, rng, 0.8)
+            self._blend(layer)
+            self.beard_alpha = layer.alpha
+            outside = (layer.alpha > 0.5) & (self.labels == LABEL["background"])
+            self.labels[outside] = LABEL["skin"]
+
+    def _blend(self, layer: strands.Layer) -> None:
+        a = layer.alpha[:, None]
+        total = a + (1 - a) * self.alpha[:, None]
+        self.rgb = (layer.rgb * a + self.rgb * (1 - a) * self.alpha[:, None]) / np.maximum(total, 1e-6)
+        self.alpha = total[:, 0]
+
+    def add_lenses(self) -> None:
+        """Lenses: tinted, or clear with a faint mirror of the sky. All of the lens is labelled eye_g."""
+        if "lenses" not in self.extras:
+            return
+        vertices, tris = self.extras["lenses"]
+        hits = rasterise(self.camera.project(vertices), tris, self.camera.width, self.camera.width)
+        front = (hits.depth[hits.pixel] < self.depth[hits.pixel]) & (self.hair_alpha[hits.pixel] < 0.5)
+        pixel = hits.pixel[np.nonzero(front)[0]]
+        rows, columns = pixel // self.camera.width, pixel % self.camera.width
+        x, y = columns / self.camera.width, rows / self.camera.width
+        glare = smoothstep(0.75, 1.0, np.sin((x + y * 0.6) * 9 + self.shot.grain % 6)) * 0.5 + smoothstep(0.62, 0.4, y)
+        sky = np.array(self.shot.light.sky_rgb, np.float32)
+        if self.person.look.glasses.sun:
+            self.rgb[pixel] = self.rgb[pixel] * 0.10 + (0.008 + 0.035 * glare[:, None]) * sky
+        else:
+            self.rgb[pixel] = self.rgb[pixel] * 0.95 + (0.012 * glare)[:, None] * sky
+        self.labels[pixel] = LABEL["eye_g"]
+
+    def buffers(self, points: np.ndarray, bare: np.ndarray) -> Buffers:
+        size = self.camera.width
+        facing, brow = np.ones(size * size, np.float32), np.zeros(size * size, np.float32)
+        facing[self.hits.pixel] = dot(self.normals, self.view)
+        brow[self.hits.pixel[self.skin_hits]] = self.surface.brow
+        hair = self.camera.project(self.extras["hair"]) if "hair" in self.extras else None
+        if hair is not None and "hair_hidden" in self.extras:
+            hair[self.extras["hair_hidden"] > 0.5] = np.nan
+        names = [p.name for p in self.parts]
+        open_eye = np.zeros(size * size, bool)
+        open_eye[self.hits.pixel[np.isin(self.part, [names.index("r_eye"), names.index("l_eye")])]] = True
+        open_eye &= self.hair_alpha < 0.5
+        return Buffers(self.camera, self.depth.reshape(size, size), facing.reshape(size, size),
+                       bare.reshape(size, size), (self.labels == LABEL["eye_g"]).reshape(size, size), brow.reshape(size, size),
+                       (self.beard_alpha > 0.4).reshape(size, size), points, hair,
+                       self.hair_depth.reshape(size, size), open_eye.reshape(size, size), self._irises())
+
+    def _irises(self) -> np.ndarray:
+        angle = np.linspace(0, 2 * np.pi, 48)
+        out = []
+        for name, (_, radius) in zip(("r_eye", "l_eye"), self.person.eyes, strict=True):
+            part = next(p for p in self.parts if p.name == name)
+            centre = self.extras["eyes"][0 if name == "r_eye" else 1]
+            gaze = part.normals[0]                        # the ball's pole looks along the gaze
+            a = unit(np.cross(gaze, [0, 1, 0.01]))
+            b = np.cross(gaze, a)
+            r = eyes.IRIS
+            ring = np.cos(angle)[:, None] * a * r + np.sin(angle)[:, None] * b * r + gaze * np.sqrt(1 - r * r)
+            out.append(self.camera.project((centre + ring * radius * 0.985).astype(np.float32))[:, :2])
+        return np.stack(out).astype(float)
+
+
+_SHADER = {"skin": "skin", "l_eye": "eye", "r_eye": "eye", "teeth_upper": "teeth", "teeth_lower": "teeth",
+           "tongue": "tongue", "glasses": "thing", "hat": "thing", "earring": "thing"}
+
+
+def eyes_ball() -> np.ndarray:
+    """Vertices of the unit eyeball whose mesh person.pose_person uses."""
+    from s2flib.synthfaces.accessories import sphere
+
+    return sphere(40, 26, 0.62)[0]

@@ -1,0 +1,268 @@
+"""Render a data set: many people, several photos each, in parallel and resumably.
+
+The result is what ``s2flib.datasets.SynthFaces`` reads: images.zip and masks.zip (WebP), manifest.csv; and
+beside them drawings.zip (line drawings), landmarks.npz and render.json (the recipe). With ``edits``, edits.zip
+and edits.csv hold edit pairs. Every face is a function of (seed, identity, shot): any part can be rendered
+anew, in any order, to the same pixels on the same machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from s2flib.celeba import identity_split
+from s2flib.errors import DataError, S2FError
+from s2flib.images import atomic_path
+from s2flib.synthfaces.drawing import HANDS, line_drawing
+from s2flib.synthfaces.edits import sample_edit_pair
+from s2flib.synthfaces.identity import Identity, sample_identity
+from s2flib.synthfaces.look import Look, restyle, sample_look
+from s2flib.synthfaces.person import Person
+from s2flib.synthfaces.portrait import Portrait, photograph
+from s2flib.synthfaces.shot import Shot, sample_shot
+
+VERSION = 1              # of the renderer's look; part of the recipe, so that versions are never mixed
+PHOTO_QUALITY = 82       # WebP, about 36 dB to the render
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a data set's pixels depend on."""
+
+    n_identities: int
+    shots: int
+    size: int
+    seed: int
+    edits: int
+    drawings: bool
+    first_identity: int = 0
+    version: int = VERSION
+
+
+def render_shot(seed: int, identity: int, shot: int, size: int = 128, like: Person | None = None,
+                keep_buffers: bool = False) -> tuple[Portrait, Person, Shot]:
+    """Photo ``shot`` of person ``identity`` of a seed; ``like`` (a Person) only saves time."""
+    person = sample_identity(seed, identity)
+    look = sample_look(person, seed, identity)
+    if shot:
+        look = restyle(look, person, seed, identity, day=shot)
+    built = Person(person, look, like=like)
+    scene = sample_shot(person, seed, identity, shot)
+    return photograph(built, scene, size, keep_buffers=keep_buffers), built, scene
+
+
+def attributes(identity: Identity, look: Look, shot: Shot) -> dict:
+    """The manifest's attribute columns of one photo (units: years, tones 0–7, degrees, shares)."""
+    glasses = look.glasses
+    return {
+        "gender": identity.gender, "age": round(identity.age, 1), "skin_tone": round(identity.tone, 2),
+        "hair_color": "bald" if look.style == "bald" else look.dye or identity.hair_color, "hair_style": look.style,
+        "eye_color": identity.eye_color,
+        "glasses": "none" if glasses is None else "sun" if glasses.sun else glasses.kind,
+        "beard": look.beard, "makeup": round(look.makeup, 2), "earrings": int(look.earrings > 0),
+        "necklace": int(look.necklace), "hat": look.hat.kind if look.hat else "none", "expression": shot.expression,
+        "light": shot.light.name, "yaw": round(float(np.degrees(shot.yaw)), 1),
+        "pitch": round(float(np.degrees(shot.pitch)), 1),
+        **{f"ethnicity_{name}": round(share, 3)
+           for name, share in zip(("caucasian", "african", "asian"), identity.ancestry, strict=True)},
+    }
+
+
+def render_dataset(
+    out: str | Path,                 # folder to write; made if need be
+    n_identities: int,
+    shots: int,                      # photos of each
+    size: int = 128,                 # pixels
+    seed: int = 0,
+    workers: int | None = None,      # processes; None: one per core
+    edits: int = 0,                  # edit pairs besides
+    drawings: bool = True,           # a line drawing per photo, hands taking turns
+    first_identity: int = 0,         # numbering starts here: slices of one data set
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Path:
+    """Render into ``out`` and return it. Interrupted runs go on where they stopped.
+
+    Raises DataError if ``out`` holds a data set of another recipe, S2FError for impossible numbers.
+    """
+    if n_identities < 1 or shots < 1 or edits < 0 or first_identity < 0:
+        raise S2FError("render needs at least one identity, one shot, and no negative numbers.")
+    if not 32 <= size <= 1024:
+        raise S2FError(f"render draws faces of 32 to 1024 px, not {size}: choose a size between.")
+    out = Path(out)
+    recipe = Recipe(n_identities, shots, size, seed, edits, drawings, first_identity)
+    _claim(out, recipe)
+    if (out / "manifest.csv").is_file():
+        return out
+    parts = out / "parts"
+    parts.mkdir(exist_ok=True)
+    jobs = [("identity", i) for i in range(first_identity, first_identity + n_identities)]
+    jobs += [("edit", k) for k in range(edits)]
+    left = [job for job in jobs if not _part(parts, job).is_file()]
+    work = partial(_job, recipe, parts)
+    with _pool(min(workers or os.cpu_count() or 1, max(1, len(left)))) as run:
+        for _ in progress(run(work, left)):
+            pass
+    if edits:
+        _pack_edits(out, parts, edits)
+    _pack(out, parts, [j for j in jobs if j[0] == "identity"], recipe)
+    shutil.rmtree(parts)
+    return out
+
+
+def _claim(out: Path, recipe: Recipe) -> None:
+    """Write the recipe into a fresh folder, or check that it is the one already there."""
+    path = out / "render.json"
+    wanted = recipe.__dict__
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != wanted:
+            differ = ", ".join(k for k in wanted if found.get(k) != wanted[k])
+            raise DataError(f"{out} holds another data set (its {differ} differ): choose an empty folder "
+                            "or the same numbers.")
+        return
+    if (out / "manifest.csv").exists():
+        raise DataError(f"{out} holds a data set that render did not make: choose an empty folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def _pool(workers: int):
+    """imap over processes, or in this one. Workers compute with one thread each."""
+    if workers <= 1:
+        yield map
+        return
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))      # read by the children when they import numpy
+    try:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            yield partial(pool.imap_unordered, chunksize=1)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _part(parts: Path, job: tuple[str, int]) -> Path:
+    return parts / f"{job[0]}-{job[1]:06d}.pickle"
+
+
+def _job(recipe: Recipe, parts: Path, job: tuple[str, int]) -> None:
+    """Render one identity or one edit pair into a part file, whole or not at all."""
+    kind, number = job
+    made = _render_identity(recipe, number) if kind == "identity" else _render_edit(recipe, number)
+    with atomic_path(_part(parts, job)) as temporary, open(temporary, "wb") as f:
+        pickle.dump(made, f)
+
+
+def _render_identity(recipe: Recipe, identity: int) -> list[dict]:
+    records, person = [], None
+    for k in range(recipe.shots):
+        picture, person, shot = render_shot(recipe.seed, identity, k, recipe.size, like=person,
+                                            keep_buffers=recipe.drawings)
+        record = {"identity": identity, "shot": k, "landmarks": picture.landmarks.astype(np.float32),
+                  "image": encode_photo(picture.rgb), "mask": encode_flat(picture.labels),
+                  "attributes": attributes(person.identity, person.look, shot)}
+        if recipe.drawings:
+            hand = tuple(HANDS)[(identity + k) % len(HANDS)]
+            lines = line_drawing(picture.buffers, hand, seed=identity * 1000 + k)
+            record["drawing"] = encode_flat(lines, lossless=False)
+            record["attributes"]["drawing_hand"] = hand
+        records.append(record)
+    return records
+
+
+def _render_edit(recipe: Recipe, number: int) -> dict:
+    """Edit pairs use identities of their own (from 10⁶ up); val and test ones get held-out phrasings."""
+    identity = 1_000_000 + number
+    split = identity_split(identity)
+    pair = sample_edit_pair(recipe.seed, identity, recipe.size, held_out=split != "train")
+    return {"before": encode_photo(pair.before.rgb), "after": encode_photo(pair.after.rgb),
+            "mask": encode_flat(pair.mask.astype(np.uint8) * 255), "instruction": pair.instruction,
+            "identity": identity, "split": split, "kinds": "+".join(e.kind for e in pair.edits),
+            "values": "+".join(e.value for e in pair.edits)}
+
+
+def encode_photo(rgb: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 → WebP."""
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, "WEBP", quality=PHOTO_QUALITY, method=4)
+    return out.getvalue()
+
+
+def encode_flat(grey: np.ndarray, lossless: bool = True) -> bytes:
+    """(H, W) uint8 → WebP, all three channels equal; masks must be lossless, drawings need not."""
+    out = io.BytesIO()
+    Image.fromarray(grey).convert("RGB").save(out, "WEBP", lossless=lossless, quality=75, method=4)
+    return out.getvalue()
+
+
+def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
+    """Join the parts into archives; the manifest comes last: a folder with one is complete."""
+    kinds = ["image", "mask"] + ["drawing"] * recipe.drawings
+    rows, landmarks, names = [], [], []
+    with _archives(out, [f"{k}s.zip" for k in kinds]) as archives:
+        for job in jobs:
+            for record in pickle.loads(_part(parts, job).read_bytes()):
+                name = f"{record['identity']:06d}_{record['shot']}"
+                for kind, archive in zip(kinds, archives, strict=True):
+                    archive.writestr(zipfile.ZipInfo(f"{name}.webp"), record[kind])
+                rows.append({
+                    "file": f"{name}.webp", "sha256": hashlib.sha256(record["image"]).hexdigest(),
+                    "mask_sha256": hashlib.sha256(record["mask"]).hexdigest(), "identity": record["identity"],
+                    "shot": record["shot"], "split": identity_split(record["identity"]), **record["attributes"]})
+                landmarks.append(record["landmarks"])
+                names.append(name)
+    with atomic_path(out / "landmarks.npz") as temporary, open(temporary, "wb") as f:
+        points = np.round(np.stack(landmarks) * 8).astype(np.int16)          # eighths of a pixel
+        np.savez_compressed(f, names=np.array(names), points=points, scale=8)
+    _write_csv(out / "manifest.csv", rows)
+
+
+def _pack_edits(out: Path, parts: Path, n: int) -> None:
+    rows = []
+    with _archives(out, ["edits.zip"]) as (archive,):
+        for k in range(n):
+            record = pickle.loads(_part(parts, ("edit", k)).read_bytes())
+            for what in ("before", "after", "mask"):
+                archive.writestr(zipfile.ZipInfo(f"{k:06d}_{what}.webp"), record.pop(what))
+            rows.append({"pair": f"{k:06d}", **record})
+    _write_csv(out / "edits.csv", rows)
+
+
+@contextmanager
+def _archives(out: Path, names: list[str]):
+    """Zip files that appear together under their names when all is written."""
+    temporary = [out / f".{name}.part" for name in names]
+    archives = [zipfile.ZipFile(t, "w") for t in temporary]
+    try:
+        yield archives
+    finally:
+        for archive in archives:
+            archive.close()
+    for t, name in zip(temporary, names, strict=True):
+        os.replace(t, out / name)
+
+
+def _write_csv(path: Path, rows: list[dict]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
