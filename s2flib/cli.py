@@ -199,9 +199,9 @@ def generate(
     align: Annotated[
         bool, typer.Option("--align", help="Find the face in the photo and frame it as in training.")
     ] = False,
-    face: Annotated[
+    which: Annotated[
         int | None,
-        typer.Option("--face", metavar="I", help="With --align: take face I, from the left, 0 the first."),
+        typer.Option("--which", metavar="I", help="With --align: take face I, from the left, 0 the first."),
     ] = None,
     mark: Annotated[bool, typer.Option("--mark", help="Draw a visible SYNTHETIC strip into every face.")] = False,
     overwrite: OverwriteOption = False,
@@ -224,7 +224,7 @@ def generate(
         generator_file=generator,
         from_photo=from_photo,
         align=align,
-        which=face,
+        which=which,
         mark=mark,
         overwrite=overwrite,
         progress=typer.echo,

@@ -35,6 +35,7 @@ __all__ = [
 
 # A laptop's lesson that computes for half an hour in one cell has hung; training on a GPU has not.
 CELL_TIMEOUT_S = {"tiny": 1800, "colab": None, "paper": None}
+TQDM_WIDGET = re.compile(r".{0,80}\d+%\|.*\| \d+/\d+ \[")
 
 
 @dataclass
@@ -177,7 +178,8 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
 
 
 def _tidy_streams(notebook: Path) -> None:
-    """Of every progress bar in an executed notebook keep the last state, as a terminal would show it."""
+    """Of a progress bar in an executed notebook keep the last state, as a terminal would show it; bars that
+    were widgets leave nothing behind (their text says 0 % for ever)."""
     import nbformat
 
     from s2flib.images import atomic_path
@@ -188,7 +190,7 @@ def _tidy_streams(notebook: Path) -> None:
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
                 kept[-1].text += output.text
-            else:
+            elif not TQDM_WIDGET.match(output.get("data", {}).get("text/plain", "")):
                 kept.append(output)
         for output in kept:
             if output.output_type == "stream":

@@ -209,10 +209,11 @@ def test_no_face_and_two_faces(stand_in, tmp_path):
     face = astronaut[:300, 80:380]
     Image.fromarray(np.hstack([face, face[:, ::-1]])).save(tmp_path / "two.png")
     refused(s2f("generate", tmp_path / "none.png", "-o", tmp_path / "a", "--from-photo", "--align"), "none.png", "face")
-    refused(s2f("generate", tmp_path / "two.png", "-o", tmp_path / "a", "--from-photo", "--align"), "two.png", "--face")
+    refused(s2f("generate", tmp_path / "two.png", "-o", tmp_path / "a", "--from-photo", "--align"),
+            "two.png", "which=0")
     assert not (tmp_path / "a").exists()
     chosen = s2f("generate", tmp_path / "two.png", "-o", tmp_path / "b", "--n", 1, "--from-photo", "--align",
-                 "--face", 1)
+                 "--which", 1)
     assert chosen.exit_code == 0, chosen.output
 
 

@@ -1,5 +1,6 @@
 """The judges: values against the original implementations, labels, and what happens without weights."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from skimage import data
 
-from s2flib import judges, weights
+from s2flib import judges, registry
 from s2flib.dlibnet import DlibBlock, DlibResNet
 from s2flib.errors import ImageError, S2FError, WeightsError
 from s2flib.faceid import SynthFaceID, face_crop, rank_1, verification_auc
@@ -57,7 +58,7 @@ FACE = ASTRONAUT[30:158, 160:288]
 
 @pytest.mark.parametrize("other, published", [       # values by the authors' package stlpips_pytorch 0.0.2
     (ASTRONAUT[200:328, 200:328], 0.6210147738456726),
-    (np.roll(FACE, 1, 1), 0.005375258158892393),
+    (np.roll(FACE, 1, 1), 0.005375258158892393),          # one pixel to the right: hardly any distance
     (FACE[::-1], 0.527010440826416),
 ])  # fmt: skip
 def test_st_lpips_equals_the_authors_package(st_lpips, other, published):
@@ -220,7 +221,7 @@ def test_face_crop_is_the_frame_and_differentiable():
     x = torch.zeros(1, 3, 100, 100)
     x[:, :, 20:90, 15:85] = 1                       # centre (0.5, 0.55), side 0.7
     assert face_crop(x, 70).min() == 1
-    assert face_crop(x, 35).shape == (1, 3, 35, 35) and face_crop(x, 150).min() == 1
+    assert face_crop(x, 35).shape == (1, 3, 35, 35) and face_crop(x, 150).min() > 0.9999
     x.requires_grad_()
     face_crop(x, 35).sum().backward()
     inside = torch.zeros(100, 100)
@@ -266,8 +267,6 @@ def test_the_training_judge_of_tiny_is_not_the_measuring_one():
     assert train.label != measure.label
     for preset in PRESETS.values():
         assert preset.id_train != preset.id_measure
-    import dataclasses
-
     with pytest.raises(S2FError, match="measures with"):
         judges.identity_judge(dataclasses.replace(TINY, id_train="dlib"), "measure")
     with pytest.raises(S2FError, match="role"):
@@ -306,7 +305,7 @@ def offline(tmp_path, monkeypatch):
     def nothing(urls, path, *args, **kwargs):
         raise WeightsError(f"{Path(path).name} could not be downloaded: put the file into {tmp_path} by hand.")
 
-    monkeypatch.setattr(weights, "download", nothing)
+    monkeypatch.setattr(registry, "download", nothing)
     return tmp_path
 
 
@@ -378,8 +377,6 @@ def test_facenet_loads_the_published_shapes(offline, monkeypatch):
 
 
 def test_unknown_kinds_name_the_choices():
-    import dataclasses
-
     with pytest.raises(S2FError, match="st-lpips"):
         judges.perceptual_judge(dataclasses.replace(TINY, perceptual="psnr"))
     with pytest.raises(S2FError, match="dlib"):

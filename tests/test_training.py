@@ -128,7 +128,8 @@ def test_r1_is_the_squared_gradient(tmp_path):
     from s2flib.training.pretrain import GeneratorTrainer
 
     acc = engine.make_accelerator("no", cpu=True)
-    trainer = GeneratorTrainer(GeneratorConfig(out=str(tmp_path), **SMALL), open_dataset("tiny", "train", limit=12), acc)
+    dataset = open_dataset("tiny", "train", limit=12)
+    trainer = GeneratorTrainer(GeneratorConfig(out=str(tmp_path), **SMALL), dataset, acc)
     critic = trainer.nets.critic.double()
     x = torch.rand(1, 3, 32, 32, dtype=torch.float64) * 2 - 1
     x.requires_grad_()
@@ -300,6 +301,24 @@ def test_encoder_refuses_to_resume_before_another_generator(tmp_path, generator_
     with pytest.raises(WeightsError, match="another generator"):
         train_encoder(EncoderConfig(out=str(tmp_path / "run"), steps=2, generator=generator_file, resume=True,
                                     **ENCODER))
+
+
+def test_encoder_starts_from_the_photo_encoder(tmp_path):
+    """A grey photo through the summed input layer gives the photo encoder's own codes."""
+    from s2flib.psp import GradualStyleEncoder
+    from s2flib.training.encoder import from_photo_encoder
+    from s2flib.weights import load_tensors
+
+    path = train_generator(GeneratorConfig(out=str(tmp_path), steps=1, **SMALL)).with_name("training.safetensors")
+    photo_encoder = GradualStyleEncoder.from_preset("tiny", input_nc=3).eval()
+    photo_encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in
+                                   load_tensors(path, "stylegan2-training").items() if k.startswith("encoder.")})
+    encoder = GradualStyleEncoder.from_preset("tiny").eval()
+    from_photo_encoder(encoder, str(path), "tiny")
+    grey = torch.rand(2, 1, 64, 64)
+    assert torch.allclose(encoder(grey), photo_encoder(grey.expand(-1, 3, -1, -1)), atol=1e-4)
+    with pytest.raises(WeightsError, match="another kind"):
+        from_photo_encoder(encoder, str(path.with_name("generator.safetensors")), "tiny")
 
 
 def test_batch_must_fit_the_micro_batches(tmp_path, generator_file):

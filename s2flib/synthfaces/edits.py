@@ -31,7 +31,8 @@ _MAY_CHANGE = {
     "background": ("background",),
 }
 HAIR_WORDS = {"black": "black", "darkbrown": "dark brown", "brown": "brown", "lightbrown": "light brown",
-              "blond": "blond", "platinum": "platinum blond", "auburn": "auburn", "red": "red", "grey": "grey", "white": "white",
+              "blond": "blond", "platinum": "platinum blond", "auburn": "auburn", "red": "red", "grey": "grey",
+              "white": "white",
               "pink": "pink", "blue": "blue"}
 STYLE_WORDS = {"buzz": "a buzz cut", "short": "short hair", "sidepart": "a side parting", "slick": "slicked-back hair",
                "curly": "curly hair", "afro": "an afro", "bald": "a bald head", "bangs": "a short fringe",

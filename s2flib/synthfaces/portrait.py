@@ -290,7 +290,8 @@ class _Canvas:
         open_eye[self.hits.pixel[np.isin(self.part, [names.index("r_eye"), names.index("l_eye")])]] = True
         open_eye &= self.hair_alpha < 0.5
         return Buffers(self.camera, self.depth.reshape(size, size), facing.reshape(size, size),
-                       bare.reshape(size, size), (self.labels == LABEL["eye_g"]).reshape(size, size), brow.reshape(size, size),
+                       bare.reshape(size, size), (self.labels == LABEL["eye_g"]).reshape(size, size),
+                       brow.reshape(size, size),
                        (self.beard_alpha > 0.4).reshape(size, size), points, hair,
                        self.hair_depth.reshape(size, size), open_eye.reshape(size, size), self._irises())
 

@@ -17,7 +17,7 @@ from s2flib.presets import get_preset
 from s2flib.psp import PSP, GradualStyleEncoder
 from s2flib.training import engine
 from s2flib.training.ranger import Ranger
-from s2flib.weights import fingerprint, load_generator, save_psp
+from s2flib.weights import fingerprint, load_generator, load_tensors, save_psp
 
 KIND = "psp-training"
 
@@ -38,6 +38,7 @@ class EncoderConfig:
     lambda_reg: float | None = None
     seed: int = 0
     accumulate: int = 1               # micro-batches a step, for GPUs with little memory
+    init: str | None = None           # training weights whose photo encoder the sketch encoder starts from
     generator: str | None = None      # the frozen generator's file; None: the preset's own
     mixed_precision: str = "auto"
     cpu: bool = False
@@ -68,6 +69,8 @@ class EncoderTrainer:
         self.val = val
         torch.manual_seed(cfg.seed)
         encoder = GradualStyleEncoder.from_preset(self.preset)
+        if cfg.init:
+            from_photo_encoder(encoder, cfg.init, self.preset.name)
         decoder = load_generator(self.preset, cfg.generator)
         self.decoder_id = fingerprint(decoder)
         self.psp = PSP(encoder, decoder, decoder.latent_avg).to(self.device).train()
@@ -145,6 +148,22 @@ class EncoderTrainer:
         """encoder.safetensors: encoder and w̄ in float16, for :func:`s2flib.weights.load_psp`."""
         save_psp(out / "encoder.safetensors", self.psp, self.preset, overwrite=True, metadata={
             "step": str(self.done), "lambda4": str(self.cfg.lambda4), "seed": str(self.cfg.seed)})
+
+
+def from_photo_encoder(encoder: GradualStyleEncoder, path: str, preset: str) -> None:
+    """Start from the photo encoder of the generator's own training (``training.safetensors``).
+
+    It already knows where the generator keeps faces in W+; only what a face looks like in pencil is left to
+    learn. Its three input channels are summed into one: a grey photo and a sketch share their edges.
+    """
+    tensors = load_tensors(path, "stylegan2-training", preset)
+    own = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
+    key = "input_layer.0.weight"
+    if own.get(key) is None or own[key].shape[0] != encoder.input_layer[0].weight.shape[0]:
+        raise WeightsError(f"{path} holds no photo encoder of this preset: give --init a training.safetensors "
+                           "that s2f train --what generator wrote.")
+    own[key] = own[key].sum(1, keepdim=True)
+    encoder.load_state_dict(own)
 
 
 def train_encoder(cfg: EncoderConfig) -> Path:
