@@ -86,7 +86,9 @@ def align_face(array: np.ndarray, size: int, which: int | None = None, device: s
         raise ImageError(f"a face of {size} px is too small to be one: ask for at least 16 px.")
     faces = find_faces(array, device)
     if not faces:
-        raise ImageError("no face was found in this picture: use a photograph of one face from the front, larger and upright.")
+        raise ImageError(
+            "no face was found in this picture: use a photograph of one face from the front, larger and upright."
+        )
     if which is None and len(faces) > 1:
         raise ImageError(
             f"{len(faces)} faces were found in this picture: crop it to one, or choose one from the left by "
@@ -109,7 +111,7 @@ def _checked(array: np.ndarray) -> np.ndarray:
     array = np.asarray(array)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise ImageError(
-            f"a photo is an (H,W,3) uint8 array, got {array.shape} {array.dtype}: open it with s2flib.images.load_image."
+            f"a photo is an (H,W,3) uint8 array, got {array.shape} {array.dtype}: read it by images.load_image."
         )
     if min(array.shape[:2]) < 16:
         raise ImageError(f"{array.shape[1]}×{array.shape[0]} px is too small to hold a face: use a larger picture.")

@@ -163,9 +163,9 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
             )
     except PapermillExecutionError as failure:
         line = next((s for s in failure.source.splitlines() if s.strip()), "")
-        error = f"cell {failure.cell_index} ({line.strip()[:60]}): {failure.ename}: {failure.evalue}"
+        error = f"cell {failure.cell_index} ({line.strip()[:60]}): {_short(f'{failure.ename}: {failure.evalue}')}"
     except Exception as failure:  # a dead kernel, a timeout, a full disk: the others may still run
-        error = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0] if str(failure) else ''}"
+        error = _short(f"{type(failure).__name__}: {failure}")
     result = NotebookRun(path.stem, cells, round(time.perf_counter() - started, 1), error)
     if target.is_file():
         try:
@@ -175,6 +175,12 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
             result.error = result.error or f"no HTML: {type(failure).__name__}: {failure}"
     print(f"{label}: {'ok' if result.ok else 'FAILED, ' + result.error} ({result.seconds:.0f} s)", flush=True)
     return result
+
+
+def _short(text: str, limit: int = 200) -> str:
+    """An error's first line, for a list of errors; the notebook's own page has all of it."""
+    line = next((part.strip() for part in text.splitlines() if part.strip()), "")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _tidy_streams(notebook: Path) -> None:

@@ -24,6 +24,8 @@ h2{font-size:21px;margin:40px 0 10px;border-bottom:1px solid #dfe3ea;padding-bot
 p.sub{color:#5b6474;margin:0 0 18px} table{border-collapse:collapse;width:100%;font-size:14.5px}
 th,td{text-align:right;padding:7px 10px;border-bottom:1px solid #e7eaf0}
 th:first-child,td:first-child{text-align:left} th{color:#5b6474;font-weight:600}
+table.numbers{font-size:13px} table.numbers td{white-space:nowrap;padding:6px 8px}
+h2 a{color:inherit}
 .ok{color:#167a45} .bad{color:#b3261e;font-weight:600}
 figure{margin:22px 0} figure img{max-width:100%;height:auto} figcaption{color:#5b6474;font-size:14.5px}
 .thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:22px}
@@ -77,17 +79,21 @@ def write_report(folder: Path, results: list[NotebookRun], record: dict) -> Path
         parts.append(
             f"<p class='bad'>{len(failed)} of {len(results)} notebooks failed: see the list below.</p>"
         )
-    figures = [
-        _read_figure(p) for p in sorted((folder / "figures").glob("*.png"), key=lambda p: p.stat().st_mtime)
-    ]
-    parts += [_figure(f, 1600) for f in figures if f["key"]]
+    files = sorted((folder / "figures").glob("*.png"), key=lambda p: p.stat().st_mtime)
+    figures = [_read_figure(p) for p in files]
+    key = [f for f in figures if f["key"]]
+    parts += [_figure(f, 1600) for f in key[:1]]
     parts.append("<h2>Table 1</h2>" + _table(read_table1(folder)))
     parts.append("<h2>The lessons</h2>" + _lessons(folder, results))
-    others = [f for f in figures if not f["key"]]
+    lesson = None
+    for figure in key[1:]:
+        if figure["lesson"] != lesson:
+            lesson = figure["lesson"]
+            parts.append(f"<h2><a href='{_text(lesson)}.html'>{_text(lesson)}</a></h2>")
+        parts.append(_figure(figure, 1600))
+    others = [_figure(f, 640) for f in figures if not f["key"]]
     if others:
-        parts.append(
-            "<h2>More pictures</h2><div class='thumbs'>" + "".join(_figure(f, 640) for f in others) + "</div>"
-        )
+        parts.append("<h2>More pictures</h2><div class='thumbs'>" + "".join(others) + "</div>")
     parts.append(f"<footer>{_text(_footer(record))}</footer></html>")
     path = folder / "report.html"
     with atomic_path(path) as temporary:
@@ -141,7 +147,7 @@ def _table(rows: list[list[str]]) -> str:
     note = " · ".join(f"{k.replace('_', ' ')}: {v}" for k, v in common.items())
     intervals = "[95 % bootstrap interval over people]" if bounds else ""
     return (
-        f"<table><tr>{head}</tr>{''.join(body)}</table>"
+        f"<table class='numbers'><tr>{head}</tr>{''.join(body)}</table>"
         f"<p class='sub'>{_text(' · '.join(filter(None, (note, intervals))))}</p>"
     )
 
@@ -174,6 +180,7 @@ def _read_figure(path: Path) -> dict:
         text = getattr(image, "text", {})
         return dict(
             path=path,
+            lesson=path.stem.partition("-")[0],
             image=image.convert("RGB"),
             caption=text.get("Description", path.stem),
             key=text.get("Key") == "True",

@@ -75,7 +75,7 @@ class DlibResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1:] != (3, SIZE, SIZE):
-            raise ImageError(f"dlib's net takes (B,3,{SIZE},{SIZE}) photos, got {tuple(x.shape)}: crop and resize first.")
+            raise ImageError(f"dlib's net takes (B,3,{SIZE},{SIZE}) photos, got {tuple(x.shape)}: use face_crop.")
         x = ((x + 1) * 127.5 - self.mean) / 256
         h = F.max_pool2d(F.relu(self.stem(x)), 3, 2)    # (B, 32, 35, 35)
         h = self.blocks(h)                              # (B, 256, 2, 2)

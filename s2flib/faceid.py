@@ -23,7 +23,9 @@ def face_crop(x: Tensor, size: int, side: float = FACE_SIDE) -> Tensor:
     ``side`` is a fraction of H; align_face puts any other photograph into this frame first.
     """
     if x.ndim != 4 or x.shape[1] != 3:
-        raise ImageError(f"an identity net takes (B,3,H,W) photos, got {tuple(x.shape)}: give it the photo, not the sketch.")
+        raise ImageError(
+            f"an identity net takes (B,3,H,W) photos, got {tuple(x.shape)}: give it the photo, not the sketch."
+        )
     height, width = x.shape[2:]
     pixels = round(side * min(height, width))
     top = round(FACE_CENTRE[1] * height - pixels / 2)
@@ -73,7 +75,7 @@ class SynthFaceID(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:] != (3, self.size, self.size):
-            raise ImageError(f"SynthFaceID takes (B,3,{self.size},{self.size}) crops, got {tuple(x.shape)}: use face_crop.")
+            raise ImageError(f"SynthFaceID takes (B,3,64,64) crops, got {tuple(x.shape)}: use face_crop.")
         x = self.stem(x.contiguous(memory_format=torch.channels_last))      # the faster layout for few channels
         return F.normalize(self.head(self.blocks(x)), dim=1)
 

@@ -11,7 +11,8 @@ whose weights are not there raises WeightsError; none is ever replaced by anothe
 
 from __future__ import annotations
 
-import torch
+import warnings
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,8 +45,10 @@ class LPIPS(nn.Module):
         super().__init__()
         import lpips
 
-        # pnet_rand keeps the package from downloading; the random trunk is then overwritten, strictly
-        self.net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+        with warnings.catch_warnings():     # of the package's outdated call of torchvision
+            warnings.simplefilter("ignore", UserWarning)
+            # pnet_rand keeps the package from downloading; the random trunk is then overwritten, strictly
+            self.net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
         wanted = {f"features.{name.split('.', 1)[1]}": name for name in self.net.net.state_dict()}
         missing = [name for name in wanted if name not in trunk]
         if missing:
@@ -145,9 +148,9 @@ def _arcface() -> IdentityJudge:
 
 def load_facenet() -> nn.Module:
     """facenet-pytorch's InceptionResnetV1 trained on VGGFace2: (B,3,160,160) in [-1,1] -> (B,512) unit length."""
+    path = fetch("facenet-vggface2")
     from facenet_pytorch import InceptionResnetV1
 
-    path = fetch("facenet-vggface2")
     net = InceptionResnetV1()           # no name given: builds without a download and without a classifier
     load_strict(net, {k: v for k, v in safe_load(path).items() if not k.startswith("logits.")}, str(path))
     return net

@@ -24,13 +24,16 @@ def test_similarity_transform_recovers_a_known_one():
     assert np.linalg.det(mirrored[:, :2]) > 0
 
 
-def test_similarity_transform_equals_umeyama_on_noisy_points():
-    from skimage.transform import SimilarityTransform
-
+def test_similarity_transform_equals_umeyamas_svd_on_noisy_points():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, 5, 2))
     b += 2 * a
-    np.testing.assert_allclose(similarity_transform(a, b), SimilarityTransform.from_estimate(a, b).params[:2], atol=1e-9)
+    da, db = a - a.mean(0), b - b.mean(0)
+    u, s, vt = np.linalg.svd(db.T @ da)                       # Umeyama (1991), Eqs. 38-42
+    sign = np.diag([1, np.sign(np.linalg.det(u @ vt))])
+    turn = np.trace(np.diag(s) @ sign) / (da**2).sum() * u @ sign @ vt
+    expected = np.hstack([turn, (b.mean(0) - turn @ a.mean(0))[:, None]])
+    np.testing.assert_allclose(similarity_transform(a, b), expected, atol=1e-9)
 
 
 def test_an_aligned_face_lies_in_the_frame_however_the_photo_was_turned(astronaut):

@@ -16,7 +16,7 @@ from s2flib.dlibnet import DlibBlock, DlibResNet
 from s2flib.errors import ImageError, S2FError, WeightsError
 from s2flib.faceid import SynthFaceID, face_crop, rank_1, verification_auc
 from s2flib.presets import PRESETS, TINY
-from s2flib.stlpips import STLPIPS, BlurPool
+from s2flib.stlpips import STLPIPS, BlurPool, conv_blurpool
 
 ROOT = Path(__file__).parents[1]
 ASTRONAUT = data.astronaut()
@@ -99,6 +99,15 @@ def test_blurpool_keeps_a_constant_and_halves_the_grid():
     y = BlurPool(2)(torch.full((1, 2, 9, 12), 3.0))
     assert y.shape == (1, 2, 6, 7)
     torch.testing.assert_close(y, torch.full_like(y, 3.0))
+
+
+@pytest.mark.parametrize("height, width", [(32, 32), (33, 33), (32, 37), (41, 34)])
+def test_the_fused_first_layer_equals_convolution_then_blurpool(height, width):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 4, 11, padding=2).double()
+    x = torch.randn(2, 3, height, width).double()
+    expected = BlurPool(4).double()(conv(x))
+    torch.testing.assert_close(conv_blurpool(x, conv.weight, conv.bias, 2), expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 64, 64), (3, 64, 64), (1, 3, 16, 64)])
@@ -198,7 +207,8 @@ def test_dlib_converter_folds_the_affine_layer(script):
         convs[name] = rng.normal(size=conv.weight.numel() + conv.out_channels).astype("f4")
         affines[name] = rng.normal(size=2 * conv.out_channels).astype("f4")
         settings = (conv.out_channels, *conv.kernel_size, *conv.stride, *conv.padding)
-        parts += [string("con_4"), tensor(convs[name]), *map(integer, settings), string("affine_"), tensor(affines[name])]
+        parts += [string("con_4"), tensor(convs[name]), *map(integer, settings)]
+        parts += [string("affine_"), tensor(affines[name])]
     fc = rng.normal(size=(256, 128)).astype("f4")
     parts += [string("fc_2"), integer(128), integer(256), tensor(fc)]
     state = module.convert(b"header" + b"".join(parts))
@@ -279,7 +289,7 @@ def test_the_shipped_identity_net_knows_people_it_never_saw():
     judge, ds = judges.identity_judge("tiny", role="train"), open_dataset("tiny", "test", limit=90)
     with torch.no_grad():
         e = judge.embed(torch.stack([ds[i]["photo"] for i in range(len(ds))]))
-    assert verification_auc(e, torch.from_numpy(ds.identities)) > 0.85
+    assert verification_auc(e, torch.from_numpy(ds.identities)) > 0.95
 
 
 def test_the_shipped_attribute_net_beats_guessing():
@@ -291,7 +301,7 @@ def test_the_shipped_attribute_net_beats_guessing():
     with torch.no_grad():
         logits = net(torch.stack([ds[i]["photo"] for i in range(len(ds))]))
     scores = attribute_scores(logits, torch.from_numpy(attribute_targets(ds)).float())
-    assert scores["accuracy"] > scores["majority"] + 0.02 and scores["balanced"] > 0.6
+    assert scores["accuracy"] > scores["majority"] + 0.08 and scores["balanced"] > 0.7
 
 
 # --- published judges: absent, then present --------------------------------------------------------------------
@@ -335,10 +345,11 @@ def test_weights_of_another_net_are_refused(tmp_path, monkeypatch):
 
 
 def test_lpips_loads_torchvisions_trunk_strictly(offline, monkeypatch):
-    import torchvision
-
     torch.manual_seed(0)
-    trunk = torchvision.models.alexnet(weights=None).state_dict()
+    shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+    trunk = {f"features.{i}.weight": 0.05 * torch.randn(shape) for i, shape in shapes.items()}
+    trunk |= {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}
+    trunk["classifier.6.bias"] = torch.zeros(1000)                # in the published file, of no use here
     torch.save(trunk, offline / "trunk.pth")
     monkeypatch.setattr(judges, "fetch", lambda name: offline / "trunk.pth")
     judge = judges.perceptual_judge("paper")

@@ -129,7 +129,8 @@ def _visor(fit: HatFit, room: float) -> Mesh:
     for t in np.linspace(0, 1, 7):
         reach = 0.55 * t * np.sin((angle - angle[0]) / (angle[-1] - angle[0]) * np.pi) ** 0.6
         x, z = np.cos(angle) * (fit.side + room + 0.02), np.sin(angle) * (fit.front + room + 0.01) + reach
-        rows.append(np.stack([x, -0.03 - 0.16 * t * t - 0.12 * (x / fit.side) ** 2 * t + 0 * x, z], 1))
+        # it points down against the hat's tilt, most at its sides
+        rows.append(np.stack([x, -0.03 - 0.36 * t - 0.14 * (x / fit.side) ** 2 * t, z], 1))
     return np.concatenate(rows), mesh.lattice(7, 24, wrap_columns=False)[:, ::-1]
 
 

@@ -29,7 +29,7 @@ class Head:
     smooth (V, 3)      skin, subdivided once: subdivide @ vertices
     tris (T, 3)        triangles of the skin over ``smooth``
     uv (T, 3, 2)       texture coordinates per corner
-    masks (1024, 1024, 4) float32 in [0, 1]: MASK_NAMES in UV space, row 0 at v = 1
+    masks (1024, 1024, 4) uint8, 255 is inside: MASK_NAMES in UV space, row 0 at v = 1
     occlusion (V,)     share of the sky each skin vertex sees
     parts              name → triangles over the base mesh: teeth, tongue, lashes
     """
@@ -49,7 +49,7 @@ class Head:
         self.smooth = self.subdivide @ self.vertices
         self.around = mesh.incidence(self.tris, len(self.smooth))
         self.normals = mesh.vertex_normals(self.smooth, self.tris, self.around)
-        self.masks = data["masks"].astype(np.float32) / 255
+        self.masks = data["masks"]
         self.occlusion = data["occlusion"].astype(np.float32) / 255
         self.parts = {name: mesh.triangles(data[f"faces_{name}"]).astype(np.int32)
                       for name in (*_MOUTH, "lash_upper", "lash_lower")}
@@ -80,7 +80,8 @@ class Head:
         uv[self.tris.ravel()] = self.uv.reshape(-1, 2)
         column = np.clip(uv[:, 0] * 1024, 0, 1023).astype(int)
         row = np.clip((1 - uv[:, 1]) * 1024, 0, 1023).astype(int)
-        return {name: self.masks[row, column, k] for k, name in enumerate(MASK_NAMES)}
+        values = self.masks[row, column].astype(np.float32) / 255
+        return {name: values[:, k] for k, name in enumerate(MASK_NAMES)}
 
     @cached_property
     def mouth_corners(self) -> tuple[int, int]:

@@ -5,8 +5,10 @@ A scene is a function of its seed alone, not of the picture's size.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter
 
 from s2flib.synthfaces.colours import to_linear
 from s2flib.synthfaces.shot import Light
@@ -24,8 +26,21 @@ def background(seed: int, light: Light, size: int) -> np.ndarray:
     small = np.stack([gaussian_filter(small[..., c], blur, mode="nearest") for c in range(3)], -1)
     level = np.array(light.sky_rgb) * 0.9 + 0.35 * np.array(light.key_rgb)
     small = np.clip(small, 0.004, None) * (0.35 + 0.65 * level)
-    big = zoom(small, (size / _SIZE, size / _SIZE, 1), order=1, mode="nearest", grid_mode=True)
-    return big.astype(np.float32)
+    stretch = _stretch(size)                                              # (size, _SIZE)
+    rows = stretch @ small.astype(np.float32).reshape(_SIZE, _SIZE * 3)
+    rows = rows.reshape(size, _SIZE, 3).transpose(0, 2, 1).reshape(size * 3, _SIZE)
+    return np.ascontiguousarray((rows @ stretch.T).reshape(size, 3, size).transpose(0, 2, 1))
+
+
+@lru_cache(maxsize=4)
+def _stretch(size: int) -> np.ndarray:
+    """Linear interpolation from _SIZE to ``size`` pixels as a matrix."""
+    at = np.clip((np.arange(size) + 0.5) * _SIZE / size - 0.5, 0, _SIZE - 1)
+    low = np.minimum(at.astype(int), _SIZE - 2)
+    out = np.zeros((size, _SIZE), np.float32)
+    out[np.arange(size), low] = 1 - (at - low)
+    out[np.arange(size), low + 1] = at - low
+    return out
 
 
 def _grid() -> tuple[np.ndarray, np.ndarray]:

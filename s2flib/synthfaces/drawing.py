@@ -36,6 +36,7 @@ class Hand:
     taper: float
 
 
+_FINEST = 1.6      # pixels of the (doubled) drawing; thinner outlines would be grey
 HANDS = {
     "clean": Hand(0.0075, 0.0008, 0.05, 1, 0.0, 150, 0.030, 0.95, 0.3),
     "sketchy": Hand(0.0050, 0.0042, 0.25, 3, 0.012, 330, 0.022, 0.62, 0.45),
@@ -58,7 +59,7 @@ def line_drawing(buffers: Buffers, hand: str | Hand = "clean", seed: int = 0) ->
 def outline_strokes(b: Buffers, hand: Hand, rng: np.random.Generator) -> list[Stroke]:
     """Strokes of everything that is an edge, each kind with its own weight."""
     size = b.camera.width
-    width = hand.width * size
+    width = max(hand.width * size, _FINEST)
     strokes = []
     for lines, weight, softness in _line_maps(b, hand):
         for chain in trace(thin(lines), shortest=max(4, size // 48)):

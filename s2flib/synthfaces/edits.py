@@ -20,12 +20,12 @@ from s2flib.synthfaces.shot import EXPRESSIONS, Shot, sample_action, sample_shot
 from s2flib.synthfaces.streams import stream
 
 _FACE = ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
+_BARE_HEAD = (*_FACE, "l_ear", "r_ear", "ear_r", "hair", "hat", "neck", "neck_l")
 _HEAD = (*_FACE, "l_ear", "r_ear", "ear_r", "hair", "hat", "neck", "neck_l", "cloth")
 # labels, before or after, in which an edit may change pixels (shadows included)
 _MAY_CHANGE = {
     "hair_color": ("hair",), "hair_style": _HEAD, "eye_color": ("l_eye", "r_eye", "eye_g"),
-    "glasses": (*_FACE, "l_ear", "r_ear", "hair"), "no_glasses": (*_FACE, "l_ear", "r_ear", "hair"),
-    "sunglasses": (*_FACE, "l_ear", "r_ear", "hair"), "beard": (*_FACE, "neck", "neck_l", "cloth"),
+    "glasses": _BARE_HEAD, "no_glasses": _BARE_HEAD, "sunglasses": _BARE_HEAD, "beard": (*_FACE, "neck", "neck_l", "cloth"),
     "no_beard": (*_FACE, "neck", "neck_l", "cloth"), "makeup": _FACE, "no_makeup": _FACE, "expression": _HEAD,
     "age": _HEAD, "skin_tone": (*_FACE, "l_ear", "r_ear", "neck", "neck_l", "hair"), "hat": _HEAD, "no_hat": _HEAD,
     "background": ("background",),
@@ -186,7 +186,7 @@ def edit_mask(before: Portrait, after: Portrait, edits: tuple[Edit, ...]) -> np.
         elif "hair" in _MAY_CHANGE[edit.kind]:
             soft = (np.abs(before.cover - after.cover) > 0) | ((before.cover > 0) & (before.cover < 1))
             mask |= soft | ((after.cover > 0) & (after.cover < 1))
-    return binary_dilation(mask, iterations=max(2, round(size * 0.03)))
+    return binary_dilation(mask, iterations=max(3, round(size * 0.03)))
 
 
 def sample_edit_pair(seed: int, number: int, size: int = 128, held_out: bool = False) -> EditPair:

@@ -170,6 +170,11 @@ def _grow_guides(style: Style, look: Look, person: Identity, root, normal, canon
             wanted = wanted * (1 - 0.6 * torso[j])
             near = (distance < 0.6)[:, None] * np.exp(-(s**2)) * style.stick
             q = q + out * np.clip(wanted - above, 0, 0.25) - out * np.clip(above - wanted, 0, 0.3) * near
+            if style.comb not in ("bangs", "forward"):
+                # combed hair frames the face; it does not hang across it
+                before = smoothstep(7.9, 7.6, q[:, 1]) * smoothstep(0.6, 0.95, q[:, 2]) * smoothstep(5.9, 6.2, q[:, 1])
+                aside = np.where(x > look.part, 1.0, -1.0)
+                q[:, 0] += aside * np.clip(0.66 - q[:, 0] * aside, 0, 0.14) * before
             direction = unit(q - p)
         p = q
         path.append(p)

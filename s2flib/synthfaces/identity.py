@@ -119,7 +119,7 @@ def shape_weights(head: Head, person: Identity) -> dict[str, float]:
     """Target → weight for ``Head.morph``: gender, age, ancestry and build (macros), sliders, asymmetry."""
     weights = dict(macro_weights(head, person))
     for slider in shape_sliders(head):
-        value = float(np.clip(person.sliders.get(slider.name, 0.0), -1, 1))
+        value = min(max(person.sliders.get(slider.name, 0.0), -1.0), 1.0)
         for target in slider.high if value >= 0 else slider.low:
             weights[target] = weights.get(target, 0.0) + abs(value)
     for target, value in person.asymmetry.items():
@@ -198,9 +198,10 @@ def with_sliders(person: Identity, **sliders: float) -> Identity:
 
 def _sample_sliders(head: Head, rng: np.random.Generator, male: bool) -> dict[str, float]:
     values = {}
-    for slider in shape_sliders(head):
-        # a normal cut at two standard deviations: variety without caricature
-        x = float(np.clip(rng.normal(0, 1), -2, 2)) * slider.spread
+    # a normal cut at two standard deviations: variety without caricature
+    draws = np.clip(rng.standard_normal(len(shape_sliders(head))), -2, 2).tolist()
+    for slider, draw in zip(shape_sliders(head), draws, strict=True):
+        x = draw * slider.spread
         if not slider.low:                       # one-sided shapes such as head-oval: mostly off
             x = max(0.0, x * 2 - slider.spread)
             if slider.name in ("head-square", "head-rectangular") and not male:
@@ -210,7 +211,7 @@ def _sample_sliders(head: Head, rng: np.random.Generator, male: bool) -> dict[st
     spreads = [slider.spread for slider in shape_sliders(head)]
     distance = np.sqrt(np.mean((np.array(list(values.values())) / spreads) ** 2))
     shrink = min(1.0, 1.12 / distance)
-    return {name: float(np.clip(v * shrink, -0.9, 0.9)) for name, v in values.items()}
+    return {name: float(min(max(v * shrink, -0.9), 0.9)) for name, v in values.items()}
 
 
 def _sample_asymmetry(head: Head, rng: np.random.Generator) -> dict[str, float]:
@@ -255,7 +256,7 @@ def _eyes(rng: np.random.Generator, dark: bool) -> tuple[str, tuple]:
 
 def _brows(rng: np.random.Generator, male: bool, age: float) -> dict[str, float]:
     full = 1 - 0.25 * np.clip((age - 50) / 30, 0, 1)
-    return dict(thickness=float(rng.uniform(0.8, 1.25) * (1.0 if male else 0.66)),
+    return dict(thickness=float(rng.uniform(0.8, 1.25) * (1.0 if male else 0.6)),
                 arch=float(np.clip(rng.normal(-0.1 if male else 0.5, 0.35), -0.8, 1.2)),
                 density=float(rng.uniform(0.72, 1.0) * (0.97 if male else 0.9) * full),
                 lift=float(rng.normal(0 if male else 0.012, 0.012)))

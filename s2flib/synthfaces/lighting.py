@@ -79,11 +79,11 @@ class Shadows:
 
 def sky_irradiance(light: Light, normals: np.ndarray) -> np.ndarray:
     """Unshadowed light from all around on normals (n, 3) → (n, 3): sky above, ground below, fill from the side."""
-    up = normals[:, 1:2] * 0.5 + 0.5
-    side = -np.sign(light.key_direction[0]) * normals[:, :1]
-    aside = np.clip(side * 0.8 + 0.25 * normals[:, 2:3], 0, 1) * 0.6
-    around = np.array(light.sky_rgb, np.float32) * up + np.array(light.ground_rgb, np.float32) * (1 - up)
-    return around * (1 - aside) + np.array(light.side_rgb, np.float32) * aside
+    away = np.float32(-np.sign(light.key_direction[0]))
+    aside = np.clip(normals @ np.array([0.48 * away, 0, 0.15], np.float32), 0, 0.6)
+    up = (normals[:, 1] * np.float32(0.5) + np.float32(0.5)) * (1 - aside)
+    shares = np.stack([up, 1 - aside - up, aside], 1)
+    return shares @ np.array([light.sky_rgb, light.ground_rgb, light.side_rgb], np.float32)
 
 
 def rim_direction(light: Light) -> np.ndarray:

@@ -111,7 +111,7 @@ def sample_look(person: Identity, seed: int, index: int = 0, day: int = 0) -> Lo
 def sample_glasses(r: np.random.Generator, sun: bool | None = None) -> Glasses:
     kind = GLASSES[r.integers(len(GLASSES))]
     rgb = linear(("171412", "2e2019", "5c5c60", "80693c", "1b2233", "5f2626")[r.integers(6)])
-    thickness, width, height = r.uniform(0.016, 0.034), r.uniform(0.225, 0.27), r.uniform(0.155, 0.205)
+    thickness, width, height = r.uniform(0.012, 0.026), r.uniform(0.225, 0.27), r.uniform(0.155, 0.205)
     tinted = r.random() < 0.14
     return Glasses(kind, _tuple(rgb), float(thickness), float(width), float(height),
                    bool(tinted if sun is None else sun))

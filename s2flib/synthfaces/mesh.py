@@ -98,7 +98,7 @@ def unit(a: np.ndarray) -> np.ndarray:
 
 def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
     """0 below ``low``, 1 above ``high``, a smooth cubic between; works downwards too (low > high)."""
-    t = np.clip((x - low) / (high - low), 0, 1)
+    t = np.minimum(np.maximum((x - low) * (1 / (high - low)), 0), 1)
     return t * t * (3 - 2 * t)
 
 

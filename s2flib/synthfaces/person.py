@@ -40,7 +40,7 @@ class Person:
         else:
             self.base = head.morph(shape_weights(head, identity))
             self.base[:, 1] += _SHOULDERS_UP * smoothstep(6.3, 5.65, head.vertices[:, 1])
-            self.skin = head.subdivide @ self.base
+            self.skin = (head.subdivide @ self.base).astype(np.float32)
             self.normals = mesh.vertex_normals(self.skin, head.tris, head.around)
             self.eyes = [_fit_sphere(self.base[index]) for index in head.eye_vertices]
         same = like is not None and like.identity == identity and _groom(like.look) == _groom(look)
@@ -86,9 +86,10 @@ class Pose:
 
     def __call__(self, points: np.ndarray, height: np.ndarray) -> np.ndarray:
         """Pose points whose canonical height (dm) decides between head and shoulders."""
-        share = smoothstep(5.6, 6.5, height)[..., None]
-        p = points - self.pivot
-        return (p @ self.head_turn.T) * share + (p @ self.body_turn.T) * (1 - share)
+        share = smoothstep(5.6, 6.5, height)[..., None].astype(points.dtype)
+        p = points - self.pivot.astype(points.dtype)
+        head, body = (p @ turn.T.astype(points.dtype) for turn in (self.head_turn, self.body_turn))
+        return body + (head - body) * share
 
 
 def pose_person(person: Person, shot: Shot) -> tuple[list[Part], dict[str, np.ndarray]]:
@@ -98,11 +99,10 @@ def pose_person(person: Person, shot: Shot) -> tuple[list[Part], dict[str, np.nd
     for unit_, strength in shot.action.items():
         index, offset = head.target(f"expr/{unit_}")
         base[index] += strength * offset
-    skin = head.subdivide @ base
+    skin = (head.subdivide @ base).astype(np.float32)
     clothes = look.clothes
     cloth = regions.above_collar(head.smooth, clothes.height, clothes.depth, clothes.width)
-    thick = 0.035 * smoothstep(-0.02, 0.03, cloth)
-    skin_neutral = skin
+    thick = (0.035 * smoothstep(-0.02, 0.03, cloth)).astype(np.float32)
     skin = skin + person.normals * thick[:, None]
     posed = pose(skin, head.smooth[:, 1]).astype(np.float32)
     parts = [Part("skin", posed, head.tris, mesh.vertex_normals(posed, head.tris, head.around))]
@@ -123,7 +123,7 @@ def pose_person(person: Person, shot: Shot) -> tuple[list[Part], dict[str, np.nd
         parts.append(_part(name, mouth, head.parts[name]))
 
     extras = {"eyes": pose.head(np.stack([c for c, _ in person.eyes])),
-              "base": pose(base, head.vertices[:, 1]).astype(np.float32), "neutral_pose": skin_neutral}
+              "base": pose(base, head.vertices[:, 1]).astype(np.float32)}
     if look.earrings:
         for ball_v, tris in accessories.earring_meshes(look.earrings, skin, head):
             parts.append(_part("earring", pose.head(ball_v), tris))

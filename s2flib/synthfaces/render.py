@@ -26,9 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from s2flib.celeba import identity_split
 from s2flib.errors import DataError, S2FError
-from s2flib.images import atomic_path
 from s2flib.synthfaces.drawing import HANDS, line_drawing
 from s2flib.synthfaces.edits import sample_edit_pair
 from s2flib.synthfaces.identity import Identity, sample_identity
@@ -138,6 +136,8 @@ def _claim(out: Path, recipe: Recipe) -> None:
         return
     if (out / "manifest.csv").exists():
         raise DataError(f"{out} holds a data set that render did not make: choose an empty folder.")
+    from s2flib.images import atomic_path
+
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         Path(temporary).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
@@ -168,8 +168,10 @@ def _job(recipe: Recipe, parts: Path, job: tuple[str, int]) -> None:
     """Render one identity or one edit pair into a part file, whole or not at all."""
     kind, number = job
     made = _render_identity(recipe, number) if kind == "identity" else _render_edit(recipe, number)
-    with atomic_path(_part(parts, job)) as temporary, open(temporary, "wb") as f:
-        pickle.dump(made, f)
+    path = _part(parts, job)
+    temporary = path.with_suffix(f".{os.getpid()}")       # not atomic_path: workers do without torch
+    temporary.write_bytes(pickle.dumps(made))
+    os.replace(temporary, path)
 
 
 def _render_identity(recipe: Recipe, identity: int) -> list[dict]:
@@ -192,11 +194,10 @@ def _render_identity(recipe: Recipe, identity: int) -> list[dict]:
 def _render_edit(recipe: Recipe, number: int) -> dict:
     """Edit pairs use identities of their own (from 10⁶ up); val and test ones get held-out phrasings."""
     identity = 1_000_000 + number
-    split = identity_split(identity)
-    pair = sample_edit_pair(recipe.seed, identity, recipe.size, held_out=split != "train")
+    pair = sample_edit_pair(recipe.seed, identity, recipe.size, held_out=identity % 10 >= 8)
     return {"before": encode_photo(pair.before.rgb), "after": encode_photo(pair.after.rgb),
             "mask": encode_flat(pair.mask.astype(np.uint8) * 255), "instruction": pair.instruction,
-            "identity": identity, "split": split, "kinds": "+".join(e.kind for e in pair.edits),
+            "identity": identity, "kinds": "+".join(e.kind for e in pair.edits),
             "values": "+".join(e.value for e in pair.edits)}
 
 
@@ -216,6 +217,9 @@ def encode_flat(grey: np.ndarray, lossless: bool = True) -> bytes:
 
 def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
     """Join the parts into archives; the manifest comes last: a folder with one is complete."""
+    from s2flib.celeba import identity_split
+    from s2flib.images import atomic_path
+
     kinds = ["image", "mask"] + ["drawing"] * recipe.drawings
     rows, landmarks, names = [], [], []
     with _archives(out, [f"{k}s.zip" for k in kinds]) as archives:
@@ -237,13 +241,15 @@ def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
 
 
 def _pack_edits(out: Path, parts: Path, n: int) -> None:
+    from s2flib.celeba import identity_split
+
     rows = []
     with _archives(out, ["edits.zip"]) as (archive,):
         for k in range(n):
             record = pickle.loads(_part(parts, ("edit", k)).read_bytes())
             for what in ("before", "after", "mask"):
                 archive.writestr(zipfile.ZipInfo(f"{k:06d}_{what}.webp"), record.pop(what))
-            rows.append({"pair": f"{k:06d}", **record})
+            rows.append({"pair": f"{k:06d}", "split": identity_split(record["identity"]), **record})
     _write_csv(out / "edits.csv", rows)
 
 
@@ -262,6 +268,8 @@ def _archives(out: Path, names: list[str]):
 
 
 def _write_csv(path: Path, rows: list[dict]) -> None:
+    from s2flib.images import atomic_path
+
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\n")
         writer.writeheader()

@@ -77,7 +77,7 @@ def sample_shot(person: Identity, seed: int, index: int = 0, number: int = 0) ->
 
     r = rng("expression")
     name = choose(r, _EXPRESSION_ODDS)
-    blink = max(0.0, r.normal(0.06, 0.05))
+    blink = max(0.0, r.normal(0.11, 0.06))
     action = sample_action(name, r) | {"eyeBlinkLeft": blink, "eyeBlinkRight": blink}
     r = rng("pose")
     yaw, pitch, roll = np.clip(r.normal(0, 10), -26, 26), np.clip(r.normal(0, 4.5), -11, 11), r.normal(0, 3.5)

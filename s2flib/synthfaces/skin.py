@@ -179,7 +179,7 @@ def _read_masks(masks: np.ndarray, uv: np.ndarray) -> np.ndarray:
     k = iy * size + ix
     upper = table[k] * (1 - fx) + table[k + 1] * fx
     lower = table[k + size] * (1 - fx) + table[k + size + 1] * fx
-    return upper * (1 - fy) + lower * fy
+    return (upper * (1 - fy) + lower * fy) * np.float32(1 / 255)
 
 
 def _over(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -205,7 +205,7 @@ def _makeup(albedo, canon, lids, amount: float, male: float):
     if amount > 0:
         shadow = regions.blob(canon, 0.33, 7.345, 0.16, 0.045) * amount * 0.55
         albedo = albedo * np.exp(-shadow[:, None] * np.array([0.5, 0.72, 0.62], np.float32))
-        blush = regions.blob(canon, 0.50, 6.98, 0.16, 0.12) * amount * 0.55
+        blush = regions.blob(canon, 0.50, 6.98, 0.16, 0.12) * amount * 0.32
         albedo = albedo * np.exp(-blush[:, None] * _BLOOD)
     return albedo, -0.1 * amount
 

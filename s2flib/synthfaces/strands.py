@@ -55,15 +55,16 @@ def shade(strands: Strands, points: np.ndarray, rgb: np.ndarray, light: Light, c
     t = np.tile(np.linspace(0, 1, k, dtype=np.float32), s)
     inner = np.repeat(strands.inner, k)
     sky_open = (0.30 + 0.70 * smoothstep(0, 0.45, t)) * (1 - 0.55 * inner)
-    primary = np.clip(sl * sv - (tl + 0.07) * tv, 0, 1) ** 40 * (0.10 * gloss)
+    primary = np.clip(sl * sv - (tl + 0.07) * tv, 0, 1) ** 40 * (0.07 * gloss)
     secondary = np.clip(sl * sv - (tl - 0.13) * tv, 0, 1) ** 12 * (0.75 * gloss)
     colour = rgb.astype(np.float32) * (np.repeat(strands.tint, k) * (0.78 + 0.4 * t))[:, None]
     rim = np.clip(outward @ rim_direction(light), 0, 1)[:, None] * np.array(light.rim_rgb, np.float32)
     key = np.array(light.key_rgb, np.float32)
-    diffuse = key * (sl * lit * 0.9)[:, None] + sky_irradiance(light, outward) * sky_open[:, None] + rim
-    sheen = (sky_irradiance(light, outward) * ((sv**10) * sky_open)[:, None]) * (0.02 * gloss)
+    sky = sky_irradiance(light, outward) * sky_open[:, None]
+    diffuse = key * (sl * lit * 0.9)[:, None] + sky + rim
+    sheen = sky * ((sv**10) * np.float32(0.007 * gloss))[:, None]
     out = colour * diffuse + key * lit[:, None] * (primary[:, None] + secondary[:, None] * colour * 1.4) + sheen
-    out += rim * (0.03 * gloss)
+    out += rim * (0.015 * gloss)
     return out.reshape(s, k, 3)
 
 

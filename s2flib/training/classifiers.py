@@ -89,8 +89,6 @@ class Trainer:
     """What both trainings share: data in RAM, AdamW, averaged weights, and the interface of engine.run_training."""
 
     def __init__(self, cfg, net: nn.Module, extra: nn.Module | None = None):
-        if get_preset(cfg.preset).data != "synthfaces":
-            raise S2FError(f"preset {cfg.preset} uses published nets for this: train it under tiny, or fetch them.")
         self.cfg, self.done = cfg, 0
         self.device = torch.device("cuda" if torch.cuda.is_available() and not cfg.cpu else "cpu")
         self.net = net.to(self.device, memory_format=torch.channels_last)
@@ -135,6 +133,13 @@ class Trainer:
         metadata |= {"kind": kind, "preset": self.cfg.preset, "steps": self.done, "batch": self.cfg.batch,
                      "seed": self.cfg.seed, **figures}
         save_safetensors(out / f"{kind}.safetensors", self.average.module.state_dict(), metadata, overwrite=True)
+
+
+def _open(cfg) -> tuple[FaceDataset, FaceDataset]:
+    """The train and val splits of a config's data set."""
+    if get_preset(cfg.preset).data != "synthfaces":
+        raise S2FError(f"preset {cfg.preset} uses published nets for this: train yours under tiny.")
+    return open_dataset(cfg.preset, "train", limit=cfg.limit), open_dataset(cfg.preset, "val", limit=cfg.val_limit)
 
 
 def _photos(ds: FaceDataset) -> Tensor:
@@ -184,7 +189,7 @@ class IdentityTrainer(Trainer):
 
     def __init__(self, cfg: IdentityConfig):
         torch.manual_seed(cfg.seed)
-        train, val = (open_dataset(cfg.preset, s, limit=n) for s, n in (("train", cfg.limit), ("val", cfg.val_limit)))
+        train, val = _open(cfg)
         people, target = np.unique(train.identities, return_inverse=True)
         centres = nn.Module()
         # length 1: AdamW's steps do not grow with a weight, so long centres would hardly turn
@@ -236,7 +241,7 @@ class AttributesTrainer(Trainer):
 
     def __init__(self, cfg: AttributesConfig):
         torch.manual_seed(cfg.seed)
-        train, val = (open_dataset(cfg.preset, s, limit=n) for s, n in (("train", cfg.limit), ("val", cfg.val_limit)))
+        train, val = _open(cfg)
         super().__init__(cfg, AttributeNet(len(ATTRIBUTE_NAMES), variant=cfg.variant))
         self.y = torch.from_numpy(attribute_targets(train)).float().to(self.device)
         self.val_y = torch.from_numpy(attribute_targets(val)).float()

@@ -1,4 +1,4 @@
-"""The whole chain once: JupyterLab, its kernel, anywidget's own front end, a mouse; the strokes arrive in the kernel."""
+"""The whole chain once: JupyterLab, its kernel, anywidget's own front end, a mouse; the strokes reach the kernel."""
 
 from __future__ import annotations
 
@@ -85,9 +85,12 @@ def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(lab, tmp_path):
     folder = tmp_path / "chromium"
     folder.mkdir()
     with Browser(folder) as browser:
+        browser.call("Emulation.setFocusEmulationEnabled", enabled=True)    # JupyterLab's current tab follows focus
         browser.call("Page.navigate", url=lab)
-        browser.wait("window.jupyterapp && document.querySelector('.jp-Notebook .jp-CodeCell') "
-                     "&& window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'", 240)
+        browser.wait("!!(window.jupyterapp && document.querySelector('.jp-Notebook .jp-CodeCell'))", 240)
+        browser.run("window.panel = [...jupyterapp.shell.widgets('main')].find((w) => w.sessionContext);"
+                    "jupyterapp.shell.activateById(panel.id); panel.sessionContext.ready.then(() => true)")
+        browser.wait("jupyterapp.shell.currentWidget === panel")
         browser.run("void jupyterapp.commands.execute('notebook:run-all-cells')")
         browser.wait("document.querySelector('.s2f canvas.paper')", 240)
         browser.run("document.querySelector('.s2f canvas.paper').scrollIntoView({block: 'center'})")

@@ -1,0 +1,35 @@
+"""Draw docs/teaser.png: sketches of test people, the shipped model's faces, the photos it never saw.
+
+The people are evenly spaced over the test split, not chosen. Usage: python scripts/make_teaser.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from s2flib.datasets import open_dataset
+from s2flib.plotting import save_figure, sketch_output_photo_grid
+from s2flib.weights import load_psp
+
+PEOPLE = 8
+
+
+def main() -> None:
+    test = open_dataset("tiny", "test")
+    people = np.unique(test.identities)
+    chosen = people[np.linspace(0, len(people) - 1, PEOPLE).astype(int)]
+    samples = [test[int(np.flatnonzero(test.identities == person)[0])] for person in chosen]
+    sketches, photos = (torch.stack([s[k] for s in samples]) for k in ("sketch", "photo"))
+    psp = load_psp("tiny")
+    with torch.inference_mode():
+        faces, _ = psp(sketches)
+    figure = sketch_output_photo_grid(sketches, {"face": faces}, photos)
+    out = Path(__file__).resolve().parent.parent / "docs" / "teaser.png"
+    print(save_figure(figure, out, overwrite=True))
+
+
+if __name__ == "__main__":
+    main()

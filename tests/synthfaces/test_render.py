@@ -1,0 +1,95 @@
+"""Data sets: what the loader reads, resumed to the same bytes, in parallel or not."""
+
+import csv
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from s2flib.errors import DataError, S2FError
+from s2flib.synthfaces import render, render_dataset, render_shot
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    out = tmp_path_factory.mktemp("faces") / "set"
+    return render_dataset(out, n_identities=3, shots=2, size=48, seed=5, workers=1, edits=2, first_identity=7)
+
+
+def _files(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+
+
+def test_the_loader_reads_it(rendered):
+    from s2flib.datasets import SynthFaces, attribute_targets
+
+    sets = {split: SynthFaces(rendered, split, size=48) for split in ("train", "val", "test")}
+    assert [len(sets[s]) for s in ("train", "val", "test")] == [2, 2, 2]       # identities 7, 8, 9
+    sample = sets["test"][1]
+    picture, person, shot = render_shot(5, 9, 1, size=48)
+    assert (sample["mask"].numpy() == picture.labels).all()
+    photo = (sample["photo"].permute(1, 2, 0).numpy() + 1) * 127.5
+    assert np.abs(photo - picture.rgb).mean() < 6                              # WebP
+    assert sample["identity"] == 9 and sample["attributes"]["expression"] == shot.expression
+    assert set(render.attributes(person.identity, person.look, shot)) <= set(sample["attributes"])
+    assert np.isfinite(attribute_targets(sets["train"])).all()
+
+
+def test_everything_else_lies_beside_it(rendered):
+    names = {"images.zip", "masks.zip", "drawings.zip", "edits.zip", "edits.csv", "landmarks.npz", "manifest.csv",
+             "render.json"}
+    assert set(_files(rendered)) == names
+    points = np.load(rendered / "landmarks.npz")
+    assert points["names"].tolist()[:2] == ["000007_0", "000007_1"]
+    assert np.allclose(points["points"][0] / points["scale"], render_shot(5, 7, 0, size=48)[0].landmarks, atol=0.1)
+    rows = list(csv.DictReader(open(rendered / "edits.csv", encoding="utf-8")))
+    pictures = sorted(f"{r['pair']}_{w}.webp" for r in rows for w in ("before", "after", "mask"))
+    with zipfile.ZipFile(rendered / "edits.zip") as z:
+        assert sorted(z.namelist()) == pictures
+    assert all(len(r["instruction"]) > 5 and r["split"] in ("train", "val", "test") for r in rows)
+    hands = {r["drawing_hand"] for r in csv.DictReader(open(rendered / "manifest.csv", encoding="utf-8"))}
+    assert hands == {"clean", "sketchy", "composite"}
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(rendered, tmp_path, monkeypatch):
+    whole = render._render_identity
+    calls = []
+
+    def dies(recipe, identity):
+        calls.append(identity)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(recipe, identity)
+
+    monkeypatch.setattr(render, "_render_identity", dies)
+    settings = dict(n_identities=3, shots=2, size=48, seed=5, edits=2, first_identity=7)
+    with pytest.raises(KeyboardInterrupt):
+        render_dataset(tmp_path / "set", workers=1, **settings)
+    assert not (tmp_path / "set" / "manifest.csv").exists()
+    render_dataset(tmp_path / "set", workers=1, **settings)
+    assert calls == [7, 8, 8, 9]                                               # 7 was not rendered again
+    assert _files(tmp_path / "set") == _files(rendered)
+    calls.clear()
+    render_dataset(tmp_path / "set", workers=1, **settings)                    # complete: nothing to do
+    assert calls == []
+
+
+def test_workers_make_the_same_pixels(tmp_path):
+    settings = dict(n_identities=2, shots=1, size=32, seed=6, drawings=False)
+    one = render_dataset(tmp_path / "one", workers=1, **settings)
+    two = render_dataset(tmp_path / "two", workers=2, **settings)
+    assert _files(one) == _files(two)
+
+
+def test_other_recipes_and_impossible_numbers_are_refused(rendered, tmp_path):
+    with pytest.raises(DataError, match="its seed differ"):
+        render_dataset(rendered, 3, 2, size=48, seed=6, edits=2, first_identity=7)
+    (tmp_path / "manifest.csv").write_text("mine")
+    with pytest.raises(DataError, match="empty folder"):
+        render_dataset(tmp_path, 1, 1)
+    assert (tmp_path / "manifest.csv").read_text() == "mine"
+    for wrong in (dict(n_identities=0), dict(size=8), dict(edits=-1), dict(shots=0)):
+        with pytest.raises(S2FError):
+            render_dataset(tmp_path / "new", **{"n_identities": 1, "shots": 1, **wrong})
+    assert json.loads((rendered / "render.json").read_text())["seed"] == 5
