@@ -25,7 +25,7 @@ p.sub{color:#5b6474;margin:0 0 18px} table{border-collapse:collapse;width:100%;f
 th,td{text-align:right;padding:7px 10px;border-bottom:1px solid #e7eaf0}
 th:first-child,td:first-child{text-align:left} th{color:#5b6474;font-weight:600}
 table.numbers{font-size:13px} table.numbers td{white-space:nowrap;padding:6px 8px}
-h2 a{color:inherit}
+h2 a{color:inherit} td.state{text-align:left;padding-left:28px}
 .ok{color:#167a45} .bad{color:#b3261e;font-weight:600}
 figure{margin:22px 0} figure img{max-width:100%;height:auto} figcaption{color:#5b6474;font-size:14.5px}
 .thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));gap:22px}
@@ -168,7 +168,8 @@ def _lessons(folder: Path, results: list[NotebookRun]) -> str:
         state = (
             "<span class='ok'>ran through</span>" if r.ok else f"<span class='bad'>{_text(r.error)}</span>"
         )
-        rows.append(f"<tr><td>{name}</td><td>{r.cells}</td><td>{r.seconds:.0f} s</td><td>{state}</td></tr>")
+        cells = f"<td>{name}</td><td>{r.cells}</td><td>{r.seconds:.0f}&nbsp;s</td>"
+        rows.append(f"<tr>{cells}<td class='state'>{state}</td></tr>")
     return (
         "<table><tr><th>notebook</th><th>cells</th><th>time</th><th></th></tr>" + "".join(rows) + "</table>"
     )

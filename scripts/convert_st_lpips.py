@@ -3,7 +3,7 @@
     python scripts/convert_st_lpips.py [--wheel FILE.whl]
 
 Without --wheel the pinned wheel is downloaded from PyPI by pip. Only its weights (BSD-2-Clause) are read;
-its code is neither run nor copied. The result is the same bytes each time.
+its code is neither run nor copied. Run twice, it gives the same tensors (safetensors orders its header freely).
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ def fit_hat(hat: Hat, skin: np.ndarray, head: Head) -> HatFit:
                   float(-local[band, 2].min()), float(local[on_skull, 1].max()))
 
 
-def hat_mesh(hat: Hat, fit: HatFit) -> Mesh:
-    """Crown and, by kind, rolled edge, visor or brim."""
+def hat_meshes(hat: Hat, fit: HatFit) -> dict[str, Mesh]:
+    """"hat": crown with, by kind, a rolled edge or a brim; "visor": a cap's."""
     columns = 56
     angle = np.linspace(0, 2 * np.pi, columns, endpoint=False)   # 0 = the person's left, π/2 = the front
     sin, cos = np.sin(angle), np.cos(angle)
@@ -108,11 +108,10 @@ def hat_mesh(hat: Hat, fit: HatFit) -> Mesh:
         rows += [ring(room - 0.03, top * 0.92), ring(room - 0.12, top * 1.0), ring(room - 0.28, top * 0.98),
                  ring(-min(fit.side, fit.front) * 0.98, top * 0.93)]
     crown = (np.concatenate(rows), mesh.lattice(len(rows), columns)[:, ::-1])
-    parts = [crown]
+    parts = {"hat": crown}
     if hat.kind == "cap":
-        parts.append(_visor(fit, room))
-    vertices, tris = mesh.join(parts)
-    return vertices @ fit.tilt.T + fit.centre, tris
+        parts["visor"] = _visor(fit, room)
+    return {name: (vertices @ fit.tilt.T + fit.centre, tris) for name, (vertices, tris) in parts.items()}
 
 
 def _dome(ring, fit: HatFit, room: float, start: float, top: float, power: float) -> list[np.ndarray]:
@@ -127,10 +126,10 @@ def _visor(fit: HatFit, room: float) -> Mesh:
     angle = np.linspace(np.radians(28), np.radians(152), 24)
     rows = []
     for t in np.linspace(0, 1, 7):
-        reach = 0.55 * t * np.sin((angle - angle[0]) / (angle[-1] - angle[0]) * np.pi) ** 0.6
+        reach = 0.68 * t * np.sin((angle - angle[0]) / (angle[-1] - angle[0]) * np.pi) ** 0.6
         x, z = np.cos(angle) * (fit.side + room + 0.02), np.sin(angle) * (fit.front + room + 0.01) + reach
-        # it points down against the hat's tilt, most at its sides
-        rows.append(np.stack([x, -0.03 - 0.36 * t - 0.14 * (x / fit.side) ** 2 * t, z], 1))
+        # it points down against the hat's tilt
+        rows.append(np.stack([x, -0.03 - 0.68 * reach - 0.06 * (x / fit.side) ** 2 * t, z], 1))
     return np.concatenate(rows), mesh.lattice(7, 24, wrap_columns=False)[:, ::-1]
 
 

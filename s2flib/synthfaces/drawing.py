@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
 
+from s2flib.synthfaces.buffers import Buffers
 from s2flib.synthfaces.labels import LABEL
-from s2flib.synthfaces.portrait import Buffers
 from s2flib.synthfaces.strokes import Stroke, ink, resample, smooth, split_at_corners, thin, trace
 
 

@@ -25,15 +25,15 @@ _HEAD = (*_FACE, "l_ear", "r_ear", "ear_r", "hair", "hat", "neck", "neck_l", "cl
 # labels, before or after, in which an edit may change pixels (shadows included)
 _MAY_CHANGE = {
     "hair_color": ("hair",), "hair_style": _HEAD, "eye_color": ("l_eye", "r_eye", "eye_g"),
-    "glasses": _BARE_HEAD, "no_glasses": _BARE_HEAD, "sunglasses": _BARE_HEAD, "beard": (*_FACE, "neck", "neck_l", "cloth"),
+    "glasses": _BARE_HEAD, "no_glasses": _BARE_HEAD, "sunglasses": _BARE_HEAD,
+    "beard": (*_FACE, "neck", "neck_l", "cloth"),
     "no_beard": (*_FACE, "neck", "neck_l", "cloth"), "makeup": _FACE, "no_makeup": _FACE, "expression": _HEAD,
     "age": _HEAD, "skin_tone": (*_FACE, "l_ear", "r_ear", "neck", "neck_l", "hair"), "hat": _HEAD, "no_hat": _HEAD,
     "background": ("background",),
 }
 HAIR_WORDS = {"black": "black", "darkbrown": "dark brown", "brown": "brown", "lightbrown": "light brown",
               "blond": "blond", "platinum": "platinum blond", "auburn": "auburn", "red": "red", "grey": "grey",
-              "white": "white",
-              "pink": "pink", "blue": "blue"}
+              "white": "white", "pink": "pink", "blue": "blue"}
 STYLE_WORDS = {"buzz": "a buzz cut", "short": "short hair", "sidepart": "a side parting", "slick": "slicked-back hair",
                "curly": "curly hair", "afro": "an afro", "bald": "a bald head", "bangs": "a short fringe",
                "medium": "medium-length hair", "bob": "a bob", "long": "long straight hair",

@@ -58,5 +58,6 @@ def mirror(student) -> str:
     for part in ("eye", "brow", "ear"):
         left, right = truth == LABEL[f"l_{part}"], truth == LABEL[f"r_{part}"]
         truth[left], truth[right] = LABEL[f"r_{part}"], LABEL[f"l_{part}"]
-    expect(np.array_equal(out, truth), "Eyes, brows and ears have sides: swap l_ and r_ of all three, and flip along x.")
+    expect(np.array_equal(out, truth),
+           "Eyes, brows and ears have sides: swap l_ and r_ of all three, and flip along x.")
     return "Right. Forget the swap, and training with mirrored faces teaches a network that left is right."

@@ -30,7 +30,7 @@ def eyeball(local: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.nd
     caustic = np.clip(-(x * key[0] + y * key[1]) / IRIS, 0, 1) * 0.4
     iris = iris * (1 + caustic)[:, None]
     blood = 0.12 + 0.5 * smoothstep(0.55, 1.0, radius)
-    white = np.array([0.60, 0.555, 0.52], np.float32) * np.exp(-blood[:, None] * np.array([0.05, 0.4, 0.4], np.float32))
+    white = np.array([0.50, 0.46, 0.43], np.float32) * np.exp(-blood[:, None] * np.array([0.05, 0.4, 0.4], np.float32))
     outside = smoothstep(0.92, 1.10, r)[:, None]
     albedo = iris * (1 - outside) + white * outside
     # lids shade the ball: most under the upper one, and in the corners

@@ -27,13 +27,13 @@ _LEFT_OUT = {"head-age", "chin-jaw-drop", "neck-trans-up", "neck-trans-out", "ne
              "mouth-trans-out", "nose-trans-out", "head-angle-out", "mouth-angles-up", "forehead-nubian",
              "neck-back-scale-depth", "measure-neck-circ", "measure-neck-height"}
 # standard deviation of a category's sliders, and of single ones that are global or turn odd quickly
-_SPREAD = {"head": 0.17, "ears": 0.28, "neck": 0.12, "eyes": 0.26, "mouth": 0.25, "nose": 0.25, "chin": 0.24,
-           "cheek": 0.26, "forehead": 0.22, "eyebrows": 0.28}
-_SPREAD_OF = {"head-scale-vert": 0.12, "head-scale-horiz": 0.12, "head-scale-depth": 0.10, "eye-trans": 0.18,
-              "eye-push": 0.15, "eye-height": 0.18, "eye-epicanthus": 0.2, "nose-scale-vert": 0.20,
-              "nose-scale-depth": 0.2, "nose-trans": 0.14, "nose-compression": 0.14, "nose-flaring": 0.25,
-              "nose-septumangle": 0.2, "nose-volume": 0.2, "mouth-trans": 0.12, "mouth-scale-depth": 0.12,
-              "chin-prognathism": 0.14, "chin-prominent": 0.18, "chin-cleft": 0.3, "ear-wing": 0.2,
+_SPREAD = {"head": 0.18, "ears": 0.30, "neck": 0.12, "eyes": 0.32, "mouth": 0.31, "nose": 0.33, "chin": 0.30,
+           "cheek": 0.31, "forehead": 0.26, "eyebrows": 0.36}
+_SPREAD_OF = {"head-scale-vert": 0.12, "head-scale-horiz": 0.12, "head-scale-depth": 0.10, "eye-trans": 0.22,
+              "eye-push": 0.15, "eye-height": 0.18, "eye-epicanthus": 0.2, "nose-scale-vert": 0.25,
+              "nose-scale-depth": 0.26, "nose-trans": 0.18, "nose-compression": 0.14, "nose-flaring": 0.25,
+              "nose-septumangle": 0.2, "nose-volume": 0.26, "mouth-trans": 0.16, "mouth-scale-depth": 0.12,
+              "chin-prognathism": 0.14, "chin-prominent": 0.22, "chin-cleft": 0.3, "ear-wing": 0.2,
               "neck-double": 0.12, "mouth-laugh-lines": 0.3, "forehead-scale-vert": 0.15, "head-fat": 0.16}
 _MEAN = {
     "all": {"eye-scale": 0.12, "mouth-scale-horiz": -0.06, "head-scale-vert": -0.05},
@@ -210,7 +210,7 @@ def _sample_sliders(head: Head, rng: np.random.Generator, male: bool) -> dict[st
     # plausibility: the whole vector may not lie too far out (chi distribution of independent sliders)
     spreads = [slider.spread for slider in shape_sliders(head)]
     distance = np.sqrt(np.mean((np.array(list(values.values())) / spreads) ** 2))
-    shrink = min(1.0, 1.12 / distance)
+    shrink = min(1.0, 1.25 / distance)
     return {name: float(min(max(v * shrink, -0.9), 0.9)) for name, v in values.items()}
 
 
@@ -218,7 +218,7 @@ def _sample_asymmetry(head: Head, rng: np.random.Generator) -> dict[str, float]:
     out = {}
     for name in head.names:
         if name.startswith("asym/") and name.endswith("-l"):
-            on, value = rng.random() < 0.5, rng.normal(0, 0.14)
+            on, value = rng.random() < 0.5, rng.normal(0, 0.16)
             if on:
                 out[name if value > 0 else name[:-1] + "r"] = abs(float(value))
     for slider in shape_sliders(head):

@@ -132,8 +132,8 @@ def pose_person(person: Person, shot: Shot) -> tuple[list[Part], dict[str, np.nd
         parts.append(_part("glasses", pose.head(frame[0]), frame[1]))
         extras["lenses"] = (pose.head(lenses[0]).astype(np.float32), lenses[1])
     if look.hat is not None:
-        vertices, tris = accessories.hat_mesh(look.hat, person.hat)
-        parts.append(_part("hat", pose.head(vertices), tris))
+        for name, (vertices, tris) in accessories.hat_meshes(look.hat, person.hat).items():
+            parts.append(_part(name, pose.head(vertices), tris))
     if person.hair is not None:
         points = person.hair.points
         extras["hair"] = pose(points, points[..., 1]).astype(np.float32)

@@ -12,7 +12,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from s2flib.synthfaces import eyes, film, landmarks, lighting, noise, skin, strands
+from s2flib.synthfaces.accessories import sphere
 from s2flib.synthfaces.background import background
+from s2flib.synthfaces.buffers import Buffers, collect
 from s2flib.synthfaces.camera import Camera
 from s2flib.synthfaces.labels import LABEL, majority, skin_labels
 from s2flib.synthfaces.mesh import dot, join, smoothstep, unit
@@ -37,24 +39,6 @@ class Portrait:
     buffers: Buffers | None = None
 
 
-@dataclass(frozen=True)
-class Buffers:
-    """The picture's geometry at ``camera.width`` pixels, before any light fell on it."""
-
-    camera: Camera
-    depth: np.ndarray        # (H, W) float32 dm, +inf on the background; smaller is nearer
-    facing: np.ndarray       # (H, W) float32, normal · view, 0 at silhouettes
-    labels: np.ndarray       # (H, W) uint8, as if lenses were not there
-    glasses: np.ndarray      # (H, W) bool, frames and lenses
-    brow: np.ndarray         # (H, W) float32 density of brow hair
-    beard: np.ndarray        # (H, W) bool
-    landmarks: np.ndarray    # (68, 2) pixels of the drawing
-    hair: np.ndarray | None  # (S, K, 3) pixel x, y, depth of the strands
-    hair_depth: np.ndarray   # (H, W) float32, front of the hair, +inf elsewhere
-    open_eye: np.ndarray     # (H, W) bool, eyeball in view (also behind clear lenses)
-    irises: np.ndarray       # (2, 48, 2) pixels, outlines of the person's right and left iris
-
-
 def photograph(person: Person, shot: Shot, size: int = 128, supersample: int = 2, camera: Camera | None = None,
                keep_buffers: bool = False) -> Portrait:
     """Render ``size``² pixels, computed at ``supersample`` times that. ``camera`` overrides the framing (edits)."""
@@ -72,7 +56,7 @@ def photograph(person: Person, shot: Shot, size: int = 128, supersample: int = 2
     light = canvas.rgb.reshape(size, supersample, size, supersample, 3).mean((1, 3))
     labels = canvas.labels.reshape(width, width)
     points = landmarks.project(person, shot, camera)
-    buffers = canvas.buffers(points, bare) if keep_buffers else None
+    buffers = collect(canvas, points, bare) if keep_buffers else None
     cover = canvas.alpha.reshape(size, supersample, size, supersample).mean((1, 3))
     return Portrait(film.develop(light, shot), majority(labels, supersample), points / supersample, cover, buffers)
 
@@ -106,7 +90,7 @@ class _Canvas:
         self.normals = unit(both[:, 3:])
         self.normals *= np.where(dot(self.normals, self.view) < 0, -1, 1).astype(np.float32)[:, None]
         self.part = self.part_of[self.hits.triangle]
-        casters = [p for p in parts if p.name in ("skin", "glasses", "hat")]
+        casters = [p for p in parts if p.name in ("skin", "glasses", "hat", "visor")]
         hair, weight = extras.get("hair"), None
         if hair is not None:
             hidden = extras.get("hair_hidden")
@@ -163,7 +147,7 @@ class _Canvas:
     def _shade_eye(self, part: Part, which: np.ndarray, index: int) -> None:
         side = 0 if part.name == "r_eye" else 1
         centre, radius = self.extras["eyes"][side], self.person.eyes[side][1]
-        ball = eyes_ball()
+        ball = sphere(40, 26, 0.62)[0]        # the eyeball that pose_person placed
         local = np.einsum("nkc,nk->nc", ball[self._corners(which, index)], self.hits.weights[which])
         up = (self.points[which, 1] - centre[1]) / radius
         pixel = self.hits.pixel[which]
@@ -189,6 +173,7 @@ class _Canvas:
         look, light = self.person.look, self.shot.light
         rgb, gloss, rough, label = {
             "glasses": lambda: (look.glasses.rgb, 0.8, 0.3, "eye_g"), "hat": lambda: (look.hat.rgb, 0.08, 0.7, "hat"),
+            "visor": lambda: (0.55 * np.array(look.hat.rgb), 0.12, 0.6, "hat"),
             "earring": lambda: (look.metal_rgb, 4.0, 0.3, "ear_r"),
         }[part.name]()
         normals, view, lit = self.normals[which], self.view[which], self.lit[which]
@@ -277,45 +262,6 @@ class _Canvas:
             self.rgb[pixel] = self.rgb[pixel] * 0.95 + (0.012 * glare)[:, None] * sky
         self.labels[pixel] = LABEL["eye_g"]
 
-    def buffers(self, points: np.ndarray, bare: np.ndarray) -> Buffers:
-        size = self.camera.width
-        facing, brow = np.ones(size * size, np.float32), np.zeros(size * size, np.float32)
-        facing[self.hits.pixel] = dot(self.normals, self.view)
-        brow[self.hits.pixel[self.skin_hits]] = self.surface.brow
-        hair = self.camera.project(self.extras["hair"]) if "hair" in self.extras else None
-        if hair is not None and "hair_hidden" in self.extras:
-            hair[self.extras["hair_hidden"] > 0.5] = np.nan
-        names = [p.name for p in self.parts]
-        open_eye = np.zeros(size * size, bool)
-        open_eye[self.hits.pixel[np.isin(self.part, [names.index("r_eye"), names.index("l_eye")])]] = True
-        open_eye &= self.hair_alpha < 0.5
-        return Buffers(self.camera, self.depth.reshape(size, size), facing.reshape(size, size),
-                       bare.reshape(size, size), (self.labels == LABEL["eye_g"]).reshape(size, size),
-                       brow.reshape(size, size),
-                       (self.beard_alpha > 0.4).reshape(size, size), points, hair,
-                       self.hair_depth.reshape(size, size), open_eye.reshape(size, size), self._irises())
-
-    def _irises(self) -> np.ndarray:
-        angle = np.linspace(0, 2 * np.pi, 48)
-        out = []
-        for name, (_, radius) in zip(("r_eye", "l_eye"), self.person.eyes, strict=True):
-            part = next(p for p in self.parts if p.name == name)
-            centre = self.extras["eyes"][0 if name == "r_eye" else 1]
-            gaze = part.normals[0]                        # the ball's pole looks along the gaze
-            a = unit(np.cross(gaze, [0, 1, 0.01]))
-            b = np.cross(gaze, a)
-            r = eyes.IRIS
-            ring = np.cos(angle)[:, None] * a * r + np.sin(angle)[:, None] * b * r + gaze * np.sqrt(1 - r * r)
-            out.append(self.camera.project((centre + ring * radius * 0.985).astype(np.float32))[:, :2])
-        return np.stack(out).astype(float)
-
 
 _SHADER = {"skin": "skin", "l_eye": "eye", "r_eye": "eye", "teeth_upper": "teeth", "teeth_lower": "teeth",
-           "tongue": "tongue", "glasses": "thing", "hat": "thing", "earring": "thing"}
-
-
-def eyes_ball() -> np.ndarray:
-    """Vertices of the unit eyeball whose mesh person.pose_person uses."""
-    from s2flib.synthfaces.accessories import sphere
-
-    return sphere(40, 26, 0.62)[0]
+           "tongue": "tongue", "glasses": "thing", "hat": "thing", "visor": "thing", "earring": "thing"}

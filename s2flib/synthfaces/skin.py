@@ -83,7 +83,7 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
     blood = blood * (0.7 + 0.15 * identity.redness) + 0.13 * broad + 0.06 * middle
     albedo = base * np.exp(0.035 * broad + 0.035 * fine)[:, None]
     albedo = albedo * np.exp(-np.clip(blood, -0.5, 1.3)[:, None] * _BLOOD * (0.4 + 0.6 * light_skin))
-    tired = 0.32 + 0.35 * smoothstep(40, 70, np.float32(identity.age))
+    tired = 0.32 + 0.5 * smoothstep(40, 72, np.float32(identity.age))
     under_eyes = regions.blob(canon, 0.30, 7.15, 0.15, 0.05) * tired
     under_eyes = under_eyes + regions.blob(canon, 0.165, 7.24, 0.05, 0.09) * 0.5
     albedo = albedo * np.exp(-(under_eyes + 0.18 * lids)[:, None] * _SHADE)
@@ -236,7 +236,10 @@ def _bumps(canon, lips, stubble, broad, middle, fine, age: float) -> np.ndarray:
     old = float(np.clip((age - 32) / 45, 0, 1))
     height = 0.0003 * fine + 0.0006 * middle + 0.002 * stubble * fine
     forehead = np.exp(-(((y - 7.68) / 0.16) ** 2)) * smoothstep(0.5, 0.2, x) * (z > 0.8)
-    height = height + old * forehead * 0.0032 * np.sin((y + 0.02 * broad + 0.03 * x * x) * 62)
+    height = height + old * forehead * 0.0052 * np.sin((y + 0.02 * broad + 0.03 * x * x) * 62)
     feet = np.exp(-(((x - 0.56) / 0.07) ** 2) - ((y - 7.25) / 0.12) ** 2)
-    height = height + old * feet * 0.003 * np.sin((y - 0.5 * (x - 0.5)) * 120 + broad)
+    height = height + old * feet * 0.0045 * np.sin((y - 0.5 * (x - 0.5)) * 120 + broad)
+    # the fold from the nose to the corner of the mouth, and below it
+    fold = np.exp(-(((x - np.interp(y, [6.45, 6.62, 6.92], [0.30, 0.345, 0.21])) / 0.018) ** 2))
+    height = height - old * 0.012 * fold * smoothstep(6.38, 6.5, y) * smoothstep(6.97, 6.85, y) * (z > 0.9)
     return height + lips * 0.0018 * np.sin(canon[:, 0] * 110 + broad * 1.5)

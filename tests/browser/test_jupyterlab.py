@@ -92,7 +92,7 @@ def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(lab, tmp_path):
                     "jupyterapp.shell.activateById(panel.id); panel.sessionContext.ready.then(() => true)")
         browser.wait("jupyterapp.shell.currentWidget === panel")
         browser.run("void jupyterapp.commands.execute('notebook:run-all-cells')")
-        browser.wait("document.querySelector('.s2f canvas.paper')", 240)
+        browser.wait("!!document.querySelector('.s2f canvas.paper')", 240)
         browser.run("document.querySelector('.s2f canvas.paper').scrollIntoView({block: 'center'})")
         time.sleep(1)
         left, top, width = browser.run("(({left, top, width}) => [left, top, width])(document.querySelector('.paper')"
