@@ -84,7 +84,7 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
         grey = 1 - np.clip(ink * min(4.0, 0.7 / max(strength, 1e-3)), 0, 1)
         notes.append("faint lines: darkened")
     if (1 - grey).mean() > 0.4 or coloured > 0.25:
-        notes.append("little white or much colour: is this a photo? Then add --from-photo")
+        notes.append("little white or much colour: is this a photo? Then sketch it first (--from-photo)")
     return Drawing(torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32))[None], notes)
 
 

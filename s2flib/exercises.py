@@ -19,6 +19,7 @@ _MODULES = {
     "01": "s2flib.exercises_course",
     "06": "s2flib.exercises_course",
     "07": "s2flib.exercises_course",
+    "02": "s2flib.synthfaces.exercises",
     "03": "s2flib.exercises_models",
     "04": "s2flib.exercises_models",
     "05": "s2flib.exercises_models",

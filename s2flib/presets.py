@@ -68,8 +68,8 @@ TINY = Preset(
     name="tiny", data="synthfaces", size=128, encoder_size=64, loss_size=64, eval_size=128,
     style_dim=160, n_mlp=4, channel_base=2048, channel_max=160, critic_base=1024,
     encoder_units=(2, 2, 3, 2), encoder_widths=(24, 48, 96, 128), encoder_head=64,
-    batch=16, steps=3000, lr=1e-3,
-    lambda_l2=1.0, lambda_lpips=0.8, lambda_id=0.1, lambda_reg=0.005, lambda4=1.0,
+    batch=8, steps=1500, lr=1e-3,
+    lambda_l2=1.0, lambda_lpips=0.8, lambda_id=0.3, lambda_reg=0.005, lambda4=1.0,
     perceptual="st-lpips", id_train="synthface-id", id_measure="dlib",
     label="tiny preset: not the paper's numbers",
 )

@@ -90,6 +90,7 @@ def save_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
         raise WeightsError(f"{path} exists already: choose another name or pass overwrite=True.")
     with atomic_path(path) as part:
         save_file(out, part, {k: str(v) for k, v in metadata.items()})
+        part.chmod(0o644)                           # safetensors makes files that others may not read
     return path
 
 

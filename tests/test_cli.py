@@ -399,12 +399,17 @@ def test_interrupted_run_leaves_no_half_file(stand_in, page, tmp_path):
     """SIGINT in the middle of many faces: exit code 130, one sentence, and every file there is whole."""
     out = tmp_path / "out"
     process = subprocess.Popen([sys.executable, "-m", "s2flib.cli", "generate", *[page] * 40, "-o", out, "--n", "64"],
-                               cwd=REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.monotonic() + 100
-    while not (out / "page_face_2.png").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+                               cwd=REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                               # a shell's background job ignores SIGINT, and its children would inherit that
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    try:
+        deadline = time.monotonic() + 100
+        while not (out / "page_face_2.png").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "Traceback" not in stderr and stderr.count("\n") == 1, stderr
     files = list(out.iterdir())
     assert files and not (out / "overview.png").exists()

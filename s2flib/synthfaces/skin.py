@@ -101,8 +101,8 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
     albedo = _over(albedo, hair_rgb * 0.7 + 0.004, stubble)
     brow, stroke = _brows(canon, identity, ox)
     albedo = _over(albedo, brow_rgb(identity), brow * stroke)
-    scalp = v[:, _SCALP] * (0.5 if look.style == "buzz" else 0.8) * (1 + 0.25 * fine * (look.style == "buzz"))
-    albedo = _over(albedo, person.hair_rgb * 0.55, np.clip(scalp, 0, 0.92))
+    scalp = np.sqrt(v[:, _SCALP]) * (0.5 if look.style == "buzz" else 0.86) * (1 + 0.25 * fine * (look.style == "buzz"))
+    albedo = _over(albedo, person.hair_rgb * 0.7, np.clip(scalp, 0, 0.92))
     if look.style == "bald" and identity.male > 0.5:
         shaved = 0.16 * smoothstep(0, 0.25, v[:, _HAIRLINE]) * smoothstep(8.25, 7.6, y)
         albedo = _over(albedo, hair_rgb, shaved)

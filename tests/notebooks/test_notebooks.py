@@ -42,7 +42,7 @@ def checks_in(nb) -> list[tuple[str, bool]]:
 
 
 def test_the_course_of_this_release_is_complete():
-    wanted = {"00_quickstart", "01_sketches", "03_stylegan2", "04_cbam_attention", "05_losses",
+    wanted = {"00_quickstart", "01_sketches", "02_synthetic_people", "03_stylegan2", "04_cbam_attention", "05_losses",
               "06_training_psp", "07_lambda4"}
     assert wanted <= {p.stem for p in LESSONS}
     assert {p.stem for p in SOLUTIONS} == {f"{p.stem}_solutions" for p in LESSONS}

@@ -43,7 +43,8 @@ def test_recalled_faces_stay_as_varied_as_true_ones():
     people = [sample_identity(3, i, male=True) for i in range(120)]
     truth = np.array([[p.sliders[n] for n in names] for p in people])
     for error, expected in ((0.6, 0.8), (1.0, 0.0)):
-        noisy = np.array([[recall(p, error, stream(3, i)).sliders[n] for n in names] for i, p in enumerate(people)])
+        faces = [recall(p, error, stream(3, i)) for i, p in enumerate(people)]
+        noisy = np.array([[face.sliders[n] for n in names] for face in faces])
         ratio = noisy.std(0) / truth.std(0)
         assert 0.85 < np.median(ratio) < 1.2
         a, b = truth - truth.mean(0), noisy - noisy.mean(0)
