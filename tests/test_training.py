@@ -69,16 +69,32 @@ def test_ranger_equals_radam_with_lookahead_and_centred_gradients():
     q = torch.nn.Parameter(p.detach().clone())
     ranger, radam = Ranger([p], lr=0.01, k=3, alpha=0.4), torch.optim.RAdam([q], lr=0.01, betas=(0.95, 0.999), eps=1e-5)
     slow = q.detach().clone()
-    for step in range(1, 8):
+    for step in range(1, 14):
         g = torch.randn(3, 5)
         p.grad = g.clone()
         q.grad = g - g.mean(1, keepdim=True)
         ranger.step()
+        before = q.detach().clone()
         radam.step()
+        if step <= 5:                               # ρ_t ≤ 5: not rectified, no update
+            q.data.copy_(before)
         if step % 3 == 0:
             slow = slow + 0.4 * (q.detach() - slow)
             q.data.copy_(slow)
         assert torch.allclose(p, q, atol=1e-7), step
+
+
+def test_ranger_does_not_feel_the_scale_of_the_loss():
+    def run(scale):
+        p = torch.nn.Parameter(torch.ones(3, 4))
+        opt = Ranger([p], lr=0.1)
+        for step in range(20):
+            p.grad = torch.randn(3, 4, generator=torch.Generator().manual_seed(step)) * scale
+            opt.step()
+        return p.detach()
+
+    assert torch.allclose(run(1.0), run(1e6), atol=1e-3)
+    assert not torch.allclose(run(1.0), torch.ones(3, 4), atol=1e-2)
 
 
 def test_ranger_resumes_from_its_state():
@@ -246,7 +262,8 @@ def encoder_run(tmp_path_factory, generator_file):
     from s2flib.training.encoder import EncoderConfig, train_encoder
 
     out = tmp_path_factory.mktemp("encoder")
-    return train_encoder(EncoderConfig(out=str(out), steps=4, generator=generator_file, **ENCODER))
+    # Ranger only fills its averages in the first five steps
+    return train_encoder(EncoderConfig(out=str(out), steps=8, generator=generator_file, **ENCODER))
 
 
 def test_encoder_training_moves_the_encoder_and_not_the_generator(encoder_run, generator_file):

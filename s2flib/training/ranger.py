@@ -9,6 +9,11 @@ class Ranger(torch.optim.RAdam):
     """RAdam (arXiv:1908.03265) + Lookahead (arXiv:1907.08610) + gradient centralisation (arXiv:2004.01461).
 
     lr:    learning rate; pSp trains with 1e-4, constant
+
+    RAdam's first steps (five at β₂ = 0.999), whose variance is not yet known, are plain gradient steps that grow
+    with the loss: at λ4 = 10⁶ the first one would throw the encoder away. They only fill the averages here
+    (``degenerated_to_sgd=False`` in RAdam's own code), so that a common factor of all losses changes nothing.
+
     k:     every k steps the slow weights move ``alpha`` of the way to the fast ones, which restart there
     """
 
@@ -19,6 +24,7 @@ class Ranger(torch.optim.RAdam):
 
     @torch.no_grad()
     def step(self, closure=None):
+        unrectified = []
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -27,7 +33,11 @@ class Ranger(torch.optim.RAdam):
                     self._start(p)
                 if p.grad.ndim > 1:                              # centralise: zero mean for each output unit
                     p.grad.sub_(p.grad.mean(tuple(range(1, p.grad.ndim)), keepdim=True))
+                if not self._is_rectified(group["betas"][1], int(self.state[p]["step"]) + 1):
+                    unrectified.append((p, p.clone()))
         loss = super().step(closure)
+        for p, before in unrectified:
+            p.copy_(before)
         for group in self.param_groups:
             for p in group["params"]:
                 state = self.state[p]
@@ -35,6 +45,12 @@ class Ranger(torch.optim.RAdam):
                     state["slow"].lerp_(p, self.alpha)
                     p.copy_(state["slow"])
         return loss
+
+    @staticmethod
+    def _is_rectified(beta2: float, step: int) -> bool:
+        """RAdam's ρ_t > 5: enough steps to know the gradients' variance."""
+        power = beta2**step
+        return 2 / (1 - beta2) - 1 - 2 * step * power / (1 - power) > 5
 
     def _start(self, p: torch.Tensor) -> None:
         # RAdam initialises a state only if it is empty, so all of it is laid out here
