@@ -49,7 +49,7 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Encoder: the frozen generator, if not the preset's own."),
     ] = None,
-    init: Annotated[Path | None, typer.Option(metavar="FILE", help="Generator: weights to start from.")] = None,
+    init: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to start from: a training.safetensors of the generator's.")] = None,
     precision: Annotated[
         str | None, typer.Option("--mixed-precision", metavar="KIND", help="auto, no, bf16 or fp16.")
     ] = None,
