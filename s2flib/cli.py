@@ -1,4 +1,4 @@
-"""The command ``s2f``: run, sketch, generate, lineup, train, sweep, evaluate, fetch.
+"""The command ``s2f``: run, sketch, generate, lineup, train, sweep, evaluate, render, fetch.
 
 Every failure is one sentence on stderr and exit code 2; a traceback appears only with ``--debug``. Heavy
 modules are imported inside the commands, so that ``s2f --help`` answers at once.
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from s2flib import __version__, cli_measure, cli_train
+from s2flib import __version__, cli_edit, cli_measure, cli_render, cli_train
 from s2flib.cli_options import GeneratorOption, OverwriteOption, PresetOption, WeightsOption
 from s2flib.errors import S2FError
 
@@ -39,7 +39,7 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             fail(
-                "stopped; what was finished is kept, and train, sweep and sketch go on from there when run again.",
+                "stopped; what was finished is kept: train, sweep, sketch and render go on from there when run again.",
                 EXIT_INTERRUPTED,
             )
         except (typer.Exit, typer.Abort, BrokenPipeError):
@@ -239,6 +239,10 @@ app.command()(cli_measure.lineup)
 app.command()(cli_train.train)
 app.command()(cli_train.sweep)
 app.command()(cli_measure.evaluate)
+app.command()(cli_edit.edit)
+app.command("train-editor")(cli_edit.train_editor)
+app.command("evaluate-editor")(cli_edit.evaluate_editor)
+app.command()(cli_render.render)
 
 
 @app.command()

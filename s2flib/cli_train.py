@@ -22,6 +22,7 @@ TRAININGS = {
     "encoder": ("s2flib.training.encoder", "EncoderConfig", "train_encoder"),
     "id": ("s2flib.training.classifiers", "IdentityConfig", "train_identity"),
     "attributes": ("s2flib.training.classifiers", "AttributesConfig", "train_attributes"),
+    "edit-judge": ("s2flib.training.editjudge", "JudgeConfig", "train_judge"),
 }
 
 
@@ -49,7 +50,10 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Encoder: the frozen generator, if not the preset's own."),
     ] = None,
-    init: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights to start from: a training.safetensors of the generator's.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights to start from: a training.safetensors of the generator's."),
+    ] = None,
     precision: Annotated[
         str | None, typer.Option("--mixed-precision", metavar="KIND", help="auto, no, bf16 or fp16.")
     ] = None,

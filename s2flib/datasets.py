@@ -104,17 +104,19 @@ class FaceDataset(torch.utils.data.Dataset):
 
 
 class SynthFaces(FaceDataset):
-    """The shipped synthetic faces: images.zip, masks.zip (WebP, label id = grey value), manifest.csv in root.
+    """Synthetic faces, the shipped ones or those of ``s2f render``.
 
-    Manifest columns: file, sha256, mask_sha256, identity, shot, split; every further column is an attribute.
-    DataError names what is missing or damaged; every file's sha256 is checked as it is read.
+    root holds manifest.csv (columns file, sha256, mask_sha256, identity, shot, split; every further column is an
+    attribute) and, for each split, images-<split>.zip and masks-<split>.zip (WebP, label id = grey value);
+    perhaps drawings-<split>.zip and landmarks.npz too. DataError names what is missing or damaged; the sha256 of
+    photos and masks is checked as they are read.
     """
 
     RESERVED = ("file", "sha256", "mask_sha256", "identity", "shot", "split")
 
     def __init__(self, root: str | Path, split: str, size: int = 128, limit: int | None = None):
         _check_split(split)
-        self.root = Path(root)
+        self.root, self.split = Path(root), split
         rows = _read_manifest(self.root / "manifest.csv")
         rows = [r for r in rows if r["split"] == split][:limit]
         self.rows = [(r["file"], r["sha256"], r["mask_sha256"]) for r in rows]
@@ -124,28 +126,59 @@ class SynthFaces(FaceDataset):
             attributes=[{k: v for k, v in r.items() if k not in self.RESERVED} for r in rows],
             size=size,
         )
-        for name in ("images.zip", "masks.zip"):
-            if not (self.root / name).is_file():
-                raise DataError(f"{self.root / name} is missing: restore it from the repository "
-                                "(git checkout data/synthfaces).")
+        self._landmarks: np.ndarray | None = None
+        for kind in ("images", "masks") if rows else ():
+            self._archive(kind)
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         file, digest, mask_digest = self.rows[i]
-        photo = self._decode("images.zip", file, digest)
-        mask = self._decode("masks.zip", file, mask_digest)
+        photo = self._decode("images", file, digest)
+        mask = self._decode("masks", file, mask_digest)
         return photo, np.ascontiguousarray(mask[..., 0])
 
-    def _decode(self, archive: str, file: str, digest: str) -> np.ndarray:
+    def drawing(self, i: int) -> np.ndarray:
+        """The line drawing of photo i, (H, W) uint8, black on white, drawn from geometry (synthfaces.drawing)."""
+        drawing = self._decode("drawings", self.rows[i][0])[..., 0]
+        if len(drawing) != self.size:
+            drawing = cv2.resize(drawing, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(drawing)
+
+    def landmarks(self, i: int) -> np.ndarray:
+        """The 68 projected landmarks of photo i, (68, 2) float: x, y in pixels of this data set's size."""
+        if self._landmarks is None:
+            path = self.root / "landmarks.npz"
+            try:
+                with np.load(path) as stored:
+                    side = int(stored["size"])
+                    points = dict(zip(stored["names"].tolist(), stored["points"] / stored["scale"], strict=True))
+            except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
+                raise DataError(f"{path} is missing or damaged ({e}): restore it from the repository, or render the "
+                                "data set anew with s2f render.") from None
+            missing = [n for n in self.names if n not in points]
+            if missing:
+                raise DataError(f"{path} has no landmarks for {missing[0]}: restore it from the repository.")
+            self._landmarks = np.stack([points[n] for n in self.names]) * (self.size / side)
+        return self._landmarks[i]
+
+    def _archive(self, kind: str) -> Path:
+        path = self.root / f"{kind}-{self.split}.zip"
+        if not path.is_file():
+            raise DataError(f"{path} is missing: restore it from the repository (git checkout data/synthfaces), or "
+                            "render it with s2f render.")
+        return path
+
+    def _decode(self, kind: str, file: str, digest: str | None = None) -> np.ndarray:
+        archive = self._archive(kind)
         try:
-            data = _open_zip(str(self.root / archive), os.getpid()).read(file)
+            data = _open_zip(str(archive), os.getpid()).read(file)
         except KeyError:
-            raise DataError(f"{file} is not in {self.root / archive} though the manifest lists it: "
+            raise DataError(f"{file} is not in {archive} though the manifest lists it: "
                             "restore data/synthfaces from the repository.") from None
         except (zipfile.BadZipFile, OSError, EOFError) as e:
-            raise DataError(f"{self.root / archive} is damaged at {file} ({e}): restore it from the "
+            raise DataError(f"{archive} is damaged at {file} ({e}): restore it from the "
                             "repository (git checkout data/synthfaces).") from None
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise DataError(f"{file} in {self.root / archive} does not match its sha256 in manifest.csv: "
+        if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+            raise DataError(f"{file} in {archive} does not match its sha256 in manifest.csv: "
                             "restore data/synthfaces from the repository.")
         return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
@@ -210,7 +243,7 @@ class CelebAMaskHQ(FaceDataset):
         return photo, celeba.cached_mask(self.root, index, self.cache)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=16)
 def _open_zip(path: str, pid: int) -> zipfile.ZipFile:
     # pid in the key: a forked loader worker must not share its parent's file position.
     return zipfile.ZipFile(path)

@@ -2,7 +2,8 @@
 
 A checker is a function that takes the learner's answer(s) and returns one sentence: why it matters.
 It raises ``Wrong`` with a hint when the answer is not right. Register it with ``@exercise("NN.word")``.
-Checkers of notebooks 03-05 live in exercises_models.py, those of the others in exercises_course.py.
+Checkers of notebooks 03-05 live in exercises_models.py, of 08 in exercises_editing.py, those of the others in
+exercises_course.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _MODULES = {
     "03": "s2flib.exercises_models",
     "04": "s2flib.exercises_models",
     "05": "s2flib.exercises_models",
+    "08": "s2flib.exercises_editing",
 }
 CHECKERS: dict[str, Callable[..., str]] = {}
 

@@ -44,8 +44,8 @@ def test_shipped_splits_are_8_1_1_and_disjoint_by_identity(shipped):
     people = {s: set(d.identities.tolist()) for s, d in shipped.items()}
     assert not people["train"] & people["val"] and not people["train"] & people["test"]
     assert not people["val"] & people["test"]
-    assert [len(people[s]) for s in SPLITS] == [1760, 220, 220]
-    assert [len(shipped[s]) for s in SPLITS] == [5280, 660, 660]
+    assert [len(people[s]) for s in SPLITS] == [2400, 300, 300]
+    assert [len(shipped[s]) for s in SPLITS] == [9600, 1200, 1200]
     for split, dataset in shipped.items():
         assert all(celeba.identity_split(i) == split for i in dataset.identities.tolist())
         assert len(set(dataset.names)) == len(dataset.names) == len(dataset.attributes)
@@ -54,16 +54,49 @@ def test_shipped_splits_are_8_1_1_and_disjoint_by_identity(shipped):
 
 
 def test_shipped_set_stays_small():
-    assert sum(p.stat().st_size for p in SHIPPED.iterdir()) <= 25e6
+    files = [p for p in SHIPPED.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 70e6 and max(p.stat().st_size for p in files) <= 25e6
+
+
+def test_the_large_test_faces_are_the_small_ones_in_full(shipped):
+    """100 test people at 256 px: the same people and photos as at 128 px."""
+    large = SynthFaces(SHIPPED / "test-256", "test", size=256)
+    assert len(large) == 400 and len(set(large.identities.tolist())) == 100
+    assert large.names == shipped["test"].names[:400]
+    for i in (3, 222):
+        photo, mask = large.read(i)
+        small, small_mask = shipped["test"].read(i)
+        assert photo.shape == (256, 256, 3)
+        pooled = photo.reshape(128, 2, 128, 2, 3).mean((1, 3))
+        assert np.abs(pooled - small).mean() < 6
+        assert (mask[::2, ::2] == small_mask).mean() > 0.93
+        assert np.abs(large.landmarks(i) / 2 - shipped["test"].landmarks(i)).max() < 0.5
+
+
+def test_drawings_and_landmarks_belong_to_their_photos(shipped):
+    dataset = shipped["val"]
+    for i in (0, 333):
+        drawing, mask, points = dataset.drawing(i), dataset.read(i)[1], dataset.landmarks(i)
+        assert drawing.shape == (128, 128) and drawing.dtype == np.uint8 and drawing.min() < 100
+        assert (drawing > 200).mean() > 0.6                          # lines on white
+        assert points.shape == (68, 2)
+        for label, some in (("l_eye", slice(42, 48)), ("r_eye", slice(36, 42))):     # dlib's order
+            ys, xs = np.nonzero(mask == LABELS.index(label))
+            if len(xs) > 8:
+                assert np.abs(points[some].mean(0) - (xs.mean(), ys.mean())).max() < 4
+    half = SynthFaces(SHIPPED, "val", size=64, limit=2)
+    assert half.drawing(1).shape == (64, 64) and np.allclose(half.landmarks(1), dataset.landmarks(1) / 2)
 
 
 def test_every_shipped_file_has_the_manifests_sha256():
     with open(SHIPPED / "manifest.csv", newline="") as f:
         rows = list(csv.DictReader(f))
-    for archive, column in (("images.zip", "sha256"), ("masks.zip", "mask_sha256")):
-        with zipfile.ZipFile(SHIPPED / archive) as z:
-            assert sorted(z.namelist()) == sorted(r["file"] for r in rows)
-            assert all(hashlib.sha256(z.read(r["file"])).hexdigest() == r[column] for r in rows)
+    for kind, column in (("images", "sha256"), ("masks", "mask_sha256")):
+        for split in SPLITS:
+            of_split = [r for r in rows if r["split"] == split]
+            with zipfile.ZipFile(SHIPPED / f"{kind}-{split}.zip") as z:
+                assert sorted(z.namelist()) == sorted(r["file"] for r in of_split)
+                assert all(hashlib.sha256(z.read(r["file"])).hexdigest() == r[column] for r in of_split)
 
 
 def test_a_sample_is_what_the_contract_says(shipped):
@@ -156,10 +189,10 @@ def test_a_forked_process_opens_the_archives_anew(small_set, monkeypatch):
     monkeypatch.setattr(zipfile, "ZipFile", lambda path: opened.append(Path(path).name) or real(path))
     dataset = open_dataset("tiny", "train", root=small_set[0])
     dataset[0], dataset[1]
-    assert opened == ["images.zip", "masks.zip"]
+    assert opened == ["images-train.zip", "masks-train.zip"]
     monkeypatch.setattr(os, "getpid", lambda: -1)                # what a fork changes
     dataset[0]
-    assert opened == ["images.zip", "masks.zip"] * 2
+    assert opened == ["images-train.zip", "masks-train.zip"] * 2
 
 
 def test_attribute_targets(shipped):
@@ -187,16 +220,16 @@ def small_set(tmp_path):
     root = tmp_path / "set"
     root.mkdir()
     rows = []
-    with zipfile.ZipFile(root / "images.zip", "w") as zi, zipfile.ZipFile(root / "masks.zip", "w") as zm:
-        for k in range(4):
-            data = []
-            for z, colour in ((zi, (50 * k, 90, 90)), (zm, (k, k, k))):
-                buffer = io.BytesIO()
-                Image.new("RGB", (128, 128), colour).save(buffer, "WEBP", lossless=True)
+    for k in range(4):
+        data, split = [], "train" if k < 2 else "test"
+        for kind, colour in (("images", (50 * k, 90, 90)), ("masks", (k, k, k))):
+            buffer = io.BytesIO()
+            Image.new("RGB", (128, 128), colour).save(buffer, "WEBP", lossless=True)
+            with zipfile.ZipFile(root / f"{kind}-{split}.zip", "a") as z:
                 z.writestr(f"p{k}.webp", buffer.getvalue())
-                data.append(hashlib.sha256(buffer.getvalue()).hexdigest())
-            rows.append({"file": f"p{k}.webp", "sha256": data[0], "mask_sha256": data[1], "identity": k // 2,
-                         "shot": k % 2, "split": "train" if k < 2 else "test", "age": 20.5 + k, "hat": "none"})
+            data.append(hashlib.sha256(buffer.getvalue()).hexdigest())
+        rows.append({"file": f"p{k}.webp", "sha256": data[0], "mask_sha256": data[1], "identity": k // 2,
+                     "shot": k % 2, "split": split, "age": 20.5 + k, "hat": "none"})
 
     def rewrite(rows):
         with open(root / "manifest.csv", "w", newline="") as f:
@@ -218,9 +251,10 @@ def test_any_folder_of_the_format_is_read(small_set):
 
 def test_damage_is_named(small_set):
     root, rows, rewrite = small_set
-    data = bytearray((root / "images.zip").read_bytes())
+    archive = root / "images-train.zip"
+    data = bytearray(archive.read_bytes())
     data[data.index(b"WEBPVP8") + 12] ^= 255                     # one byte of p0.webp
-    (root / "images.zip").write_bytes(data)
+    archive.write_bytes(data)
     dataset = open_dataset("tiny", "train", root=root)
     assert dataset[1]["name"] == "p1"
     with pytest.raises(DataError, match=r"p0\.webp"):
@@ -241,11 +275,16 @@ def test_missing_members_archives_and_manifests(small_set, tmp_path):
     rewrite([*rows, {**rows[0], "file": "p9.webp"}])
     with pytest.raises(DataError, match=r"p9\.webp is not in"):
         open_dataset("tiny", "train", root=root)[2]
-    (root / "masks.zip").write_bytes(b"not a zip")
-    with pytest.raises(DataError, match=r"masks\.zip is damaged"):
+    dataset = open_dataset("tiny", "test", root=root)
+    with pytest.raises(DataError, match=r"drawings-test\.zip is missing"):
+        dataset.drawing(0)
+    with pytest.raises(DataError, match=r"landmarks\.npz is missing"):
+        dataset.landmarks(0)
+    (root / "masks-test.zip").write_bytes(b"not a zip")
+    with pytest.raises(DataError, match=r"masks-test\.zip is damaged"):
         open_dataset("tiny", "test", root=root)[0]
-    (root / "masks.zip").unlink()
-    with pytest.raises(DataError, match=r"masks\.zip is missing"):
+    (root / "masks-test.zip").unlink()
+    with pytest.raises(DataError, match=r"masks-test\.zip is missing"):
         open_dataset("tiny", "test", root=root)
     (root / "manifest.csv").unlink()
     with pytest.raises(DataError, match=r"manifest\.csv is missing"):

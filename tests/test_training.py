@@ -342,22 +342,89 @@ def test_encoder_refuses_to_resume_before_another_generator(tmp_path, generator_
                                     **ENCODER))
 
 
-def test_encoder_starts_from_the_photo_encoder(tmp_path):
-    """A grey photo through the summed input layer gives the photo encoder's own codes."""
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """training.safetensors of a generator's run of one step."""
+    out = tmp_path_factory.mktemp("pretrained")
+    return train_generator(GeneratorConfig(out=str(out), steps=1, **SMALL | {"size": 128})).with_name(
+        "training.safetensors")
+
+
+def test_encoder_starts_from_the_photo_encoder(pretrained):
+    """A grey photo through the summed input layer gives the photo encoder's own w+, whatever w̄ is."""
+    from s2flib.presets import TINY
     from s2flib.psp import GradualStyleEncoder
     from s2flib.training.encoder import from_photo_encoder
     from s2flib.weights import load_tensors
 
-    path = train_generator(GeneratorConfig(out=str(tmp_path), steps=1, **SMALL)).with_name("training.safetensors")
-    photo_encoder = GradualStyleEncoder.from_preset("tiny", input_nc=3).eval()
-    photo_encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in
-                                   load_tensors(path, "stylegan2-training").items() if k.startswith("encoder.")})
-    encoder = GradualStyleEncoder.from_preset("tiny").eval()
-    from_photo_encoder(encoder, str(path), "tiny")
+    tensors = load_tensors(pretrained, "stylegan2-training")
+    original = GradualStyleEncoder.from_preset("tiny", input_nc=3).eval()
+    original.load_state_dict({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
+    encoder, latent_avg = GradualStyleEncoder.from_preset("tiny").eval(), torch.randn(160)
+    teacher = from_photo_encoder(encoder, str(pretrained), TINY, latent_avg)
     grey = torch.rand(2, 1, 64, 64)
-    assert torch.allclose(encoder(grey), photo_encoder(grey.expand(-1, 3, -1, -1)), atol=1e-4)
+    wanted = original(grey.expand(-1, 3, -1, -1)) + tensors["w_avg"]
+    assert torch.allclose(encoder(grey) + latent_avg, wanted, atol=1e-4)
+    assert torch.allclose(teacher(grey.expand(-1, 3, -1, -1)) + latent_avg, wanted, atol=1e-4)
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
     with pytest.raises(WeightsError, match="another kind"):
-        from_photo_encoder(encoder, str(path.with_name("generator.safetensors")), "tiny")
+        from_photo_encoder(encoder, str(pretrained.with_name("generator.safetensors")), TINY, latent_avg)
+
+
+def test_warm_up_imitates_the_photo_encoder_then_the_losses_begin(tmp_path, pretrained):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+
+    settings = dict(generator=str(pretrained.with_name("generator.safetensors")), init=str(pretrained), mirror=True,
+                    lambda4=0.0, lambda_id=0.0, lr=1e-2, **ENCODER)
+    train_encoder(EncoderConfig(out=str(tmp_path / "a"), steps=14, warmup=12, **settings))
+    rows = [line.split(",") for line in (tmp_path / "a" / "log.csv").read_text().splitlines()[1:]]
+    imitation = [(int(k), float(v)) for k, name, v in rows if name == "imitation"]
+    assert [k for k, _ in imitation] == list(range(1, 13))
+    assert np.mean([v for _, v in imitation[-3:]]) < 0.8 * imitation[0][1]
+    assert {int(k) for k, name, _ in rows if name == "l2"} == {13, 14}
+    with pytest.raises(S2FError, match="warm-up"):
+        train_encoder(EncoderConfig(out=str(tmp_path / "b"), steps=2, warmup=1, **settings | {"init": None}))
+
+
+def test_learning_rate_is_constant_or_falls_to_zero_at_the_end(tmp_path, generator_file):
+    from s2flib.datasets import open_dataset
+    from s2flib.training.encoder import EncoderConfig, EncoderTrainer
+
+    dataset, acc = open_dataset("tiny", "train", limit=8), engine.make_accelerator("no", cpu=True)
+
+    def trainer(**more):
+        cfg = EncoderConfig(out=str(tmp_path), steps=100, lr=0.5, generator=generator_file, lambda4=0, lambda_id=0,
+                            lambda_lpips=0, **ENCODER, **more).resolved()
+        return EncoderTrainer(cfg, dataset, dataset, acc)
+
+    assert {trainer().learning_rate(k) for k in range(100)} == {0.5}
+    falling = trainer(anneal=0.2)
+    assert [falling.learning_rate(k) for k in (0, 79, 80, 90, 99)] == pytest.approx([0.5, 0.5, 0.5, 0.25, 0.025])
+    falling.done = 99
+    falling.step()
+    assert falling.opt.param_groups[0]["lr"] == pytest.approx(0.025)
+    with pytest.raises(S2FError, match="share of the steps"):
+        trainer(anneal=1.5)
+
+
+def test_mirroring_flips_photo_and_sketch_together(tmp_path, generator_file, monkeypatch):
+    from s2flib.datasets import open_dataset
+    from s2flib.training.encoder import EncoderConfig, EncoderTrainer
+
+    dataset = open_dataset("tiny", "train", limit=8)
+    cfg = EncoderConfig(out=str(tmp_path), steps=1, generator=generator_file, mirror=True,
+                        **ENCODER | {"batch": 8}).resolved()
+    trainer = EncoderTrainer(cfg, dataset, dataset, engine.make_accelerator("no", cpu=True))
+    seen = []
+    monkeypatch.setattr(trainer, "losses", lambda x, s: (seen.append((x, s)),
+                                                         (sum(p.sum() for p in trainer.params) * 0, {}))[1])
+    trainer.step()
+    photo, sketch = trainer.feed(0)
+    flipped = [not torch.equal(a, b) for a, b in zip(seen[0][0], photo, strict=True)]
+    assert 0 < sum(flipped) < 8
+    for k, f in enumerate(flipped):
+        assert torch.equal(seen[0][0][k], photo[k].flip(2) if f else photo[k])
+        assert torch.equal(seen[0][1][k], sketch[k].flip(2) if f else sketch[k])
 
 
 def test_batch_must_fit_the_micro_batches(tmp_path, generator_file):

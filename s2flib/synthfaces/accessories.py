@@ -85,7 +85,7 @@ def hat_meshes(hat: Hat, fit: HatFit) -> dict[str, Mesh]:
     sin, cos = np.sin(angle), np.cos(angle)
     half_z = np.where(sin > 0, fit.front, fit.back)
     room = {"beanie": 0.075, "cap": 0.06, "brim": 0.07}[hat.kind]
-    top = fit.top + {"beanie": 0.20, "cap": 0.09, "brim": 0.16}[hat.kind]
+    top = fit.top + {"beanie": 0.13, "cap": 0.07, "brim": 0.10}[hat.kind]
 
     def ring(radius: float, height: float | np.ndarray, sag: float | np.ndarray = 0.0) -> np.ndarray:
         out = np.stack([cos * (fit.side + radius), np.zeros(columns) + height, sin * (half_z + radius)], 1)

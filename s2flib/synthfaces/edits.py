@@ -10,10 +10,11 @@ from scipy.ndimage import binary_dilation
 
 from s2flib.errors import S2FError
 from s2flib.synthfaces import phrases
-from s2flib.synthfaces.colours import IRIS, linear
-from s2flib.synthfaces.identity import Identity, sample_identity
+from s2flib.synthfaces.colours import HAIR, IRIS, linear
+from s2flib.synthfaces.identity import Identity, hair_rgb, sample_identity
 from s2flib.synthfaces.labels import LABEL
 from s2flib.synthfaces.look import Look, sample_glasses, sample_hat, sample_look
+from s2flib.synthfaces.mesh import smoothstep
 from s2flib.synthfaces.person import Person
 from s2flib.synthfaces.portrait import Portrait, photograph
 from s2flib.synthfaces.shot import EXPRESSIONS, Shot, sample_action, sample_shot
@@ -146,7 +147,7 @@ def apply_edit(scene: Scene, edit: Edit, seed: int = 0) -> Scene:
         blinks = {k: v for k, v in shot.action.items() if k.startswith("eyeBlink")}
         shot = replace(shot, expression=value, action=sample_action(value, rng) | blinks)
     elif kind == "age":
-        identity = replace(identity, age=float(value))
+        identity = replace(identity, age=float(value), **_hair_at(identity, float(value)))
     elif kind == "skin_tone":
         identity = replace(identity, tone=float(value))
     elif kind == "hat":
@@ -158,6 +159,20 @@ def apply_edit(scene: Scene, edit: Edit, seed: int = 0) -> Scene:
     else:
         raise S2FError(f"unknown edit {kind!r}: choose one of {', '.join(phrases.TEMPLATES)}.")
     return Scene(identity, look, shot)
+
+
+def _hair_at(identity: Identity, age: float) -> dict:
+    """Hair colour at another age: it greys between 45 and 75, and a grey head gets its pigment back below 45."""
+    grey = identity.hair_color in ("grey", "white")
+    if grey and age < 45 and age < identity.age:
+        name = "darkbrown" if identity.tone > 3.2 else "brown"
+        return dict(hair_color=name, hair_rgb=hair_rgb(name))
+    before, after = (float(smoothstep(45.0, 75.0, np.float64(a))) for a in (identity.age, age))
+    if grey or after <= before:
+        return {}
+    share = (after - before) / (1 - before) * 0.95
+    rgb = np.array(identity.hair_rgb) * (1 - share) + linear(HAIR["grey"]) * share
+    return dict(hair_color="grey" if share > 0.5 else identity.hair_color, hair_rgb=tuple(float(x) for x in rgb))
 
 
 def render_edit(scene: Scene, edits: tuple[Edit, ...], instruction: str = "", size: int = 128, seed: int = 0,
@@ -186,7 +201,9 @@ def edit_mask(before: Portrait, after: Portrait, edits: tuple[Edit, ...]) -> np.
         elif "hair" in _MAY_CHANGE[edit.kind]:
             soft = (np.abs(before.cover - after.cover) > 0) | ((before.cover > 0) & (before.cover < 1))
             mask |= soft | ((after.cover > 0) & (after.cover < 1))
-    return binary_dilation(mask, iterations=max(3, round(size * 0.03)))
+    # the soft edge of a fringe on the forehead reaches a little farther
+    wider = any("hair" in _MAY_CHANGE[edit.kind] for edit in edits)
+    return binary_dilation(mask, iterations=max(3, round(size * 0.03)) + wider)
 
 
 def sample_edit_pair(seed: int, number: int, size: int = 128, held_out: bool = False) -> EditPair:

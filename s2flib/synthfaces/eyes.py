@@ -52,9 +52,9 @@ def eyeball(local: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.nd
 def teeth(canonical: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.ndarray, light: Light) -> np.ndarray:
     """Radiance (n, 3): ivory, darker between the teeth and towards the back."""
     gap = np.abs(((np.abs(canonical[:, 0]) / 0.085 + 0.5) % 1) - 0.5)
-    albedo = np.array([0.62, 0.57, 0.48], np.float32) * (0.72 + 0.28 * smoothstep(0.0, 0.14, 0.5 - gap))[:, None]
+    albedo = np.array([0.62, 0.57, 0.48], np.float32) * (0.84 + 0.16 * smoothstep(0.0, 0.12, 0.5 - gap))[:, None]
     depth = np.clip((canonical[:, 2] - 1.12) / 0.34, 0.08, 1)
-    e = lighting.irradiance(light, normals, lit * 0.55, depth * 0.6, np.array([0.3, 0.25, 0.2], np.float32))
+    e = lighting.irradiance(light, normals, lit * 0.75, depth * 0.85, np.array([0.3, 0.25, 0.2], np.float32))
     shine = lighting.specular(light, normals, view, lit, 0.3) * 0.5 * depth
     return albedo * e + shine[:, None] * np.array(light.key_rgb, np.float32)
 

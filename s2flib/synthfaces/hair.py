@@ -58,10 +58,13 @@ STYLES = {
     "long": Style(3.0, 0.3, "part", 4.5, 1.8, 0.17, 0.3, 3000, 0.036, curl=0.014, coils=4),
     "longwavy": Style(2.9, 0.4, "part", 4, 1.6, 0.22, 0.25, 3000, 0.036, curl=0.05, coils=7),
     "bangs_long": Style(2.8, 0.3, "bangs", 4.5, 1.8, 0.17, 0.3, 3000, 0.036, curl=0.010, coils=4),
-    "ponytail": Style(1.15, 0.2, "back", 5, 0.0, 0.045, 0.5, 3200, 0.025),
+    "ponytail": Style(1.0, 0.08, "back", 6, 0.0, 0.04, 0.9, 3200, 0.025),
 }
 _CROPPED = ("buzz", "short", "sidepart", "slick")
 _GUIDES, _POINTS = 420, 18
+# (points, knots): linear interpolation between every third point, without steps
+_BETWEEN = np.stack([np.interp(np.arange(_POINTS), np.linspace(0, _POINTS - 1, _POINTS // 3), knot)
+                     for knot in np.eye(_POINTS // 3)], 1).astype(np.float32)
 
 
 def scalp_density(head: Head, person: Identity, look: Look) -> np.ndarray:
@@ -87,13 +90,18 @@ def grow(head: Head, person: Identity, look: Look, points: np.ndarray, normals: 
     style = STYLES[look.style]
     rng = np.random.default_rng([look.seed, 1])
     n = style.strands
-    corner, weight = scatter(head, points, scalp_density(head, person, look), n, rng)
+    density = scalp_density(head, person, look)
+    if style.comb in ("part", "bangs"):     # hair leaves a parting to both sides: more of it has to start there
+        x, y = head.smooth[:, 0], head.smooth[:, 1]
+        density = density * (1 + 2.0 * np.exp(-(((x - look.part) / 0.16) ** 2)) * smoothstep(7.6, 7.9, y))
+    corner, weight = scatter(head, points, density, n, rng)
     root, normal, canonical = (_mix(a, corner, weight) for a in (points, normals, head.smooth))
     normal = unit(normal)
     guide = rng.choice(n, _GUIDES, replace=False)
     g_root, g_normal, g_canonical = root[guide], normal[guide], canonical[guide]
     layer = rng.uniform(0.12, 1, _GUIDES)
-    paths = _grow_guides(style, look, person, g_root, g_normal, g_canonical, layer, body, body_normals, rng)
+    eyes = float(points[head.nearest(np.array([[0, 7.28, 1.51]]))[0], 1])
+    paths = _grow_guides(style, look, person, g_root, g_normal, g_canonical, layer, body, body_normals, rng, eyes)
 
     # children: the nearest guide on the same side of the parting, with the root's offset shrinking to the tip
     distance, nearest = cKDTree(g_canonical).query(canonical, 3)
@@ -112,19 +120,32 @@ def grow(head: Head, person: Identity, look: Look, points: np.ndarray, normals: 
     reach = min(1.0, style.length)
     out += rng.normal(0, 0.03 * reach, (n, 1, 3)).astype(np.float32) * s
     drift = rng.normal(0, 0.010, (n, _POINTS // 3, 3)).astype(np.float32).cumsum(1)
-    out += np.repeat(drift, 3, 1) * s * reach
+    out += np.einsum("kj,njc->nkc", _BETWEEN, drift) * s * reach
     keep = (1 - 0.3 * rng.random((n, 1, 1), np.float32) ** 2)
     out = root[:, None].astype(np.float32) + (out - root[:, None].astype(np.float32)) * keep
     if style.curl:
         out = _curl(out, style, look, nearest[:, 0], normal.astype(np.float32), rng)
+    if style.comb in ("part", "back"):
+        out = _off_the_face(out, canonical[:, 0], look.part, rng, eyes)
     tint = np.exp(rng.normal(0, 0.10, n)) * np.exp(0.13 * rng.normal(0, 1, _GUIDES))[nearest[:, 0]]
     width = style.width * rng.uniform(0.7, 1.3, n) * (0.6 + 0.4 * _density_at(head, person, look, corner, weight))
     return Strands(out, tint.astype(np.float32), width.astype(np.float32),
                    (1 - layer[nearest[:, 0]]).astype(np.float32))
 
 
+def _off_the_face(points: np.ndarray, x: np.ndarray, part: float, rng: np.random.Generator,
+                  eyes: float) -> np.ndarray:
+    """Single strands that would hang across the face join the hair beside it, but for a few."""
+    side = np.where(x > part, 1.0, -1.0).astype(np.float32)[:, None]
+    edge = (0.58 + 0.12 * rng.random((len(points), 1), np.float32)) * (rng.random((len(points), 1), np.float32) < 0.97)
+    across, y, z = points[..., 0] * side, points[..., 1], points[..., 2]
+    before = smoothstep(eyes + 0.25, eyes - 0.05, y) * smoothstep(0.7, 1.0, z) * smoothstep(5.9, 6.2, y)
+    points[..., 0] += side * np.clip(edge - across, 0, 0.45) * before * (edge > 0)
+    return points
+
+
 def _grow_guides(style: Style, look: Look, person: Identity, root, normal, canonical, layer, body, body_normals,
-                 rng: np.random.Generator) -> np.ndarray:
+                 rng: np.random.Generator, eyes: float) -> np.ndarray:
     """Integrate the guides (G, K, 3) step by step: turn to the comb, then to gravity; stay outside the skin."""
     g = len(root)
     length = style.length * look.length * np.exp(rng.normal(0, 0.04 if look.style == "afro" else 0.09, g))
@@ -140,7 +161,7 @@ def _grow_guides(style: Style, look: Look, person: Identity, root, normal, canon
     comb = unit(comb - normal * mesh.dot(comb, normal)[:, None] + 1e-9) * (np.linalg.norm(comb, axis=1) > 0)[:, None]
     lifted = style.lift * (0.4 + layer)
     if style.comb == "part":
-        lifted = lifted + 0.5 * np.exp(-(((x - look.part) / 0.12) ** 2)) * top
+        lifted = lifted + 0.12 * np.exp(-(((x - look.part) / 0.12) ** 2)) * top
     direction = unit(normal * lifted[:, None] + comb + rng.normal(0, 0.05, (g, 3)))
     # long hair falls in front of the shoulder or behind it, lock by lock but mostly the same way on each side
     ahead = np.where(rng.random(g) < np.where(x > look.part, *rng.uniform(0.25, 0.8, 2)), 1.0, -1.0)
@@ -168,11 +189,12 @@ def _grow_guides(style: Style, look: Look, person: Identity, root, normal, canon
             above = mesh.dot(q - body[j], body_normals[j])[:, None]
             wanted = 0.02 + style.volume * layer[:, None] * np.minimum(1, s / (0.25 + 0.5 * top[:, None]))
             wanted = wanted * (1 - 0.6 * torso[j])
-            near = (distance < 0.6)[:, None] * np.exp(-(s**2)) * style.stick
+            near = (distance < 0.6)[:, None] * np.exp(-(s**2) * (look.style != "ponytail")) * style.stick
             q = q + out * np.clip(wanted - above, 0, 0.25) - out * np.clip(above - wanted, 0, 0.3) * near
             if style.comb not in ("bangs", "forward"):
                 # combed hair frames the face; it does not hang across it
-                before = smoothstep(7.9, 7.6, q[:, 1]) * smoothstep(0.6, 0.95, q[:, 2]) * smoothstep(5.9, 6.2, q[:, 1])
+                below = smoothstep(eyes + 0.62, eyes + 0.32, q[:, 1])
+                before = below * smoothstep(0.6, 0.95, q[:, 2]) * smoothstep(5.9, 6.2, q[:, 1])
                 aside = np.where(x > look.part, 1.0, -1.0)
                 q[:, 0] += aside * np.clip(0.66 - q[:, 0] * aside, 0, 0.14) * before
             direction = unit(q - p)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from s2flib.synthfaces import proportions
 from s2flib.synthfaces.assets import Head, load_head
 from s2flib.synthfaces.colours import HAIR, IRIS, linear
 from s2flib.synthfaces.streams import choose, stream
@@ -34,13 +35,15 @@ _SPREAD_OF = {"head-scale-vert": 0.12, "head-scale-horiz": 0.12, "head-scale-dep
               "nose-scale-depth": 0.26, "nose-trans": 0.18, "nose-compression": 0.14, "nose-flaring": 0.25,
               "nose-septumangle": 0.2, "nose-volume": 0.26, "mouth-trans": 0.16, "mouth-scale-depth": 0.12,
               "chin-prognathism": 0.14, "chin-prominent": 0.22, "chin-cleft": 0.3, "ear-wing": 0.2,
-              "neck-double": 0.12, "mouth-laugh-lines": 0.3, "forehead-scale-vert": 0.15, "head-fat": 0.16}
+              "neck-double": 0.08, "mouth-laugh-lines": 0.3, "forehead-scale-vert": 0.12, "head-fat": 0.12,
+              "head-diamond": 0.12, "head-triangular": 0.10, "head-oval": 0.13, "head-round": 0.12, "head-square": 0.13}
 _MEAN = {
-    "all": {"eye-scale": 0.12, "mouth-scale-horiz": -0.06, "head-scale-vert": -0.05},
-    "female": {"chin-width": -0.28, "chin-bones": -0.35, "chin-height": -0.16, "chin-prominent": -0.1,
+    "all": {"eye-scale": 0.12, "mouth-scale-horiz": 0.2, "head-scale-vert": 0.10, "head-scale-horiz": -0.15,
+            "head-back-scale-depth": -0.2, "head-scale-depth": -0.2, "chin-height": 0.05},
+    "female": {"chin-width": -0.28, "chin-bones": -0.35, "chin-height": -0.05, "chin-prominent": -0.1,
                "cheek-bones": 0.18, "nose-scale-horiz": -0.2, "nose-scale-vert": -0.12, "nose-volume": -0.18,
                "nose-width1": -0.1, "nose-point-up": 0.1, "eye-scale": 0.14, "mouth-upperlip-volume": 0.22,
-               "mouth-lowerlip-volume": 0.18, "mouth-scale-horiz": -0.05, "forehead-trans-forward": 0.06,
+               "mouth-lowerlip-volume": 0.18, "mouth-scale-horiz": -0.03, "forehead-trans-forward": 0.06,
                "neck-scale-horiz": -0.22, "head-scale-horiz": -0.06, "eyebrows-trans-up": 0.15},
     "male": {"chin-bones": 0.08, "chin-width": 0.05, "neck-scale-horiz": 0.06},
 }
@@ -167,22 +170,28 @@ def sample_identity(seed: int, index: int = 0, male: bool | None = None, age: fl
     muscle = float(np.clip(r.normal(0.55 if is_male else 0.38, 0.13), 0.05, 0.95))
     weight = float(np.clip(r.normal(0.47 if is_male else 0.45, 0.16), 0.05, 0.95))
     masculine = abs(rng("masculine").normal(0, 0.07))
-    tone = float(np.clip(ancestry @ np.array([0.9, 5.4, 1.9]) + rng("tone").normal(0, 0.6), 0, 6.8))
+    tone = float(np.clip(ancestry @ np.array([1.05, 5.4, 1.9]) + rng("tone").normal(0, 0.6), 0, 6.8))
     dark = tone > 3.2 or ancestry[2] > 0.6
     hair_color, hair_rgb = _natural_hair(rng("hair"), dark, years)
     eye_color, iris_rgb = _eyes(rng("eyes"), dark)
     r = rng("skin")
     redness, freckles = r.normal(0, 1), r.normal(-0.5, 0.7)
     r = rng("hairline")
-    return Identity(
+    person = Identity(
         seed=int(rng("details").integers(1 << 30)), male=1 - masculine if is_male else masculine * 0.5, age=years,
         ancestry=tuple(float(x) for x in ancestry), muscle=muscle, weight=weight,
         sliders=_sample_sliders(head, rng("shape"), is_male), asymmetry=_sample_asymmetry(head, rng("asymmetry")),
         tone=tone, redness=float(redness), freckles=float(max(0, freckles)) if tone < 2.8 else 0.0,
         hair_color=hair_color, hair_rgb=hair_rgb, eye_color=eye_color, iris_rgb=iris_rgb,
         recede=float(max(0, r.normal((years - 38) / 220, 0.05))) if is_male else 0.0,
-        hairline=float(np.clip(r.normal(0.05, 0.04), -0.05, 0.14)), brow=_brows(rng("brows"), is_male, years),
+        hairline=float(np.clip(r.normal(0.085, 0.04), -0.03, 0.16)), brow=_brows(rng("brows"), is_male, years),
     )
+
+    def weigh(sliders: dict[str, float]) -> dict[str, float]:
+        # at one age for all, so that an older version of a person keeps the sliders
+        return shape_weights(head, replace(person, age=35.0, sliders=sliders))
+
+    return replace(person, sliders=proportions.settle(head, person.sliders, weigh))
 
 
 def slider_mean(name: str, gender: str) -> float:
@@ -241,7 +250,9 @@ def hair_rgb(name: str, rng: np.random.Generator | None = None) -> tuple[float, 
     """Linear RGB of a named hair colour, a little varied if ``rng`` is given."""
     rgb = linear(HAIR[name])
     if rng is not None:
-        tint = rng.normal(0, 0.10, 3) * [1, 0.6, 0.6] * (name not in ("grey", "white", "black"))
+        # warmer or cooler, never green or pink
+        tint = rng.normal(0, 0.10, 3) @ np.array([[1, 0.35, -0.4], [0.2, 0.2, 0.2], [0, 0.1, 0.3]])
+        tint = tint * (name not in ("grey", "white", "black"))
         rgb = rgb * np.exp(tint + rng.normal(0, 0.12))
     return tuple(float(x) for x in np.clip(rgb, 0.002, 0.9))
 

@@ -17,6 +17,7 @@ from s2flib.synthfaces.mesh import smoothstep
 from s2flib.synthfaces.shot import Shot
 
 _SHOULDERS_UP = 0.22   # dm; MakeHuman's neck stands very straight, people in front of cameras do not
+_INCISORS = 0.05       # dm of the upper incisors below the resting upper lip
 
 
 class Part(NamedTuple):
@@ -117,7 +118,12 @@ def pose_person(person: Person, shot: Shot) -> tuple[list[Part], dict[str, np.nd
     mouth = base.copy()
     inside = head.mouth_vertices
     middle = base[inside].mean(0)
-    mouth[inside] = middle + (base[inside] - middle) * [0.86, 1, 0.9] - [0, 0, 0.05]
+    mouth[inside] = middle + (base[inside] - middle) * [0.86, 1, 0.9] - [0, 0, 0.08]
+    # upper incisors end a little below the resting lip, so that a smile shows a row of teeth
+    upper = np.unique(head.parts["teeth_upper"])
+    incisors = upper[np.abs(head.vertices[upper, 0]) < 0.12]
+    lip = person.skin[head.nearest(np.array([[0, 6.62, 1.56]]))[0], 1]
+    mouth[upper, 1] += np.clip(lip - _INCISORS - mouth[incisors, 1].min(), -0.12, 0.05)
     mouth = pose(mouth, head.vertices[:, 1])
     for name in ("teeth_upper", "teeth_lower", "tongue"):
         parts.append(_part(name, mouth, head.parts[name]))

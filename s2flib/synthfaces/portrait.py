@@ -118,8 +118,8 @@ class _Canvas:
         e = lighting.irradiance(light, normals, lit, s.open_sky, _WRAP_SKIN)
         e = self._scatter(e, pixel, ~cloth)
         key = np.array(light.key_rgb, np.float32)
-        shine = lighting.specular(light, normals, view, lit, 0.46) * 0.75
-        shine += lighting.specular(light, normals, view, lit, 0.30) * 0.12
+        shine = lighting.specular(light, normals, view, lit, 0.50) * 0.62
+        shine += lighting.specular(light, normals, view, lit, 0.34) * 0.05
         grazing = (1 - np.clip(dot(normals, view), 0, 1)) ** 4 * 0.05 * s.open_sky
         out = s.albedo * e + (s.gloss * shine)[:, None] * key
         out += (s.gloss * grazing)[:, None] * lighting.sky_irradiance(light, normals)
@@ -160,7 +160,10 @@ class _Canvas:
         canonical = np.einsum("nkc,nk->nc", self.person.head.vertices[self._corners(which, index)],
                               self.hits.weights[which])
         pixel = self.hits.pixel[which]
-        self.rgb[pixel] = eyes.teeth(canonical, self.normals[which], self.view[which], self.lit[which], self.shot.light)
+        upper, lower = self.parts[0].vertices[landmarks.vertices(self.person.head)[[62, 66]], 1]
+        light_in = np.float32(0.3 + 0.7 * smoothstep(0.0, 0.05, upper - lower))     # little through a narrow gap
+        self.rgb[pixel] = light_in * eyes.teeth(canonical, self.normals[which], self.view[which], self.lit[which],
+                                                self.shot.light)
         self.labels[pixel] = LABEL["mouth"]
 
     def _shade_tongue(self, part: Part, which: np.ndarray, index: int) -> None:

@@ -1,8 +1,8 @@
 """Render a data set: many people, several photos each, in parallel and resumably.
 
-The result is what ``s2flib.datasets.SynthFaces`` reads: images.zip and masks.zip (WebP), manifest.csv; and
-beside them drawings.zip (line drawings), landmarks.npz and render.json (the recipe). With ``edits``, edits.zip
-and edits.csv hold edit pairs. Every face is a function of (seed, identity, shot): any part can be rendered
+The result is what ``s2flib.datasets.SynthFaces`` reads: for every split images-, masks- and drawings-<split>.zip
+(WebP); manifest.csv, landmarks.npz and render.json (the recipe). With ``edits``, edits.zip and edits.csv hold
+edit pairs. Every face is a function of (seed, identity, shot): any part can be rendered
 anew, in any order, to the same pixels on the same machine.
 """
 
@@ -50,7 +50,15 @@ class Recipe:
     edits: int
     drawings: bool
     first_identity: int = 0
+    split: str | None = None
     version: int = VERSION
+
+    def identities(self) -> list[int]:
+        """The numbers of the people to render."""
+        from s2flib.celeba import identity_split  # imports torch, which workers do without
+
+        numbers = range(self.first_identity, self.first_identity + self.n_identities)
+        return [i for i in numbers if self.split in (None, identity_split(i))]
 
 
 def render_shot(seed: int, identity: int, shot: int, size: int = 128, like: Person | None = None,
@@ -92,29 +100,33 @@ def render_dataset(
     edits: int = 0,                  # edit pairs besides
     drawings: bool = True,           # a line drawing per photo, hands taking turns
     first_identity: int = 0,         # numbering starts here: slices of one data set
-    progress: Callable[[Iterable], Iterable] = iter,
+    split: str | None = None,        # only these identities' people: "train", "val" or "test"
+    progress: Callable[[Iterable, int], Iterable] = lambda done, total: done,    # wraps the loop over people
 ) -> Path:
     """Render into ``out`` and return it. Interrupted runs go on where they stopped.
 
     Raises DataError if ``out`` holds a data set of another recipe, S2FError for impossible numbers.
     """
-    if n_identities < 1 or shots < 1 or edits < 0 or first_identity < 0:
+    if n_identities < 1 or shots < 1 or edits < 0 or first_identity < 0 or seed < 0:
         raise S2FError("render needs at least one identity, one shot, and no negative numbers.")
     if not 32 <= size <= 1024:
         raise S2FError(f"render draws faces of 32 to 1024 px, not {size}: choose a size between.")
     out = Path(out)
-    recipe = Recipe(n_identities, shots, size, seed, edits, drawings, first_identity)
+    recipe = Recipe(n_identities, shots, size, seed, edits, drawings, first_identity, split)
+    if not recipe.identities():
+        raise S2FError(f"none of these {n_identities} identities is of the split {split!r}: choose train, val or "
+                       "test, and at least ten identities.")
     _claim(out, recipe)
     if (out / "manifest.csv").is_file():
         return out
     parts = out / "parts"
     parts.mkdir(exist_ok=True)
-    jobs = [("identity", i) for i in range(first_identity, first_identity + n_identities)]
+    jobs = [("identity", i) for i in recipe.identities()]
     jobs += [("edit", k) for k in range(edits)]
     left = [job for job in jobs if not _part(parts, job).is_file()]
     work = partial(_job, recipe, parts)
     with _pool(min(workers or os.cpu_count() or 1, max(1, len(left)))) as run:
-        for _ in progress(run(work, left)):
+        for _ in progress(run(work, left), len(left)):
             pass
     if edits:
         _pack_edits(out, parts, edits)
@@ -126,6 +138,8 @@ def render_dataset(
 def _claim(out: Path, recipe: Recipe) -> None:
     """Write the recipe into a fresh folder, or check that it is the one already there."""
     path = out / "render.json"
+    from s2flib.images import atomic_path
+
     wanted = recipe.__dict__
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -136,8 +150,6 @@ def _claim(out: Path, recipe: Recipe) -> None:
         return
     if (out / "manifest.csv").exists():
         raise DataError(f"{out} holds a data set that render did not make: choose an empty folder.")
-    from s2flib.images import atomic_path
-
     out.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         Path(temporary).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
@@ -185,7 +197,7 @@ def _render_identity(recipe: Recipe, identity: int) -> list[dict]:
         if recipe.drawings:
             hand = tuple(HANDS)[(identity + k) % len(HANDS)]
             lines = line_drawing(picture.buffers, hand, seed=identity * 1000 + k)
-            record["drawing"] = encode_flat(lines, lossless=False)
+            record["drawing"] = encode_drawing(lines)
             record["attributes"]["drawing_hand"] = hand
         records.append(record)
     return records
@@ -208,11 +220,16 @@ def encode_photo(rgb: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def encode_flat(grey: np.ndarray, lossless: bool = True) -> bytes:
-    """(H, W) uint8 → WebP, all three channels equal; masks must be lossless, drawings need not."""
+def encode_flat(grey: np.ndarray) -> bytes:
+    """(H, W) uint8 → lossless WebP, all three channels equal."""
     out = io.BytesIO()
-    Image.fromarray(grey).convert("RGB").save(out, "WEBP", lossless=lossless, quality=75, method=4)
+    Image.fromarray(grey).convert("RGB").save(out, "WEBP", lossless=True, quality=75, method=4)
     return out.getvalue()
+
+
+def encode_drawing(grey: np.ndarray) -> bytes:
+    """(H, W) uint8 → lossless WebP of eight grey levels: lines stay crisp and take two thirds of the space."""
+    return encode_flat((np.round(grey / 255 * 7) * (255 / 7)).round().astype(np.uint8))
 
 
 def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
@@ -221,22 +238,24 @@ def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
     from s2flib.images import atomic_path
 
     kinds = ["image", "mask"] + ["drawing"] * recipe.drawings
+    splits = sorted({identity_split(number) for _, number in jobs})
     rows, landmarks, names = [], [], []
-    with _archives(out, [f"{k}s.zip" for k in kinds]) as archives:
+    with _archives(out, [f"{kind}s-{split}.zip" for split in splits for kind in kinds]) as archives:
         for job in jobs:
+            split = identity_split(job[1])
             for record in pickle.loads(_part(parts, job).read_bytes()):
                 name = f"{record['identity']:06d}_{record['shot']}"
-                for kind, archive in zip(kinds, archives, strict=True):
-                    archive.writestr(zipfile.ZipInfo(f"{name}.webp"), record[kind])
+                for kind in kinds:
+                    archives[f"{kind}s-{split}.zip"].writestr(zipfile.ZipInfo(f"{name}.webp"), record[kind])
                 rows.append({
                     "file": f"{name}.webp", "sha256": hashlib.sha256(record["image"]).hexdigest(),
                     "mask_sha256": hashlib.sha256(record["mask"]).hexdigest(), "identity": record["identity"],
-                    "shot": record["shot"], "split": identity_split(record["identity"]), **record["attributes"]})
+                    "shot": record["shot"], "split": split, **record["attributes"]})
                 landmarks.append(record["landmarks"])
                 names.append(name)
     with atomic_path(out / "landmarks.npz") as temporary, open(temporary, "wb") as f:
         points = np.round(np.stack(landmarks) * 8).astype(np.int16)          # eighths of a pixel
-        np.savez_compressed(f, names=np.array(names), points=points, scale=8)
+        np.savez_compressed(f, names=np.array(names), points=points, scale=8, size=recipe.size)
     _write_csv(out / "manifest.csv", rows)
 
 
@@ -244,11 +263,11 @@ def _pack_edits(out: Path, parts: Path, n: int) -> None:
     from s2flib.celeba import identity_split
 
     rows = []
-    with _archives(out, ["edits.zip"]) as (archive,):
+    with _archives(out, ["edits.zip"]) as archives:
         for k in range(n):
             record = pickle.loads(_part(parts, ("edit", k)).read_bytes())
             for what in ("before", "after", "mask"):
-                archive.writestr(zipfile.ZipInfo(f"{k:06d}_{what}.webp"), record.pop(what))
+                archives["edits.zip"].writestr(zipfile.ZipInfo(f"{k:06d}_{what}.webp"), record.pop(what))
             rows.append({"pair": f"{k:06d}", "split": identity_split(record["identity"]), **record})
     _write_csv(out / "edits.csv", rows)
 
@@ -256,15 +275,14 @@ def _pack_edits(out: Path, parts: Path, n: int) -> None:
 @contextmanager
 def _archives(out: Path, names: list[str]):
     """Zip files that appear together under their names when all is written."""
-    temporary = [out / f".{name}.part" for name in names]
-    archives = [zipfile.ZipFile(t, "w") for t in temporary]
+    archives = {name: zipfile.ZipFile(out / f".{name}.part", "w") for name in names}
     try:
         yield archives
     finally:
-        for archive in archives:
+        for archive in archives.values():
             archive.close()
-    for t, name in zip(temporary, names, strict=True):
-        os.replace(t, out / name)
+    for name in names:
+        os.replace(out / f".{name}.part", out / name)
 
 
 def _write_csv(path: Path, rows: list[dict]) -> None:

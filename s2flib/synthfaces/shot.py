@@ -12,22 +12,23 @@ from s2flib.synthfaces.streams import choose, stream
 
 # facial action units (0…1) of each expression; names as in ARKit's blend shapes
 EXPRESSIONS: dict[str, dict[str, float]] = {
-    "neutral": {},
+    # a resting face in front of a camera: the corners of the mouth a touch up
+    "neutral": dict(mouthSmileLeft=0.13, mouthSmileRight=0.13),
     "smile": dict(mouthSmileLeft=0.62, mouthSmileRight=0.62, cheekSquintLeft=0.45, cheekSquintRight=0.45,
                   mouthDimpleLeft=0.15, mouthDimpleRight=0.15),
-    "grin": dict(mouthSmileLeft=0.75, mouthSmileRight=0.75, jawOpen=0.10, mouthUpperUpLeft=0.28,
-                 mouthUpperUpRight=0.28, mouthLowerDownLeft=0.12, mouthLowerDownRight=0.12, cheekSquintLeft=0.55,
+    "grin": dict(mouthSmileLeft=0.75, mouthSmileRight=0.75, jawOpen=0.13, mouthUpperUpLeft=0.36,
+                 mouthUpperUpRight=0.36, mouthLowerDownLeft=0.12, mouthLowerDownRight=0.12, cheekSquintLeft=0.55,
                  cheekSquintRight=0.55, eyeSquintLeft=0.2, eyeSquintRight=0.2),
-    "open": dict(jawOpen=0.16, browInnerUp=0.2),
+    "open": dict(jawOpen=0.16, browInnerUp=0.2, mouthSmileLeft=0.12, mouthSmileRight=0.12),
     "surprise": dict(jawOpen=0.24, browInnerUp=0.6, browOuterUpLeft=0.5, browOuterUpRight=0.5, eyeWideLeft=0.35,
                      eyeWideRight=0.35),
-    "frown": dict(browDownLeft=0.6, browDownRight=0.6, mouthFrownLeft=0.35, mouthFrownRight=0.35,
+    "frown": dict(browDownLeft=0.6, browDownRight=0.6, mouthFrownLeft=0.28, mouthFrownRight=0.28,
                   mouthPressLeft=0.25, mouthPressRight=0.25),
     "pout": dict(mouthPucker=0.38, browInnerUp=0.15),
     "smirk": dict(mouthSmileLeft=0.55, cheekSquintLeft=0.3, browOuterUpLeft=0.25),
 }
-_EXPRESSION_ODDS = dict(neutral=0.30, smile=0.28, grin=0.20, open=0.06, surprise=0.03, frown=0.04, pout=0.04,
-                        smirk=0.05)
+_EXPRESSION_ODDS = dict(neutral=0.33, smile=0.33, grin=0.17, open=0.04, surprise=0.025, frown=0.025, pout=0.02,
+                        smirk=0.06)
 # key: strength, warmth, size (radians it subtends), height range; sky: strength; rim: probability
 LIGHTS = {
     "window": dict(odds=0.30, key=(1.05, 1.4), warm=0.02, size=(0.14, 0.28), high=(12, 40), sky=(0.24, 0.4), rim=0.25),
@@ -90,7 +91,7 @@ def sample_shot(person: Identity, seed: int, index: int = 0, number: int = 0) ->
     return Shot(
         expression=name, action=action, yaw=float(np.radians(yaw)), pitch=float(np.radians(pitch)),
         roll=float(np.radians(roll)), gaze=(float(np.radians(gaze[0])), float(np.radians(gaze[1]))),
-        distance=float(r.uniform(11, 26)), exposure=float(meter * np.exp(r.normal(0, 0.09))),
+        distance=float(r.uniform(15, 28)), exposure=float(meter * np.exp(r.normal(0, 0.09))),
         warmth=float(r.normal(-0.01, 0.035)), light=sample_light(rng("light")),
         background=int(rng("background").integers(1 << 30)), grain=int(rng("grain").integers(1 << 30)),
     )

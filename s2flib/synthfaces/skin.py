@@ -81,7 +81,7 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
              + 0.2 * regions.blob(canon, 0.1, 7.45, 0.3, 0.1)
              - 0.25 * regions.blob(canon, 0, 7.8, 0.5, 0.25))
     blood = blood * (0.7 + 0.15 * identity.redness) + 0.13 * broad + 0.06 * middle
-    albedo = base * np.exp(0.035 * broad + 0.035 * fine)[:, None]
+    albedo = base * np.exp(0.045 * broad + 0.04 * fine)[:, None]
     albedo = albedo * np.exp(-np.clip(blood, -0.5, 1.3)[:, None] * _BLOOD * (0.4 + 0.6 * light_skin))
     tired = 0.32 + 0.5 * smoothstep(40, 72, np.float32(identity.age))
     under_eyes = regions.blob(canon, 0.30, 7.15, 0.15, 0.05) * tired
@@ -102,7 +102,8 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
     brow, stroke = _brows(canon, identity, ox)
     albedo = _over(albedo, brow_rgb(identity), brow * stroke)
     scalp = np.sqrt(v[:, _SCALP]) * (0.5 if look.style == "buzz" else 0.86) * (1 + 0.25 * fine * (look.style == "buzz"))
-    albedo = _over(albedo, person.hair_rgb * 0.7, np.clip(scalp, 0, 0.92))
+    shade = 0.6 if look.style == "buzz" else 0.4
+    albedo = _over(albedo, person.hair_rgb * shade, np.clip(scalp * 1.12 - 0.07, 0, 0.95))
     if look.style == "bald" and identity.male > 0.5:
         shaved = 0.16 * smoothstep(0, 0.25, v[:, _HAIRLINE]) * smoothstep(8.25, 7.6, y)
         albedo = _over(albedo, hair_rgb, shaved)
@@ -118,8 +119,8 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
         chain = np.exp(-((line / 0.012) ** 2)) * (1 - covered) * (z > 0.2) * (canon[:, 1] < 6.05)
         albedo = _over(albedo, np.array(look.metal_rgb, np.float32), chain)
 
-    oily = (0.42 + 0.35 * regions.blob(canon, 0, 7.0, 0.13, 0.25) + 0.22 * regions.blob(canon, 0, 7.75, 0.32, 0.2)
-            + lips * (0.5 + 0.5 * look.makeup) + 0.05 * middle + gloss_makeup)
+    oily = (0.36 + 0.18 * regions.blob(canon, 0, 7.0, 0.13, 0.25) + 0.08 * regions.blob(canon, 0, 7.75, 0.32, 0.2)
+            + lips * (0.3 + 0.5 * look.makeup) + 0.05 * middle + gloss_makeup)
     gloss = oily * (1 - 0.9 * v[:, _SCALP]) * (1 - 0.85 * covered) * (1 - 0.5 * stubble) + 4 * chain
     height = _bumps(canon, lips, stubble, broad, middle, fine, identity.age)
     height = height * (1 - covered) + covered * 0.004 * middle
@@ -211,13 +212,13 @@ def _makeup(albedo, canon, lids, amount: float, male: float):
 
 
 def _lips(albedo, base, canon, lips, middle, tone: float, look):
-    natural = base * np.array([0.86, 0.60, 0.58], np.float32) * (1.0 if tone < 4 else 0.9)
+    natural = base * np.array([0.80, 0.50, 0.49], np.float32) * (1.0 if tone < 4 else 0.9)
     natural = natural + np.array([0.012, 0, 0.002], np.float32)
     share = 0.65 * look.makeup
     colour = natural * (1 - share) + np.array(look.lip_rgb, np.float32) * share
     creases = 0.05 * middle - 0.10 * np.abs(np.sin(canon[:, 0] * 90)) * 0.5
     part = np.exp(-(((canon[:, 1] - 6.607) / 0.014) ** 2)) * 0.35        # the line between the lips
-    alpha = smoothstep(0.15, 0.85, lips + 0.04 * middle) * (0.62 + 0.3 * look.makeup)
+    alpha = smoothstep(0.08, 0.95, lips + 0.04 * middle) * (0.70 + 0.22 * look.makeup)
     return _over(albedo, colour * np.exp(creases - part)[:, None], alpha)
 
 

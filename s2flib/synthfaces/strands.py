@@ -53,17 +53,19 @@ def shade(strands: Strands, points: np.ndarray, rgb: np.ndarray, light: Light, c
     facing = np.clip(outward @ towards * 0.6 + 0.4, 0, 1)
     lit = shadows.lit(flat, bias=0.06, in_hair=True) * facing
     t = np.tile(np.linspace(0, 1, k, dtype=np.float32), s)
+    shiny = np.repeat(strands.tint**3, k)        # highlights break up lock by lock
     inner = np.repeat(strands.inner, k)
     sky_open = (0.30 + 0.70 * smoothstep(0, 0.45, t)) * (1 - 0.55 * inner)
-    primary = np.clip(sl * sv - (tl + 0.07) * tv, 0, 1) ** 40 * (0.07 * gloss)
-    secondary = np.clip(sl * sv - (tl - 0.13) * tv, 0, 1) ** 12 * (0.75 * gloss)
+    primary = np.clip(sl * sv - (tl + 0.07) * tv, 0, 1) ** 40 * (0.032 * gloss)
+    secondary = np.clip(sl * sv - (tl - 0.13) * tv, 0, 1) ** 12 * (0.6 * gloss)
     colour = rgb.astype(np.float32) * (np.repeat(strands.tint, k) * (0.78 + 0.4 * t))[:, None]
     rim = np.clip(outward @ rim_direction(light), 0, 1)[:, None] * np.array(light.rim_rgb, np.float32)
     key = np.array(light.key_rgb, np.float32)
     sky = sky_irradiance(light, outward) * sky_open[:, None]
     diffuse = key * (sl * lit * 0.9)[:, None] + sky + rim
     sheen = sky * ((sv**10) * np.float32(0.007 * gloss))[:, None]
-    out = colour * diffuse + key * lit[:, None] * (primary[:, None] + secondary[:, None] * colour * 1.4) + sheen
+    glint = primary[:, None] + secondary[:, None] * colour * 1.4
+    out = colour * diffuse + key * (lit * shiny)[:, None] * glint + sheen
     out += rim * (0.015 * gloss)
     return out.reshape(s, k, 3)
 

@@ -12,6 +12,7 @@ needs of its decoder. Random faces follow by a sliced-Wasserstein term (Kolouri 
 that moves mapping(z) to where the encoder's codes are.
 
 ``lambda_rec=0`` leaves plain StyleGAN2; ``lambda_adv=0`` leaves the autoencoder, a cheap first stage on a CPU.
+``critic="projected"`` judges through a frozen ImageNet net instead (projected.py): what the shipped weights used.
 
 Cost, measured: see data/weights/tiny-stylegan2.md.
 """
@@ -35,9 +36,11 @@ from s2flib.presets import get_preset
 from s2flib.psp import GradualStyleEncoder
 from s2flib.stylegan2 import Discriminator, Generator
 from s2flib.training import engine
+from s2flib.training.projected import ProjectedCritic, augment
 from s2flib.weights import safe_load, save_safetensors
 
 KIND = "stylegan2-training"
+CRITICS = ("stylegan2", "projected")
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,23 @@ class GeneratorConfig:
 
     out: str
     preset: str = "tiny"
+    data: str | None = None           # a data set's folder; None: the preset's own
     steps: int = 10_000
     size: int | None = None           # picture side; smaller than the preset's: a stage to grow from
     batch: int = 16                   # pictures a step, all processes together
     lr: float = 2e-3                  # Adam, betas (0, 0.99), corrected for lazy regularisation
     seed: int = 0
     r1_gamma: float = 0.1             # R1 penalty γ/2 · |∇D|², Sec. 3.1 of StyleGAN2
-    r1_every: int = 16
+    r1_every: int = 16                # 0: off; the projected critic never needs it
     path_weight: float = 2.0          # path-length penalty, Sec. 3.2
     path_every: int = 32              # 0: off
     mixing: float = 0.9               # probability of style mixing
     ema_images: float = 5_000         # half-life of the weights' moving average, in pictures
     mapping_lr: float = 1.0           # the mapping network's share of lr; 50 when only the SWD moves it
     beta1: float = 0.0                # of the generator's Adam; 0.9 learns faster without a critic
+    critic: str = "stylegan2"         # "projected": see projected.py; crisp far sooner
     lambda_adv: float = 1.0           # the adversary; 0: no critic, the whole batch is reconstructed
+    rec_share: float = 0.5            # of each batch reconstructs photos, the rest are random faces
     lambda_rec: float = 5.0           # L1 between photo and G(E(photo)); 0: no photo encoder
     lambda_lpips: float = 1.0         # the perceptual judge on the same pair at half the size; 0: off
     lambda_feat: float = 1.0          # the critic's features of the same pair
@@ -79,10 +85,13 @@ class GeneratorConfig:
 class Networks(nn.Module):
     """Everything that is trained, under one state dict: generator, ema, critic, encoder, w_avg."""
 
-    def __init__(self, preset, size: int):
+    def __init__(self, preset, size: int, critic: str = "stylegan2"):
         super().__init__()
         self.generator = Generator.from_preset(preset, size)
-        self.critic = Discriminator.from_preset(preset, size)
+        if critic == "projected":
+            self.critic = ProjectedCritic(side=96 if size <= 64 else 128)
+        else:
+            self.critic = Discriminator.from_preset(preset, size)
         self.encoder = GradualStyleEncoder.from_preset(preset, input_nc=3)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
         self.register_buffer("w_avg", torch.zeros(self.generator.style_dim))
@@ -101,8 +110,10 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 64) -> Tensor:
     return ((a @ d).sort(0).values - (b @ d).sort(0).values).square().mean()
 
 
-def critic_features(critic: Discriminator, x: Tensor) -> list[Tensor]:
+def critic_features(critic: nn.Module, x: Tensor) -> list[Tensor]:
     """The critic's maps after each resolution, finest first."""
+    if isinstance(critic, ProjectedCritic):
+        return critic.features(x)
     maps = []
     for block in critic.convs:
         x = block(x)
@@ -131,18 +142,23 @@ class GeneratorTrainer:
     def __init__(self, cfg: GeneratorConfig, dataset, accelerator):
         if not (cfg.lambda_adv or cfg.lambda_rec):
             raise S2FError("nothing would be trained: give lambda_adv or lambda_rec a weight.")
+        if cfg.critic not in CRITICS:
+            raise S2FError(f"there is no critic {cfg.critic!r}: choose one of {', '.join(CRITICS)}.")
+        if not 0 <= cfg.rec_share <= 1:
+            raise S2FError(f"rec_share is a part of the batch, 0 to 1, not {cfg.rec_share}.")
         self.cfg, self.dataset, self.acc = cfg, dataset, accelerator
         self.feed = engine.Feed(dataset, cfg.batch, cfg.seed, accelerator, cfg.workers)
         self.device = accelerator.device
         preset = get_preset(cfg.preset)
         size = cfg.size or preset.size
         torch.manual_seed(cfg.seed)
-        self.nets = Networks(preset, size)
+        self.nets = Networks(preset, size, cfg.critic if cfg.lambda_adv else "stylegan2")
+        self.projected = isinstance(self.nets.critic, ProjectedCritic)
         self.nets.w_avg.copy_(self.nets.generator.mean_latent())
         if cfg.init:
             warm_start(self.nets, cfg.init, preset.name)
         self.nets.to(self.device)
-        lazy_d = cfg.r1_every / (cfg.r1_every + 1)
+        lazy_d = cfg.r1_every / (cfg.r1_every + 1) if cfg.r1_every and not self.projected else 1.0
         lazy_g = cfg.path_every / (cfg.path_every + 1) if cfg.path_every else 1.0
         g, betas = self.nets.generator, (cfg.beta1, 0.99**lazy_g)
         synthesis = [p for name, p in g.named_parameters() if not name.startswith("style.")]
@@ -150,7 +166,8 @@ class GeneratorTrainer:
                   {"params": list(g.style.parameters()), "betas": betas, "lr": cfg.lr * lazy_g * cfg.mapping_lr}]
         if cfg.lambda_rec:
             groups.append({"params": list(self.nets.encoder.parameters()), "lr": cfg.lr / 2, "betas": (0.9, 0.99)})
-        self.g_params, self.d_params = [p for g in groups for p in g["params"]], list(self.nets.critic.parameters())
+        self.g_params = [p for g in groups for p in g["params"]]
+        self.d_params = [p for p in self.nets.critic.parameters() if p.requires_grad]
         self.g_opt = torch.optim.Adam(groups, cfg.lr * lazy_g)
         self.d_opt = torch.optim.Adam(self.d_params, cfg.lr * lazy_d, betas=(0.0, 0.99**lazy_d))
         self.perceptual = perceptual_judge(preset).to(self.device) if cfg.lambda_rec and cfg.lambda_lpips else None
@@ -198,17 +215,20 @@ class GeneratorTrainer:
 
         # generator and photo encoder: min softplus(−D(G)) + reconstruction
         nets.critic.requires_grad_(False)
-        n_rec = 0 if not cfg.lambda_rec else len(photo) // 2 if cfg.lambda_adv else len(photo)
+        share = 0.0 if not cfg.lambda_rec else cfg.rec_share if cfg.lambda_adv else 1.0
+        n_rec = round(share * len(photo))
         loss = torch.zeros((), device=self.device)
+        codes = []                                                 # w+ in float32: the pictures hang on it
+        if n_rec:
+            with self.acc.autocast():
+                codes.append(nets.encode(photo[:n_rec]).float())
+            loss = loss + self.code_losses(codes[0], stats)
+        if n_rec < len(photo):
+            codes.append(self.sample_w(len(photo) - n_rec))
         with self.acc.autocast():
-            codes = [nets.encode(photo[:n_rec])] if n_rec else []
-            if n_rec:
-                loss = loss + self.code_losses(codes[0], stats)
-            if cfg.lambda_adv:
-                codes.append(self.sample_w(len(photo) - n_rec))
             fake = nets.generator.synthesis(torch.cat(codes), noise="random")
             if cfg.lambda_adv:
-                adversarial = F.softplus(-nets.critic(fake)).mean()
+                adversarial = self.generator_loss(fake)
                 loss = loss + cfg.lambda_adv * adversarial
                 stats["g_adversarial"] = adversarial.item()
             if n_rec:
@@ -247,22 +267,32 @@ class GeneratorTrainer:
         cfg, g = self.cfg, self.nets.generator
         w = w_plus.mean(1)                                                     # (B, D)
         spread = (w_plus - w[:, None]).square().mean()
-        self.codes = torch.cat([self.codes, w.detach().float()])[-512:]
+        self.codes = torch.cat([self.codes, w.detach()])[-512:]
         z = torch.randn(len(self.codes), g.style_dim, device=self.device)
         swd = sliced_wasserstein(g.mapping(z), self.codes)
         stats |= {"code_spread": spread.item(), "code_swd": swd.item()}
         return cfg.lambda_delta * spread + cfg.lambda_swd * swd
 
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """softplus(−D(fake)); of the projected critic's four scales −Σ D(fake), as hinge losses have it."""
+        if self.projected:
+            return -4 * self.nets.critic(augment(fake)).mean()
+        return F.softplus(-self.nets.critic(fake)).mean()
+
     def train_critic(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> None:
-        """min softplus(D(fake)) + softplus(−D(photo)), and lazy R1."""
+        """min softplus(D(fake)) + softplus(−D(photo)) and lazy R1; the projected critic's hinge loss instead."""
         critic = self.nets.critic.requires_grad_(True)
         with self.acc.autocast():
-            on_real, on_fake = critic(photo), critic(fake)
-            loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
+            if self.projected:
+                on_real, on_fake = critic(augment(photo)), critic(augment(fake))
+                loss = F.relu(1 + on_fake).mean() + F.relu(1 - on_real).mean()
+            else:
+                on_real, on_fake = critic(photo), critic(fake)
+                loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
         stats |= {"d_loss": loss.item(), "d_real": on_real.mean().item(), "d_fake": on_fake.mean().item(),
                   "d_correct": 0.5 * ((on_real > 0).float().mean() + (on_fake < 0).float().mean()).item()}
         self.update(self.d_opt, self.d_params, loss)
-        if self.done % self.cfg.r1_every == 0:
+        if self.cfg.r1_every and not self.projected and self.done % self.cfg.r1_every == 0:
             stats["r1"] = self.regularise_critic(photo[:max(1, len(photo) // 2)])
 
     def update(self, optimiser: torch.optim.Optimizer, params: list[nn.Parameter], loss: Tensor) -> None:
@@ -322,8 +352,10 @@ class GeneratorTrainer:
         frozen = dict(nets.ema.state_dict()) | {"latent_avg": nets.ema.mean_latent()}
         save_safetensors(out / "generator.safetensors", frozen, meta | {"kind": "stylegan2"}, overwrite=True)
         # the moving average stands for the generator too: it is the better one, and the file stays small
-        learnt = {k: v for k, v in nets.state_dict().items() if not k.startswith("generator.")}
-        save_safetensors(out / "training.safetensors", learnt, meta | {"kind": KIND}, overwrite=True)
+        learnt = {k: v for k, v in nets.state_dict().items() if not k.startswith(("generator.", "critic.backbone."))}
+        save_safetensors(out / "training.safetensors", learnt,
+                         meta | {"kind": KIND, "critic": "projected" if self.projected else "stylegan2"},
+                         overwrite=True)
 
 
 def warm_start(nets: Networks, path: str, preset: str) -> None:
@@ -339,8 +371,12 @@ def warm_start(nets: Networks, path: str, preset: str) -> None:
     tensors = {k: v.float() for k, v in tensors.items()}
     tensors |= {"generator" + k.removeprefix("ema"): v for k, v in tensors.items() if k.startswith("ema.")}
     own, size = nets.state_dict(), int(meta["size"])
+    projected = isinstance(nets.critic, ProjectedCritic)
+    if projected != (meta.get("critic") == "projected"):              # another kind of critic starts afresh
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("critic.")}
     if size * 2 == nets.generator.size:
-        tensors = {_shift_critic(k): v for k, v in tensors.items() if not k.startswith("critic.convs.0.")}
+        if not projected:
+            tensors = {_shift_critic(k): v for k, v in tensors.items() if not k.startswith("critic.convs.0.")}
         newest = len(nets.generator.to_rgbs) - 1
         for k in own:
             if f".to_rgbs.{newest}.conv.weight" in k or f".to_rgbs.{newest}.bias" in k:
@@ -369,6 +405,6 @@ def train_generator(cfg: GeneratorConfig) -> Path:
     critic and photo encoder in float16, for ``init``), beside what :func:`engine.run_training` writes.
     """
     acc = engine.make_accelerator(cfg.mixed_precision, cfg.cpu)
-    dataset = open_dataset(get_preset(cfg.preset), "train", limit=cfg.limit)
+    dataset = open_dataset(get_preset(cfg.preset), "train", root=cfg.data, limit=cfg.limit)
     engine.run_training(GeneratorTrainer(cfg, dataset, acc), cfg, KIND, acc)
     return Path(cfg.out) / "generator.safetensors"

@@ -120,3 +120,13 @@ def test_identities_repeat_and_their_components_are_separate():
     assert max(abs(v) for p in people for v in p.sliders.values()) <= 0.9
     mean = np.mean([p.ancestry for p in people], 0)
     assert mean.min() > 0.25                                            # balanced by design
+
+
+def test_sampled_faces_have_plausible_proportions():
+    head = load_head()
+    from s2flib.synthfaces.proportions import measure
+
+    found = np.array([measure(head, shape_weights(head, sample_identity(31, i))) for i in range(60)])
+    low, high = [0.76, 0.62, 0.66, 0.74, 0.62], [1.01, 0.82, 0.90, 1.12, 0.80]
+    assert (found >= low).all() and (found <= high).all(), (found.min(0), found.max(0))
+    assert 0.83 < found[:, 0].mean() < 0.93

@@ -1,11 +1,13 @@
 """Data sets: what the loader reads, resumed to the same bytes, in parallel or not."""
 
 import csv
+import io
 import json
 import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from s2flib.errors import DataError, S2FError
 from s2flib.synthfaces import render, render_dataset, render_shot
@@ -37,8 +39,8 @@ def test_the_loader_reads_it(rendered):
 
 
 def test_everything_else_lies_beside_it(rendered):
-    names = {"images.zip", "masks.zip", "drawings.zip", "edits.zip", "edits.csv", "landmarks.npz", "manifest.csv",
-             "render.json"}
+    archives = {f"{k}-{s}.zip" for k in ("images", "masks", "drawings") for s in ("train", "val", "test")}
+    names = archives | {"edits.zip", "edits.csv", "landmarks.npz", "manifest.csv", "render.json"}
     assert set(_files(rendered)) == names
     points = np.load(rendered / "landmarks.npz")
     assert points["names"].tolist()[:2] == ["000007_0", "000007_1"]
@@ -89,7 +91,29 @@ def test_other_recipes_and_impossible_numbers_are_refused(rendered, tmp_path):
     with pytest.raises(DataError, match="empty folder"):
         render_dataset(tmp_path, 1, 1)
     assert (tmp_path / "manifest.csv").read_text() == "mine"
-    for wrong in (dict(n_identities=0), dict(size=8), dict(edits=-1), dict(shots=0)):
+    for wrong in (dict(n_identities=0), dict(size=8), dict(edits=-1), dict(shots=0), dict(seed=-1),
+                  dict(split="test"), dict(split="dev", n_identities=20)):
         with pytest.raises(S2FError):
             render_dataset(tmp_path / "new", **{"n_identities": 1, "shots": 1, **wrong})
     assert json.loads((rendered / "render.json").read_text())["seed"] == 5
+
+
+def test_one_split_alone(rendered, tmp_path):
+    """Only the split's people are rendered, and they are the same as in the whole set."""
+    out = render_dataset(tmp_path / "set", n_identities=3, shots=2, size=48, seed=5, workers=1, first_identity=7,
+                         split="test")
+    assert {p.name for p in out.glob("*.zip")} == {"images-test.zip", "masks-test.zip", "drawings-test.zip"}
+    assert (out / "images-test.zip").read_bytes() == (rendered / "images-test.zip").read_bytes()
+
+
+@pytest.mark.parametrize("identity, shot", [(9, 0), (1509, 3), (2999, 1)])
+def test_the_shipped_test_images_come_from_their_seeds(identity, shot):
+    """Other machines round differently: a few grey levels, nothing that changes the face or its labels."""
+    from s2flib.datasets import open_dataset
+
+    dataset = open_dataset("tiny", "test")
+    photo, mask = dataset.read(dataset.names.index(f"{identity:06d}_{shot}"))
+    recipe = json.loads((dataset.root / "render.json").read_text())
+    picture, _, _ = render_shot(recipe["seed"], identity, shot, recipe["size"])
+    stored = np.array(Image.open(io.BytesIO(render.encode_photo(picture.rgb))).convert("RGB")).astype(int)
+    assert np.abs(stored - photo).mean() < 0.5 and (mask == picture.labels).mean() > 0.999

@@ -1,0 +1,69 @@
+"""Checkers of the exercises in notebook 08. Truths are computed here, not taken from s2flib."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from s2flib.exercises import exercise, expect, expect_close
+
+
+def _rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@exercise("08.noise")
+def noise(student) -> str:
+    """Learner's function: (z0 (B, C, h, w), ε, ᾱ (B,)) → z_t."""
+    z0, eps = torch.randn(3, 4, 5, 5, generator=_rng(80)), torch.randn(3, 4, 5, 5, generator=_rng(81))
+    bar = torch.tensor([0.99, 0.36, 0.0])
+    got = student(z0.clone(), eps.clone(), bar.clone())
+    a = bar.view(3, 1, 1, 1)
+    if isinstance(got, torch.Tensor) and got.shape == z0.shape:
+        expect(not torch.allclose(got, a * z0 + (1 - a) * eps, atol=1e-4),
+               "the square roots are missing: with them the variance stays 1 at every time.")
+        expect(not torch.allclose(got, (1 - a).sqrt() * z0 + a.sqrt() * eps, atol=1e-4),
+               "signal and noise have changed places: ᾱ = 1 is the clean picture.")
+    truth = torch.stack([math.sqrt(b) * z + math.sqrt(1 - b) * e
+                         for b, z, e in zip(bar.tolist(), z0, eps, strict=True)])
+    expect_close(got, truth, "z_t = √ᾱ z₀ + √(1 − ᾱ) ε, with ᾱ (B,) made (B, 1, 1, 1) first.")
+    return "any time in one step: training never has to walk through the times before."
+
+
+@exercise("08.guidance")
+def guidance(student) -> str:
+    """Learner's function: (neither, picture, both, s_i, s_t) → the guided prediction (Eq. 3)."""
+    neither, picture, both = (torch.randn(2, 4, 3, 3, generator=_rng(82 + k)) for k in range(3))
+    for s_i, s_t in ((1.5, 7.5), (1.0, 3.0), (1.0, 1.0)):
+        got = student(neither.clone(), picture.clone(), both.clone(), s_i, s_t)
+        truth = (1 - s_i) * neither + (s_i - s_t) * picture + s_t * both
+        if isinstance(got, torch.Tensor) and got.shape == truth.shape:
+            swapped = neither + s_t * (picture - neither) + s_i * (both - picture)
+            expect(s_i == s_t or not torch.allclose(got, swapped, atol=1e-4),
+                   "the scales have changed places: s_I weighs what the picture adds, s_T what the words add to it.")
+            two = neither + s_i * (picture - neither) + s_t * (both - neither)
+            expect(not torch.allclose(got, two, atol=1e-4),
+                   "the words' direction starts from the prediction with the picture, not from the one with neither.")
+        expect_close(got, truth,
+                     f"at s_I = {s_i}, s_T = {s_t}: neither + s_I (picture − neither) + s_T (both − picture).")
+    return "at s_I = s_T = 1 the two nulls cancel and plain conditional sampling is left."
+
+
+@exercise("08.dropout")
+def dropout(student) -> str:
+    """Learner's function: (u (B,) uniform, share) → (no_text (B,) bool, no_picture (B,) bool)."""
+    u = torch.rand(60_000, generator=_rng(85))
+    got = student(u, 0.05)
+    expect(isinstance(got, tuple) and len(got) == 2, "return a pair: (no_text, no_picture).")
+    text, picture = (torch.as_tensor(g) for g in got)
+    expect(text.shape == picture.shape == u.shape and text.dtype == picture.dtype == torch.bool,
+           "both answers are bool tensors with one entry per example.")
+    shares = {"only the text": text & ~picture, "only the picture": picture & ~text, "both": text & picture}
+    for name, gone in shares.items():
+        found = float(gone.float().mean())
+        expect(abs(found - 0.05) < 0.006,
+               f"{name} should be dropped in 5 % of the examples, and is in {100 * found:.1f} %.")
+    none = student(u, 0.0)
+    expect(not bool(none[0].any() or none[1].any()), "with share 0 nothing is dropped: mind < and ≤.")
+    return "one net learns four distributions, and Eq. 3 can mix them at run time."

@@ -1,0 +1,117 @@
+"""Reads from a face what edits change: hair, eyes, glasses, beard, make-up, expression, hat, age, skin.
+
+The judge of edits' success. Trained on real renders of train identities alone (s2flib.training.editjudge), it never
+sees an edited picture before it measures one, and no edit model ever sees it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2flib.cbam import AttributeNet
+from s2flib.published import load_strict
+from s2flib.stylize.pairs import Request
+from s2flib.weights import data_dir, load_tensors
+
+KIND = "edit-judge"
+# head → its values; a head without values is a number
+HEADS: dict[str, tuple[str, ...]] = {
+    "hair_color": ("black", "darkbrown", "brown", "lightbrown", "blond", "platinum", "auburn", "red", "grey", "white",
+                   "pink", "blue"),
+    "hair_style": ("buzz", "short", "sidepart", "slick", "curly", "afro", "bald", "bangs", "medium", "bob", "long",
+                   "longwavy", "bangs_long", "ponytail"),
+    "eye_color": ("darkbrown", "brown", "hazel", "amber", "green", "blue", "lightblue", "grey"),
+    "glasses": ("none", "clear", "sun"),
+    "beard": ("none", "stubble", "short", "goatee", "mustache", "full"),
+    "makeup": ("no", "yes"),
+    "expression": ("neutral", "smile", "grin", "surprise", "frown", "pout", "smirk"),
+    "hat": ("none", "beanie", "cap", "brim"),
+    "age": (), "skin_tone": (),
+}  # fmt: skip
+SCALE = {"age": (45.0, 16.0), "skin_tone": (3.0, 1.8)}           # mean and spread that the numbers are taken by
+# rows and columns of the eyes' strip, as fractions of a portrait framed like SynthFaces
+EYES = (0.36, 0.66, 0.2, 0.8)
+
+
+def truth(attributes: dict) -> dict[str, int | float | None]:
+    """SynthFaces attributes → what each head should read; None where it cannot be seen or is no clear case."""
+    a, out = attributes, {}
+    glasses = a["glasses"] if a["glasses"] in ("none", "sun") else "clear"
+    makeup = {True: "yes", False: "no"}.get(a["makeup"] > 0.4) if a["makeup"] > 0.4 or a["makeup"] < 0.1 else None
+    seen = dict(a) | {"glasses": glasses, "makeup": makeup}
+    if a["hair_color"] == "bald" or a["hair_style"] == "bald":
+        seen["hair_color"] = None
+    if glasses == "sun":
+        seen["eye_color"] = None
+    if a["hat"] != "none":
+        seen["hair_style"] = None
+    for head, values in HEADS.items():
+        if not values:
+            out[head] = (float(a[head]) - SCALE[head][0]) / SCALE[head][1]
+        else:
+            out[head] = values.index(seen[head]) if seen[head] in values else None
+    return out
+
+
+def wanted(request: Request) -> tuple[str, int | None] | None:
+    """The head that reads this change, and the value it should read (None: a number, judged by the true pictures).
+
+    A new background is not read from the face: None.
+    """
+    kind = request.kind
+    table = {"glasses": ("glasses", "clear"), "no_glasses": ("glasses", "none"), "sunglasses": ("glasses", "sun"),
+             "no_beard": ("beard", "none"), "makeup": ("makeup", "yes"), "no_makeup": ("makeup", "no"),
+             "no_hat": ("hat", "none")}
+    if kind == "background":
+        return None
+    if kind in ("age", "skin_tone"):
+        return kind, None
+    head, value = table.get(kind, (kind, request.value))
+    return head, HEADS[head].index(value)
+
+
+class EditJudge(nn.Module):
+    """(B, 3, 128, 128) in [−1, 1] → {head: logits (B, values) or a number (B,)}.
+
+    Two AttributeNets (s2flib.cbam): one sees the face, one a strip with both eyes at twice the size, where an iris is
+    more than three pixels wide.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = [max(1, len(v)) for v in HEADS.values()]
+        self.face, self.eyes = AttributeNet(sum(self.sizes)), AttributeNet(len(HEADS["eye_color"]))
+
+    @property
+    def label(self) -> str:
+        return "edit judge"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """→ (B, sum of head sizes): the face net's answers, the eyes' colour added by the other net."""
+        h, w = x.shape[2:]
+        strip = x[:, :, round(EYES[0] * h):round(EYES[1] * h), round(EYES[2] * w):round(EYES[3] * w)]
+        strip = F.interpolate(strip, scale_factor=2, mode="bilinear", align_corners=False)
+        out = list(self.face(x).split(self.sizes, 1))
+        place = list(HEADS).index("eye_color")
+        out[place] = out[place] + self.eyes(strip)
+        return torch.cat(out, 1)
+
+    def heads(self, x: Tensor) -> dict[str, Tensor]:
+        """Log-probabilities (B, values) per head; numbers (B,) for age (years) and skin tone (0 … 7)."""
+        out = {}
+        for name, part in zip(HEADS, self(x).float().split(self.sizes, 1), strict=True):
+            mean, spread = SCALE.get(name, (0, 1))
+            out[name] = part.log_softmax(1) if HEADS[name] else part[:, 0] * spread + mean
+        return out
+
+
+def load_edit_judge(path: str | Path | None = None) -> EditJudge:
+    """The shipped judge (or another file), frozen; WeightsError when it is not there."""
+    path = Path(path) if path else data_dir() / "weights" / "tiny-edit-judge.safetensors"
+    net = EditJudge()
+    load_strict(net, load_tensors(path, KIND), str(path))
+    return net.requires_grad_(False).eval()

@@ -1,0 +1,287 @@
+"""Edit pairs from disk: a face before and after an edit, the words that ask for it, and where it may change.
+
+Reads what ``s2f render --edits`` (:func:`s2flib.synthfaces.render.render_dataset`) writes: edits.zip with
+NNNNNN_{before,after,mask}.webp and edits.csv. Each pair is of a person of its own, so the split is by identity;
+the val and test pairs are worded by phrasings that no training pair uses.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from s2flib.datasets import SPLITS, _open_zip
+from s2flib.errors import DataError
+from s2flib.images import available_cpus
+
+COLUMNS = ("pair", "split", "instruction", "identity", "kinds", "values")
+KINDS = (
+    "hair_color", "hair_style", "eye_color", "glasses", "no_glasses", "sunglasses", "beard", "no_beard", "makeup",
+    "no_makeup", "expression", "age", "skin_tone", "hat", "no_hat", "background",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """One change: its kind, a key of phrases.TEMPLATES, and its new value ("" where the kind says all)."""
+
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Change(Request):
+    """A request with its value in words ("dark brown", "older"; "" where the kind says all)."""
+
+    words: str
+
+
+Wish = tuple[Change, ...]        # what one instruction asks for: one change, now and then two
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One line of edits.csv."""
+
+    name: str                        # six digits
+    identity: int
+    instruction: str
+    requests: tuple[Request, ...]    # one change, now and then two
+
+    @property
+    def kind(self) -> str:
+        """The kind, or both joined by "+"."""
+        return "+".join(r.kind for r in self.requests)
+
+
+class EditPairs:
+    """One split of a folder of edit pairs.
+
+    ``pairs[i]`` is a dict: before, after (H, W, 3) uint8, mask (H, W) bool, and the row's fields.
+    Raises DataError that names what is missing, damaged or contradictory.
+    """
+
+    def __init__(self, root: str | Path, split: str, size: int = 128, limit: int | None = None):
+        if split not in SPLITS:
+            raise DataError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}.")
+        self.root, self.split, self.size = Path(root), split, size
+        if not (self.root / "edits.zip").is_file():
+            raise DataError(f"{self.root / 'edits.zip'} is missing: render edit pairs first, with "
+                            "s2flib.synthfaces.render.render_dataset(..., edits=6000).")
+        self.rows = [row for row in _rows(self.root / "edits.csv") if row[0] == split]
+        self.rows = [row[1] for row in self.rows][:limit]
+        if not self.rows:
+            raise DataError(f"{self.root} holds no edit pairs of the {split} split: render more of them.")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict:
+        row = self.rows[range(len(self))[i]]
+        return {"before": self.read(row, "before"), "after": self.read(row, "after"),
+                "mask": self.read(row, "mask")[..., 0] > 127, **vars(row), "kind": row.kind}
+
+    def read(self, row: PairRow, what: str) -> np.ndarray:
+        """(H, W, 3) uint8 of "before", "after" or "mask"."""
+        file = f"{row.name}_{what}.webp"
+        try:
+            picture = np.array(Image.open(io.BytesIO(_open_zip(str(self.root / "edits.zip"), os.getpid()).read(file)))
+                               .convert("RGB"))
+        except KeyError:
+            raise DataError(f"{file} is not in {self.root / 'edits.zip'} though edits.csv lists it: render the "
+                            "pairs again.") from None
+        except (zipfile.BadZipFile, OSError, EOFError) as e:
+            raise DataError(f"{self.root / 'edits.zip'} is damaged at {file} ({e}): render the pairs again.") from None
+        if len(picture) == self.size:
+            return picture
+        way = cv2.INTER_NEAREST if what == "mask" else cv2.INTER_AREA if len(picture) > self.size else cv2.INTER_CUBIC
+        return cv2.resize(picture, (self.size, self.size), interpolation=way)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The split in RAM: before, after (N, 3, H, W) uint8, mask (N, H, W) bool; 7 bytes a pixel."""
+        n, s = len(self), self.size
+        out = {"before": np.empty((n, 3, s, s), np.uint8), "after": np.empty((n, 3, s, s), np.uint8),
+               "mask": np.empty((n, s, s), bool)}
+
+        def fill(i: int) -> None:
+            for what in ("before", "after"):
+                out[what][i] = self.read(self.rows[i], what).transpose(2, 0, 1)
+            out["mask"][i] = self.read(self.rows[i], "mask")[..., 0] > 127
+
+        with ThreadPoolExecutor(available_cpus()) as pool:
+            for _ in pool.map(fill, range(n)):
+                pass
+        return out
+
+    def wishes(self) -> list[tuple[Wish, Wish | None]]:
+        """Per pair, what was asked for, and what leads back from after to before (None: no words for that)."""
+        seed = self.seed()
+        return [wishes(row, *attributes_of(row, seed)) for row in self.rows]
+
+    def seed(self) -> int:
+        """The renderer's seed, from which people, looks and shots are drawn again without rendering."""
+        from s2flib.synthfaces.render import VERSION
+
+        try:
+            recipe = json.loads((self.root / "render.json").read_text(encoding="utf-8"))
+            seed, version = int(recipe["seed"]), int(recipe["version"])
+        except (OSError, ValueError, KeyError):
+            raise DataError(f"{self.root / 'render.json'} is missing or damaged: render the pairs again.") from None
+        if version != VERSION:
+            raise DataError(f"{self.root} was rendered by version {version} of SynthFaces and this is {VERSION}: "
+                            "render the pairs again.")
+        return seed
+
+
+class FreshPairs:
+    """A few pairs rendered on the spot, half a second each, with the interface of :class:`EditPairs`.
+
+    One change each, kinds taking turns, in held-out phrasings. People are ``seed``'s number 0 and on; they are in no
+    data set but one of the same seed.
+    """
+
+    split = "val"
+
+    def __init__(self, n: int, seed: int = 99, kinds: Sequence[str] = KINDS, size: int = 128, progress=iter):
+        self.size, self.rows, self._items, number = size, [], [], -1
+        for k in progress(range(n)):
+            kind = kinds[k % len(kinds)]
+            edit = None
+            while edit is None:                                # the next person who can be asked for this change
+                number += 1
+                scene, options = _scene(seed, number)
+                edit = next((e for e in options if e.kind == kind), None)
+            self._render(seed, number, scene, edit)
+
+    def _render(self, seed: int, number: int, scene, edit) -> None:
+        from s2flib.synthfaces.edits import render_edit
+        from s2flib.synthfaces.phrases import instruction
+
+        words = instruction(edit.kind, edit.words, number, held_out=True)
+        pair = render_edit(scene, (edit,), words, self.size, seed)
+        self.rows.append(PairRow(f"{number:06d}", number, words, (Request(edit.kind, edit.value),)))
+        self._items.append({"before": pair.before.rgb, "after": pair.after.rgb, "mask": pair.mask})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict:
+        i = range(len(self))[i]
+        return self._items[i] | vars(self.rows[i]) | {"kind": self.rows[i].kind}
+
+
+def _scene(seed: int, number: int):
+    """A person about to be photographed, and one edit of each kind that makes sense for them."""
+    from s2flib.synthfaces.edits import Scene, possible_edits
+    from s2flib.synthfaces.identity import sample_identity
+    from s2flib.synthfaces.look import sample_look
+    from s2flib.synthfaces.shot import sample_shot
+    from s2flib.synthfaces.streams import stream
+
+    person = sample_identity(seed, number)
+    scene = Scene(person, sample_look(person, seed, number), sample_shot(person, seed, number))
+    return scene, possible_edits(scene, stream(seed, number, "edits"))
+
+
+def attributes_of(row: PairRow, seed: int) -> tuple[dict, dict]:
+    """The manifest's attributes (see synthfaces.render.attributes) of a pair's two pictures, before and after."""
+    from s2flib.synthfaces.edits import Edit, apply_edit
+    from s2flib.synthfaces.render import attributes
+
+    scene, _ = _scene(seed, row.identity)
+    before = attributes(scene.identity, scene.look, scene.shot)
+    for request in row.requests:
+        scene = apply_edit(scene, Edit(request.kind, request.value, ""), seed)
+    return before, attributes(scene.identity, scene.look, scene.shot)
+
+
+_OPPOSITE = {"older": "twenty years younger", "a little older": "younger", "younger": "a little older",
+             "twenty years younger": "older", "lighter": "darker", "darker": "lighter",
+             "a little lighter": "a little darker", "a little darker": "a little lighter"}
+
+
+def wishes(row: PairRow, before: dict, after: dict) -> tuple[Wish, Wish | None]:
+    """The pair's changes with their words, and those of the way back."""
+    there = tuple(Change(r.kind, r.value, words_of(r, before)) for r in row.requests)
+    back = [_back(change, before, after) for change in there]
+    return there, None if None in back else tuple(back)
+
+
+def words_of(request: Request, before: dict) -> str:
+    """The value as an instruction names it: "darkbrown" → "dark brown", an age → "older"."""
+    from s2flib.synthfaces import edits
+
+    words = {"hair_color": edits.HAIR_WORDS, "hair_style": edits.STYLE_WORDS, "eye_color": edits.EYE_WORDS,
+             "beard": edits.BEARD_WORDS, "expression": edits.EXPRESSION_WORDS, "hat": edits.HAT_WORDS}
+    if request.kind in words:
+        return words[request.kind][request.value]
+    if request.kind == "age":
+        years = {-20: "twenty years younger", -12: "younger", 12: "a little older", 20: "older",
+                 30: "thirty years older"}
+        return years[min(years, key=lambda y: abs(y - (float(request.value) - before["age"])))]
+    if request.kind == "skin_tone":
+        tones = {-1.8: "lighter", 1.8: "darker", 0.9: "a little darker", -0.9: "a little lighter"}
+        return tones[min(tones, key=lambda t: abs(t - (float(request.value) - before["skin_tone"])))]
+    return ""
+
+
+def _back(change: Change, before: dict, after: dict) -> Change | None:
+    """The change that undoes ``change``; None where no phrase asks for it."""
+    kind = change.kind
+    if kind in ("age", "skin_tone"):
+        words = _OPPOSITE.get(change.words)
+        column = {"age": "age", "skin_tone": "skin_tone"}[kind]
+        return words and Change(kind, str(before[column]), words)
+    if kind == "background":
+        return Change(kind, "", "")
+    if kind in ("glasses", "no_glasses", "sunglasses"):
+        was = before["glasses"]
+        if kind == "sunglasses" and was != "none":
+            return None                                    # "add glasses" takes none off
+        return Change(*{"none": ("no_glasses", ""), "sun": ("sunglasses", "sun")}.get(was, ("glasses", "clear")), "")
+    if kind in ("makeup", "no_makeup"):
+        return Change("no_makeup", "0", "") if kind == "makeup" else Change("makeup", "0.9", "")
+    target, column = {"beard": ("beard", "beard"), "no_beard": ("beard", "beard"), "hat": ("hat", "hat"),
+                      "no_hat": ("hat", "hat")}.get(kind, (kind, kind))
+    value = before[column]
+    if target in ("beard", "hat") and value == "none":
+        return Change(f"no_{target}", "none" if target == "beard" else "", "")
+    try:
+        return Change(target, value, words_of(Request(target, value), before))
+    except KeyError:
+        return None                                        # an expression or a style without a phrase
+
+
+def _rows(path: Path) -> list[tuple[str, PairRow]]:
+    """edits.csv as (split, row); DataError when it is missing, damaged, or a split shares a person."""
+    try:
+        with open(path, newline="", encoding="utf-8") as f:
+            lines = list(csv.DictReader(f))
+    except OSError:
+        raise DataError(f"{path} is missing: render edit pairs first (render_dataset with edits=...).") from None
+    lacking = [c for c in COLUMNS if not lines or c not in lines[0]]
+    if lacking:
+        raise DataError(f"{path} lacks the columns {', '.join(lacking)}: render the pairs again.")
+    seen: dict[str, str] = {}
+    out = []
+    for number, line in enumerate(lines, start=2):
+        kinds, values = (str(line[c] or "").split("+") for c in ("kinds", "values"))
+        if len(kinds) != len(values) or not set(kinds) <= set(KINDS) or line["split"] not in SPLITS:
+            raise DataError(f"{path} is damaged at line {number}: render the pairs again.")
+        if seen.setdefault(line["identity"], line["split"]) != line["split"]:
+            raise DataError(f"{path} puts identity {line['identity']} into two splits (line {number}): render the "
+                            "pairs again.")
+        requests = tuple(map(Request, kinds, values))
+        out.append((line["split"], PairRow(line["pair"], int(line["identity"]), line["instruction"], requests)))
+    return out

@@ -1,0 +1,133 @@
+"""Training the judge of edits: attributes of SynthFaces' people, read from real renders of train identities.
+
+Pictures are those of the edit pairs, before and after, whose attributes are known (s2flib.stylize.pairs.attributes_of),
+and the preset's own training photos. A third is softened, as an autoencoder softens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from s2flib.datasets import open_dataset
+from s2flib.errors import S2FError
+from s2flib.presets import get_preset
+from s2flib.stylize.judge import HEADS, KIND, SCALE, EditJudge, truth
+from s2flib.stylize.pairs import EditPairs, attributes_of
+from s2flib.training import engine
+from s2flib.training.classifiers import Trainer, _photos, _train
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """One run of the edit judge's training."""
+
+    out: str
+    pairs: str | None = None          # folder of edit pairs; needed
+    photos: bool = True               # the preset's own training photos as well
+    preset: str = "tiny"
+    steps: int = 1500
+    batch: int = 32
+    lr: float = 2e-3                  # AdamW, after a short warm-up constant; the weights' average is kept
+    seed: int = 0
+    resume: bool = False
+    max_time: float | None = None
+    save_every: float = 120.0
+    log_every: int = 50
+    limit: int | None = None
+    cpu: bool = False
+
+
+def labelled(cfg, split: str) -> tuple[Tensor, Tensor]:
+    """Pictures (N, 3, H, W) uint8 and targets (N, heads) float: an index, a scaled number, or NaN where unknown."""
+    size = get_preset(cfg.preset).size
+    pairs = EditPairs(cfg.pairs, split, size, cfg.limit)
+    arrays, seed = pairs.arrays(), pairs.seed()
+    found = [attributes_of(row, seed) for row in pairs.rows]
+    pictures = [torch.from_numpy(arrays["before"]), torch.from_numpy(arrays["after"])]
+    attributes = [a for a, _ in found] + [b for _, b in found]
+    if split == "train" and cfg.photos:
+        photos = open_dataset(cfg.preset, split, limit=cfg.limit)
+        pictures.append(_photos(photos))
+        attributes += photos.attributes
+    rows = [[np.nan if v is None else v for v in truth(a).values()] for a in attributes]
+    return torch.cat(pictures), torch.tensor(rows, dtype=torch.float32)
+
+
+def heads_loss(out: Tensor, target: Tensor, sizes: list[int]) -> Tensor:
+    """Cross-entropy of the heads with values, Huber loss of the numbers; unknown targets are left out."""
+    losses = []
+    for part, values, t in zip(out.split(sizes, 1), HEADS.values(), target.T, strict=True):
+        known = ~t.isnan()
+        if known.any():
+            losses.append(F.cross_entropy(part[known], t[known].long()) if values else
+                          F.smooth_l1_loss(part[known, 0], t[known]))
+    return torch.stack(losses).sum()
+
+
+def disturb(x: Tensor) -> Tensor:
+    """Mirrored half the time, moved by up to two pixels, a third softened, a little noise; colours stay."""
+    b = len(x)
+    flip = torch.rand(b) < 0.5
+    x = torch.where(flip[:, None, None, None], x.flip(3), x)
+    dy, dx = torch.randint(-2, 3, (2,)).tolist()
+    x = x.roll((dy, dx), (2, 3))
+    soft = F.interpolate(F.avg_pool2d(x, 2), x.shape[2:], mode="bilinear", align_corners=False)
+    amount = torch.rand(b, 1, 1, 1) * (torch.rand(b, 1, 1, 1) < 0.35)
+    return x + amount * (soft - x) + 0.02 * torch.randn_like(x)
+
+
+class JudgeTrainer(Trainer):
+    """The interface of engine.run_training, on classifiers.Trainer."""
+
+    def __init__(self, cfg: JudgeConfig):
+        if cfg.pairs is None:
+            raise S2FError("the edit judge is trained on edit pairs: add --set pairs=DIR.")
+        torch.manual_seed(cfg.seed)
+        super().__init__(cfg, EditJudge())
+        self.sizes = self.net.sizes
+        self.pictures, self.target = labelled(cfg, "train")
+        self.val, self.val_target = labelled(cfg, "val")
+
+    def step(self) -> dict[str, float]:
+        i = self.draw(len(self.pictures))
+        x = disturb(self.pictures[i].float() / 127.5 - 1).to(self.device)
+        self.net.train()
+        fast = self.device.type == "cuda" or engine.cpu_has_fast_bf16()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fast):
+            out = self.net(x)
+        loss = heads_loss(out.float(), self.target[i].to(self.device), self.sizes)
+        self.update(loss)
+        return {"loss": loss.item()}
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy per head on val identities; for age and tone the mean error in years and tones."""
+        net = self.average.module.eval()
+        with torch.no_grad():
+            parts = [net.heads((p.float() / 127.5 - 1).to(self.device)) for p in self.val.split(64)]
+        found = {}
+        for k, (name, values) in enumerate(HEADS.items()):
+            said, t = torch.cat([p[name].cpu() for p in parts]), self.val_target[:, k]
+            known = ~t.isnan()
+            if values:
+                found[name] = float((said.argmax(1)[known] == t[known].long()).float().mean())
+            else:
+                found[f"{name}_error"] = float((said - (t * SCALE[name][1] + SCALE[name][0])).abs().mean())
+        return found
+
+    def picture(self) -> np.ndarray:
+        n = min(12, len(self.val))
+        return engine.picture_grid(self.val[:n].float() / 127.5 - 1, n)
+
+    def export(self, out: Path) -> None:
+        self.save_weights(out, KIND)
+
+
+def train_judge(cfg: JudgeConfig) -> Path:
+    """Train by ``cfg``; returns ``out/edit-judge.safetensors`` (float16, the averaged weights)."""
+    return _train(JudgeTrainer(cfg), cfg, KIND)

@@ -1,0 +1,298 @@
+"""Stage 2 of the edit pipeline: the UNet and its text encoder, by InstructPix2Pix's recipe (2211.09800, Sec. 3.2).
+
+    z_t = √ᾱ_t · s · E(after) + √(1 − ᾱ_t) · ε          noisy latents of the picture after the edit
+    UNet input: z_t ⊕ E(before)                         concatenated; the condition is neither noised nor scaled
+    5 % of the time no text, 5 % no picture, 5 % neither, so that both can be guided at run time; EMA of the weights
+
+What differs from the published run, and why: the net predicts the clean latents ("sample") instead of ε. Guidance does
+not care (ε, v and x₀ are affine in each other with the same coefficients), but learning does: an edit leaves most of
+the picture as it is, and "copy the condition" is one fixed linear map at every noise level when x₀ is asked for, and
+another one at each level when ε is. Four thousand pairs on a laptop core do not suffice for the latter. The loss is
+weighted by SNR truncated to [1, 5] (Salimans & Ho 2202.00512; Hang et al. 2303.09556), and half of its weight lies
+where the pictures differ, because most of them does not.
+
+Latents are computed once and kept, pairs and their mirror images; words cost nothing, so every step says them anew,
+and pairs are used backwards as well ("remove the hat") where the renderer knows what was there before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2flib.errors import S2FError, WeightsError
+from s2flib.presets import get_preset
+from s2flib.stylize.networks import DEFAULTS, EditorSize, build_scheduler, build_text_encoder, build_unet, build_vae
+from s2flib.stylize.pairs import EditPairs, Wish
+from s2flib.stylize.paraphrases import sentence
+from s2flib.stylize.pipeline import assemble, load_tokenizer, save_pipeline
+from s2flib.training import editor_vae, engine
+from s2flib.training.editor_text import Words, school
+from s2flib.weights import fingerprint, load_tensors, safe_load, save_safetensors
+
+KIND = "editor-unet"
+PREDICTIONS = ("sample", "v_prediction", "epsilon")
+
+
+@dataclass(frozen=True)
+class EditorConfig:
+    """One run of the UNet's training."""
+
+    out: str
+    pairs: str                          # folder of edit pairs
+    vae: str                            # vae.safetensors of stage 1
+    preset: str = "tiny"
+    steps: int = 12_000
+    batch: int = 32                     # pairs a step
+    lr: float = 1e-3                    # AdamW; falls linearly to a twentieth over ``steps``
+    text_lr: float = 0.3                # the text encoder's share of lr
+    prediction: str = "sample"          # what the UNet predicts: sample (x₀), v_prediction or epsilon
+    drop: float = 0.05                  # each: no text, no picture, neither
+    focus: float = 1.0                  # weight of where the pictures differ, against 1 for everywhere
+    backwards: bool = True              # use pairs from after to before, too
+    school: int = 300                   # batches of the text encoder's schooling before
+    ema: float = 0.999
+    seed: int = 0
+    mixed_precision: str = "auto"
+    cpu: bool = False
+    resume: bool = False
+    max_time: float | None = None       # seconds
+    save_every: float = 300.0
+    log_every: int = 50
+    limit: int | None = None            # first pairs only (tests)
+
+
+@dataclass
+class Latents:
+    """Encoded pairs. z (2, N, 2, C, h, w) float16: mirrored or not, pair, before/after; change (N, h, w) in [0, 1]."""
+
+    z: Tensor
+    change: Tensor
+    scale: float                        # 1 / standard deviation of the latents: diffusers' scaling_factor
+
+
+# --- data -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def encode_pairs(vae: nn.Module, before: Tensor, after: Tensor, scale: float | None = None, batch: int = 32,
+                 autocast=torch.no_grad) -> Latents:
+    """uint8 (N, 3, H, W) twice → :class:`Latents` (modes of the posterior, unscaled)."""
+    device, every = next(vae.parameters()).device, []
+    for mirrored in (False, True):
+        sides = []
+        for pictures in (before, after):
+            parts = []
+            for part in pictures.split(batch):
+                x = editor_vae.as_float(part).to(device)
+                with autocast():
+                    parts.append(vae.encode(x.flip(3) if mirrored else x).latent_dist.mode().half().cpu())
+            sides.append(torch.cat(parts))
+        every.append(torch.stack(sides, 1))
+    z = torch.stack(every)
+    difference = torch.cat([(a.float() - b.float()).abs().mean(1, keepdim=True) / 255
+                            for a, b in zip(before.split(256), after.split(256), strict=True)])
+    change = F.adaptive_avg_pool2d(difference, z.shape[-2:])[:, 0].half().float()     # as it will be read again
+    return Latents(z, change, scale or float(1 / z[0, :, 0].float().std()))
+
+
+def cached_latents(path: Path, vae: nn.Module, pairs: EditPairs, autocast) -> Latents:
+    """``encode_pairs`` of a split, kept in ``path`` beside the fingerprint of the autoencoder that made it."""
+    mark = f"{fingerprint(vae)}-{len(pairs)}-{pairs.rows[0].name}-{pairs.rows[-1].name}"
+    if path.is_file():
+        tensors, meta = safe_load(path, with_metadata=True)
+        if meta.get("mark") == mark:
+            return Latents(tensors["z"], tensors["change"].float(), float(meta["scale"]))
+    arrays = pairs.arrays()
+    made = encode_pairs(vae, torch.from_numpy(arrays["before"]), torch.from_numpy(arrays["after"]), autocast=autocast)
+    save_safetensors(path, {"z": made.z, "change": made.change}, {"mark": mark, "scale": repr(made.scale)},
+                     overwrite=True)
+    return made
+
+
+# --- the recipe, in functions that can be tested ------------------------------------------------------------------
+
+
+def drop_conditions(texts: list[str], picture: Tensor, u: Tensor, share: float) -> tuple[list[str], Tensor]:
+    """Conditioning dropout. u (B,) uniform: below share no text, below 2·share no picture, below 3·share neither."""
+    no_text = (u < share) | ((u >= 2 * share) & (u < 3 * share))
+    no_picture = (u >= share) & (u < 3 * share)
+    texts = ["" if gone else text for text, gone in zip(texts, no_text.tolist(), strict=True)]
+    return texts, picture * (~no_picture).to(picture.dtype)[:, None, None, None]
+
+
+def target_of(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """What the UNet should say: x₀, ε, or v = √ᾱ ε − √(1 − ᾱ) x₀; alpha_bar (B, 1, 1, 1)."""
+    if prediction == "sample":
+        return x0
+    return noise if prediction == "epsilon" else alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0
+
+
+def noise_weight(prediction: str, alpha_bar: Tensor, low: float = 1.0, high: float = 5.0) -> Tensor:
+    """Weight of the squared error such that an error of x₀ weighs SNR truncated to [low, high]."""
+    snr = alpha_bar / (1 - alpha_bar)
+    weight = snr.clamp(low, high)
+    return {"sample": weight, "epsilon": weight / snr.clamp(min=0.05), "v_prediction": weight / (snr + 1)}[prediction]
+
+
+def place_weight(change: Tensor, focus: float) -> Tensor:
+    """change (B, h, w) ≥ 0 → weights of mean 1 (B, 1, h, w): focus / (1 + focus) of them where pictures differ."""
+    mean = change.mean((1, 2), keepdim=True)
+    return ((1 + focus * (change + 1e-4) / (mean + 1e-4)) / (1 + focus))[:, None]
+
+
+class EditorTrainer:
+    """UNet and text encoder on cached latents; what is kept are their moving averages."""
+
+    def __init__(self, cfg: EditorConfig, accelerator):
+        if cfg.prediction not in PREDICTIONS:
+            raise S2FError(f"there is no prediction {cfg.prediction!r}: choose one of {', '.join(PREDICTIONS)}.")
+        self.cfg, self.acc, self.device, self.done = cfg, accelerator, accelerator.device, 0
+        self.size, out, side = EditorSize(), Path(cfg.out), get_preset(cfg.preset).size
+        torch.manual_seed(cfg.seed)
+        self.tokenizer = load_tokenizer()
+        self.words, self.scheduler = Words(self.tokenizer), build_scheduler(cfg.prediction)
+        self.alpha_bar = self.scheduler.alphas_cumprod.to(self.device)
+        self.vae = build_vae(self.size)
+        self.vae.load_state_dict(load_tensors(cfg.vae, editor_vae.KIND, cfg.preset))
+        self.vae = self.vae.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        train, val = EditPairs(cfg.pairs, "train", side, cfg.limit), EditPairs(cfg.pairs, "val", side, cfg.limit or 64)
+        self.items: list[tuple[int, bool, Wish]] = []          # pair, backwards, what is asked for
+        for i, (there, back) in enumerate(train.wishes()):
+            self.items.append((i, False, there))
+            if cfg.backwards and back:
+                self.items.append((i, True, back))
+        self.latents = cached_latents(out / "latents-train.safetensors", self.vae, train, accelerator.autocast)
+        arrays = val.arrays()
+        self.val_rows, self.val_before, self.val_after = val.rows, arrays["before"], arrays["after"]
+        self.val = encode_pairs(self.vae, torch.from_numpy(self.val_before), torch.from_numpy(self.val_after),
+                                self.latents.scale, autocast=accelerator.autocast)
+        unet, text = build_unet(self.size), build_text_encoder(self.words.size, self.size)
+        self.school = {}
+        if cfg.school and not (cfg.resume and (out / "checkpoint.pt").exists()):
+            found = school(text, self.words, [wish for _, _, wish in self.items], cfg.school, cfg.seed)
+            self.school = {k: v for k, v in found.items() if k != "quiz"}
+            accelerator.print("text schooled: " + "  ".join(f"{k} {v:.3f}" for k, v in self.school.items()), flush=True)
+        self.nets = nn.ModuleDict({"unet": slow_attention(unet), "text": text}).to(
+            self.device, memory_format=torch.channels_last)
+        editor_vae.float_norms(self.nets)
+        self.average = torch.optim.swa_utils.AveragedModel(self.nets, multi_avg_fn=self._ema)
+        self.opt = torch.optim.AdamW([
+            {"params": list(unet.parameters()), "share": 1.0},
+            {"params": list(text.parameters()), "share": cfg.text_lr}], cfg.lr, betas=(0.9, 0.99), weight_decay=1e-2)
+
+    @torch.no_grad()
+    def _ema(self, average: list[Tensor], now: list[Tensor], n: Tensor) -> None:
+        decay = min(self.cfg.ema, (1 + int(n)) / (10 + int(n)))     # a shorter memory at first
+        torch._foreach_lerp_(average, now, 1 - decay)
+
+    def state(self) -> dict:
+        return {k: getattr(self, k).state_dict() for k in ("nets", "average", "opt")} | {"step": self.done}
+
+    def load(self, state: dict) -> None:
+        for k in ("nets", "average", "opt"):
+            getattr(self, k).load_state_dict(state[k])
+        self.done = state["step"]
+
+    def step(self) -> dict[str, float]:
+        cfg = self.cfg
+        engine.seed_step(cfg.seed, self.done)
+        rng = np.random.default_rng([cfg.seed, self.done, 5])
+        index = engine.batch_indices(len(self.items), cfg.batch, self.done, cfg.seed)
+        pairs = torch.tensor([self.items[i][0] for i in index])
+        back = torch.tensor([self.items[i][1] for i in index]).long()
+        flip = torch.rand(len(index)) < 0.5
+        z = self.latents.z[flip.long(), pairs].float().to(self.device)             # (B, 2, C, h, w)
+        rows = torch.arange(len(z))
+        before, after = z[rows, back], z[rows, 1 - back]
+        change = self.latents.change[pairs]
+        change = torch.where(flip[:, None, None], change.flip(2), change).to(self.device)
+        texts, before = drop_conditions([sentence(self.items[i][2], rng) for i in index], before,
+                                        torch.rand(len(z), device=self.device), cfg.drop)
+        loss, error = self.loss(self.nets, self.words(texts, rng), before, after, change)
+        for group in self.opt.param_groups:
+            group["lr"] = cfg.lr * group["share"] * min(1.0, (self.done + 1) / 200) * max(
+                0.05, 1 - self.done / cfg.steps)
+        self.opt.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.nets.parameters(), 1.0)
+        self.opt.step()
+        self.average.update_parameters(self.nets)
+        self.done += 1
+        return {"loss": loss.item(), "error": error.item()}
+
+    def loss(self, nets: nn.ModuleDict, ids: Tensor, before: Tensor, after: Tensor, change: Tensor,
+             generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Weighted loss and plain mean squared error of the prediction, over random times and noises."""
+        x0 = after * self.latents.scale
+        t = torch.randint(0, len(self.alpha_bar), (len(x0),), generator=generator).to(self.device)
+        noise = torch.randn(x0.shape, generator=generator).to(self.device)
+        alpha_bar = self.alpha_bar[t][:, None, None, None]
+        noisy = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise             # scheduler.add_noise, written out
+        with self.acc.autocast():
+            states = nets["text"](ids.to(self.device)).last_hidden_state
+            said = nets["unet"](torch.cat([noisy, before], 1), t, states).sample.float()
+        error = (said - target_of(self.cfg.prediction, x0, noise, alpha_bar)).square()
+        weighted = error * noise_weight(self.cfg.prediction, alpha_bar) * place_weight(change, self.cfg.focus)
+        return weighted.mean(), error.mean()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss on val pairs in their held-out words, at fixed times and noises; an even number of repeats calms it."""
+        nets, generator = self.average.module.eval(), torch.Generator().manual_seed(1)
+        z = self.val.z[0].float().to(self.device)
+        ids = self.words([row.instruction for row in self.val_rows])
+        found = [self.loss(nets, ids, z[:, 0], z[:, 1], self.val.change.to(self.device), generator)[0].item()
+                 for _ in range(4)]
+        copied = ((z[:, 0] - z[:, 1]) * self.latents.scale).square().mean().item()
+        return {"val_loss": float(np.mean(found)), "val_nothing_done": copied}
+
+    def pipeline(self):
+        """diffusers' pipeline of the averaged weights (a copy, on the CPU)."""
+        average = self.average.module
+        unet, vae = build_unet(self.size), build_vae(self.size)
+        unet.load_state_dict({k: v.cpu() for k, v in average["unet"].state_dict().items()})
+        vae.load_state_dict({k: v.cpu() for k, v in self.vae.state_dict().items()})
+        vae.register_to_config(scaling_factor=self.latents.scale)
+        return assemble(unet.eval(), vae.eval(), self.words.full(average["text"], self.size), self.tokenizer,
+                        build_scheduler(self.cfg.prediction))
+
+    def picture(self) -> np.ndarray:
+        """Rows: before, edited by held-out words, after; val pairs."""
+        n, chosen = min(8, len(self.val_rows)), DEFAULTS[self.cfg.preset]
+        before = editor_vae.as_float(torch.from_numpy(self.val_before[:n]))
+        made = self.pipeline()(
+            [row.instruction for row in self.val_rows[:n]], image=before / 2 + 0.5, num_inference_steps=chosen.steps,
+            guidance_scale=chosen.guidance, image_guidance_scale=max(chosen.image_guidance, 1.0), output_type="pt",
+            generator=torch.Generator().manual_seed(0)).images
+        after = editor_vae.as_float(torch.from_numpy(self.val_after[:n]))
+        return engine.picture_grid(torch.cat([before, made * 2 - 1, after]), n)
+
+    def export(self, out: Path) -> None:
+        save_pipeline(self.pipeline(), out / "pipeline")
+
+
+def slow_attention(unet: nn.Module) -> nn.Module:
+    """Plain matrix products instead of PyTorch's fused attention, whose backward is many times slower on CPUs."""
+    from diffusers.models.attention_processor import AttnProcessor
+
+    if not torch.cuda.is_available():
+        unet.set_attn_processor(AttnProcessor())
+    return unet
+
+
+def train_editor(cfg: EditorConfig) -> Path:
+    """Train by ``cfg``; returns ``out/pipeline``, a folder in diffusers' layout (float16, averaged weights)."""
+    if not Path(cfg.vae).is_file():
+        raise WeightsError(f"there is no autoencoder {cfg.vae}: train it first with s2f train-editor --stage vae.")
+    acc = engine.make_accelerator(cfg.mixed_precision, cfg.cpu)
+    if acc.num_processes > 1:
+        raise S2FError("this net trains on one process: start it without accelerate launch.")
+    Path(cfg.out).mkdir(parents=True, exist_ok=True)
+    engine.run_training(EditorTrainer(cfg, acc), cfg, KIND, acc)
+    return Path(cfg.out) / "pipeline"

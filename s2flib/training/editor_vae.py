@@ -1,0 +1,174 @@
+"""Stage 1 of the edit pipeline: the autoencoder in whose latents the diffusion works.
+
+As in latent diffusion (Rombach et al., CVPR 2022, arXiv:2112.10752, Sec. 3.1): L1 plus a perceptual loss, and a very
+small KL term that keeps latents from drifting apart. No adversary: it would sharpen, and invent. Here the perceptual
+net is ST-LPIPS, the tiny preset's judge. Stable Diffusion's VAE is trained on all the world's pictures; ours on faces
+of one size in one frame, so it may be narrow.
+
+Its error must lie far below an edit's size, or the loss of detail would drown "make the eyes green".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from s2flib.errors import S2FError
+from s2flib.judges import perceptual_judge
+from s2flib.presets import get_preset
+from s2flib.stylize.networks import EditorSize, build_vae
+from s2flib.stylize.pairs import EditPairs
+from s2flib.training import engine
+from s2flib.training.classifiers import _photos
+from s2flib.weights import load_tensors, save_safetensors
+
+KIND = "editor-vae"
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """One run of the autoencoder's training."""
+
+    out: str
+    pairs: str | None = None          # folder of edit pairs: their pictures, before and after
+    photos: bool = True               # the preset's own training photos as well
+    preset: str = "tiny"
+    steps: int = 6000
+    batch: int = 8
+    lr: float = 2e-3                  # AdamW; falls linearly to a twentieth over ``steps``
+    lambda_lpips: float = 0.5
+    lpips_from: float = 0.5           # share of the steps with L1 alone first: the perceptual net costs as much as …
+    lpips_share: float = 0.5          # … the autoencoder, so it sees only part of each batch
+    lambda_kl: float = 1e-6           # latent diffusion's weight
+    seed: int = 0
+    mixed_precision: str = "auto"
+    cpu: bool = False
+    init: str | None = None           # a vae.safetensors to start from
+    resume: bool = False
+    max_time: float | None = None     # seconds
+    save_every: float = 240.0
+    log_every: int = 50
+    limit: int | None = None          # first photos and pairs only (tests)
+
+
+def float_norms(module: nn.Module) -> nn.Module:
+    """Make group norms compute in float32 under autocast: in bfloat16 their backward is six times slower on CPUs."""
+    for part in module.modules():
+        if isinstance(part, nn.GroupNorm):
+            part.register_forward_pre_hook(lambda _, x: (x[0].float(),))
+    return module
+
+
+def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor]:
+    """(N, 3, H, W) uint8 to train on, and a few val pairs' pictures (photos, without pairs) to look at."""
+    from s2flib.datasets import open_dataset
+
+    size, parts, held = get_preset(cfg.preset).size, [], None
+    if cfg.pairs is not None:
+        arrays = EditPairs(cfg.pairs, "train", size, cfg.limit).arrays()
+        parts += [torch.from_numpy(arrays[k]) for k in ("before", "after")]
+        arrays = EditPairs(cfg.pairs, "val", size, 16).arrays()
+        held = torch.from_numpy(np.concatenate([arrays["before"], arrays["after"]]))
+    if cfg.photos:
+        parts.append(_photos(open_dataset(cfg.preset, "train", limit=cfg.limit)))
+        if held is None:
+            held = _photos(open_dataset(cfg.preset, "val", limit=32))
+    if not parts:
+        raise S2FError("there is nothing to train the autoencoder on: give --pairs or leave photos on.")
+    return torch.cat(parts), held
+
+
+class VaeTrainer:
+    """AdamW on one autoencoder; what is kept is the moving average."""
+
+    def __init__(self, cfg: VaeConfig, accelerator):
+        self.cfg, self.acc, self.device, self.done = cfg, accelerator, accelerator.device, 0
+        torch.manual_seed(cfg.seed)
+        self.size = EditorSize()
+        self.vae = build_vae(self.size)
+        if cfg.init:
+            self.vae.load_state_dict(load_tensors(cfg.init, KIND, cfg.preset))
+        self.vae = float_norms(self.vae.to(self.device, memory_format=torch.channels_last))
+        self.average = torch.optim.swa_utils.AveragedModel(
+            self.vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
+        self.opt = torch.optim.AdamW(self.vae.parameters(), cfg.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.judge = perceptual_judge(cfg.preset).to(self.device)
+        self.pictures, self.held = training_pictures(cfg)
+
+    def state(self) -> dict:
+        return {k: getattr(self, k).state_dict() for k in ("vae", "average", "opt")} | {"step": self.done}
+
+    def load(self, state: dict) -> None:
+        for k in ("vae", "average", "opt"):
+            getattr(self, k).load_state_dict(state[k])
+        self.done = state["step"]
+
+    def step(self) -> dict[str, float]:
+        cfg = self.cfg
+        engine.seed_step(cfg.seed, self.done)
+        index = engine.batch_indices(len(self.pictures), cfg.batch, self.done, cfg.seed)
+        x = as_float(self.pictures[index]).to(self.device).contiguous(memory_format=torch.channels_last)
+        flip = torch.rand(len(x), device=self.device) < 0.5
+        x = torch.where(flip[:, None, None, None], x.flip(3), x)
+        with self.acc.autocast():
+            latents = self.vae.encode(x).latent_dist
+            y = self.vae.decode(latents.sample()).sample
+        y, n = y.float(), max(1, round(cfg.lpips_share * len(x)))
+        l1, kl = (y - x).abs().mean(), latents.kl().mean() / x[0].numel()
+        loss, stats = l1 + cfg.lambda_kl * kl, {"l1": l1.item(), "kl": kl.item()}
+        if cfg.lambda_lpips and self.done >= cfg.lpips_from * cfg.steps:
+            with self.acc.autocast():
+                lpips = self.judge(y[:n], x[:n]).mean()
+            loss = loss + cfg.lambda_lpips * lpips
+            stats["lpips"] = lpips.item()
+        for group in self.opt.param_groups:
+            group["lr"] = cfg.lr * min(1.0, (self.done + 1) / 100) * max(0.05, 1 - self.done / cfg.steps)
+        self.opt.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
+        self.opt.step()
+        self.average.update_parameters(self.vae)
+        self.done += 1
+        return stats
+
+    @torch.no_grad()
+    def rebuild(self, pictures: Tensor) -> Tensor:
+        """uint8 → the average's reconstruction in [−1, 1]."""
+        vae = self.average.module.eval()
+        parts = [vae.decode(vae.encode(as_float(p).to(self.device)).latent_dist.mode()).sample.cpu()
+                 for p in pictures.split(8)]
+        return torch.cat(parts).clamp(-1, 1)
+
+    def validate(self) -> dict[str, float]:
+        """Held-out pictures: PSNR in dB (peak 2 in [−1, 1] units) and the judge's distance."""
+        y, x = self.rebuild(self.held), as_float(self.held)
+        with torch.no_grad():
+            lpips = self.judge(y.to(self.device), x.to(self.device)).mean().item()
+        return {"val_psnr": float(10 * torch.log10(4 / F.mse_loss(y, x))), "val_lpips": lpips}
+
+    def picture(self) -> np.ndarray:
+        x = self.held[:8]
+        return engine.picture_grid(torch.cat([as_float(x), self.rebuild(x)]), 8)
+
+    def export(self, out: Path) -> None:
+        figures = {k: f"{v:.4f}" for k, v in self.validate().items()}
+        save_safetensors(out / "vae.safetensors", self.average.module.state_dict(), figures | {
+            "kind": KIND, "preset": self.cfg.preset, "images": self.done * self.cfg.batch}, half=False, overwrite=True)
+
+
+def as_float(x: Tensor) -> Tensor:
+    return x.float() / 127.5 - 1
+
+
+def train_vae(cfg: VaeConfig) -> Path:
+    """Train by ``cfg``; returns ``out/vae.safetensors`` (the averaged weights, float32)."""
+    acc = engine.make_accelerator(cfg.mixed_precision, cfg.cpu)
+    if acc.num_processes > 1:
+        raise S2FError("this net trains on one process: start it without accelerate launch.")
+    engine.run_training(VaeTrainer(cfg, acc), cfg, KIND, acc)
+    return Path(cfg.out) / "vae.safetensors"

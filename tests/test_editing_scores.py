@@ -1,0 +1,257 @@
+"""Measures of edits: the judge's heads, success, colours, gains, the grid's choice, sketch → face → edit."""
+
+import numpy as np
+import pytest
+import torch
+from editing_stand_in import pairs_folder_fixture, tiny_pipe_fixture  # noqa: F401  (fixtures)
+
+from s2flib.errors import DataError, S2FError, WeightsError
+from s2flib.evaluation import Judges
+from s2flib.stylize import report
+from s2flib.stylize.judge import HEADS, EditJudge, load_edit_judge, truth, wanted
+from s2flib.stylize.pairs import EditPairs, Request
+from s2flib.stylize.scores import (
+    EditScores,
+    measure,
+    nearer_colour,
+    same_person_level,
+    strictly,
+    template_of,
+    verdict,
+    visible,
+)
+from s2flib.synthfaces import phrases
+from s2flib.training.editjudge import JudgeConfig, disturb, heads_loss, train_judge
+
+
+class Difference(torch.nn.Module):
+    """Stands for both nets that measure: mean absolute difference, and a similarity from it."""
+
+    label = "difference"
+
+    def forward(self, x, y):
+        return (x - y).abs().mean((1, 2, 3))
+
+    def similarity(self, x, y):
+        return 1 - self(x, y)
+
+    def embed(self, x):
+        return torch.nn.functional.normalize(x.flatten(1), dim=1)
+
+
+JUDGES = Judges(Difference(), Difference())
+
+
+@pytest.fixture(scope="module")
+def judge():
+    torch.manual_seed(0)
+    return EditJudge().eval()
+
+
+@pytest.fixture(scope="module")
+def pairs(pairs_folder):
+    return EditPairs(pairs_folder, "train", size=64)
+
+
+def oracle(pairs):
+    truth_of = {pairs[i]["before"].tobytes(): pairs[i]["after"] for i in range(len(pairs))}
+    return lambda pictures, texts: [truth_of[p.tobytes()] for p in pictures]
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+def attributes(**changes):
+    return {"hair_color": "blond", "hair_style": "short", "eye_color": "blue", "glasses": "round", "beard": "none",
+            "makeup": 0.2, "expression": "smile", "hat": "none", "age": 61.0, "skin_tone": 3.0} | changes
+
+
+def test_truth_leaves_out_what_cannot_be_seen():
+    t = truth(attributes())
+    assert HEADS["glasses"][t["glasses"]] == "clear" and t["makeup"] is None and t["age"] == pytest.approx(1.0)
+    assert truth(attributes(hair_style="bald"))["hair_color"] is None
+    assert truth(attributes(glasses="sun"))["eye_color"] is None
+    assert truth(attributes(hat="cap"))["hair_style"] is None
+    assert truth(attributes(expression="wink"))["expression"] is None
+
+
+def test_every_kind_of_edit_has_a_head():
+    for kind, value in (("hair_color", "red"), ("hair_style", "bob"), ("eye_color", "grey"), ("glasses", "clear"),
+                        ("no_glasses", ""), ("sunglasses", "sun"), ("beard", "full"), ("no_beard", "none"),
+                        ("makeup", "0.9"), ("no_makeup", "0"), ("expression", "grin"), ("hat", "cap"), ("no_hat", "")):
+        head, place = wanted(Request(kind, value))
+        assert HEADS[head][place] in (value, "none", "yes", "no")
+    assert wanted(Request("age", "50")) == ("age", None) and wanted(Request("background", "1")) is None
+
+
+def test_heads_are_probabilities_and_numbers(judge):
+    found = judge.heads(torch.zeros(2, 3, 128, 128))
+    for name, values in HEADS.items():
+        if values:
+            assert torch.allclose(found[name].exp().sum(1), torch.ones(2), atol=1e-5)
+        else:
+            assert found[name].shape == (2,)
+
+
+def test_unknown_targets_do_not_count():
+    sizes = EditJudge().sizes
+    out = torch.randn(4, sum(sizes), requires_grad=True)
+    target = torch.full((4, len(HEADS)), float("nan"))
+    target[1, 0] = 2.0
+    heads_loss(out, target, sizes).backward()
+    assert out.grad[1, :sizes[0]].abs().sum() > 0 and out.grad[0].abs().sum() == 0 and out.grad[:, sizes[0]:].sum() == 0
+    x = torch.rand(8, 3, 32, 32)
+    assert disturb(x).shape == x.shape and (disturb(x).mean((0, 2, 3)) - x.mean((0, 2, 3))).abs().max() < 0.01
+
+
+def test_judge_trains_saves_and_loads(pairs_folder, tmp_path):
+    path = train_judge(JudgeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=False, steps=2, batch=4, limit=6,
+                                   cpu=True, log_every=1))
+    assert load_edit_judge(path).heads(torch.zeros(1, 3, 128, 128))["hat"].shape == (1, 4)
+    with pytest.raises(WeightsError):
+        load_edit_judge(tmp_path / "none.safetensors")
+
+
+# --- success ----------------------------------------------------------------------------------------------------
+
+def reads(head, *logits):
+    return {head: torch.tensor(logits).log_softmax(0) if len(logits) > 1 else torch.tensor(logits[0])}
+
+
+def test_success_is_the_new_value_before_the_old_one():
+    item = {"before": np.zeros((8, 8, 3), np.uint8), "after": np.full((8, 8, 3), 200, np.uint8),
+            "mask": np.ones((8, 8), bool)}
+
+    def found(before, after, made, request=None):
+        return verdict(request or Request("hat", "cap"), item, item["before"], before, after, made, 1.0)
+
+    none, cap = reads("hat", 5.0, 0.0, 0.0, 0.0), reads("hat", 0.0, 0.0, 5.0, 0.0)
+    assert found(none, cap, cap) and not found(none, cap, none)
+    beanie = reads("hat", 0.0, 5.0, 2.0, 0.0)              # a hat, though another one: better than none, not strict
+    assert found(none, cap, beanie) and not strictly(Request("hat", "cap"), beanie, True)
+    assert strictly(Request("hat", "cap"), cap, True)
+    older = Request("age", "60")
+    assert found(reads("age", 40.0), reads("age", 60.0), reads("age", 55.0), older)
+    assert not found(reads("age", 40.0), reads("age", 60.0), reads("age", 45.0), older)
+
+
+def test_a_colour_must_also_be_nearer_in_the_picture():
+    before, after = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
+    after[:4, :4] = (200, 160, 80)
+    mask = np.ones((8, 8), bool)
+    half, most = before.copy(), before.copy()
+    half[:4, :4], most[:4, :4] = (30, 24, 12), (180, 140, 70)
+    assert nearer_colour(most, before, after, mask) and not nearer_colour(half, before, after, mask)
+    assert visible(before, after).sum() == 16 and not nearer_colour(most, before, before, mask)
+    item = {"before": before, "after": after, "mask": mask}
+    blond, black = reads("hair_color", *(5.0 * (k == 4) for k in range(12))), reads("hair_color", 5.0, *[0.0] * 11)
+    request = Request("hair_color", "blond")
+    assert verdict(request, item, most, black, blond, blond, 1.0)
+    assert not verdict(request, item, half, black, blond, blond, 1.0)
+
+
+def test_oracle_and_doing_nothing_stand_at_the_ends(pairs, judge):
+    best, none = measure(oracle(pairs), pairs, judge, JUDGES), measure(report.do_nothing, pairs, judge, JUDGES)
+    assert best.lpips_gain().value == 1 and none.lpips_gain().value == 0
+    assert best.overall("success").value == best.overall("ceiling").value >= none.overall("success").value
+    assert none.overall("success").value == none.overall("floor").value
+    assert best.overall("outside").value == 0 and none.overall("similarity").value == 1
+    assert best.of_kind("background").value == 1 and none.of_kind("background").value == 0
+    assert best.overall().n == len(pairs) and best.skipped == 0
+    half = measure(lambda p, t: [((a.astype(int) + b) // 2).astype(np.uint8)
+                                 for a, b in zip(p, oracle(pairs)(p, t), strict=True)], pairs, judge, JUDGES)
+    gain = half.lpips_gain()
+    assert gain.low <= gain.value <= gain.high and gain.value == pytest.approx(0.5, abs=0.02)
+
+
+def test_person_is_counted_only_where_it_should_stay(pairs, judge):
+    scores = measure(report.do_nothing, pairs, judge, JUDGES)
+    kept = scores.similarity_kept()
+    assert kept.n == sum(row.kind != "age" for row in pairs.rows)
+    with pytest.raises(DataError, match="no beard edit"):
+        scores.of_kind("beard")
+
+
+def test_invisible_edits_are_left_out(pairs, judge, monkeypatch):
+    real = EditPairs.__getitem__
+
+    def same(self, i):
+        item = real(self, i)
+        return item | ({"after": item["before"]} if i == 0 else {})
+
+    monkeypatch.setattr(EditPairs, "__getitem__", same)
+    scores = measure(report.do_nothing, pairs, judge, JUDGES)
+    assert scores.skipped == 1 and scores.overall().n == len(pairs) - 1
+
+
+def test_an_editor_that_answers_wrongly_is_refused(pairs, judge):
+    with pytest.raises(S2FError, match="same shape"):
+        measure(lambda p, t: [x[:10] for x in p], pairs, judge, JUDGES)
+
+
+def test_phrasings_are_found_again():
+    for kind, options in phrases.TEMPLATES.items():
+        for k, template in enumerate(options[-4:]):
+            said = phrases.instruction(kind, "light brown", k, held_out=True)
+            assert template_of(kind, said) == template
+
+
+# --- reports ----------------------------------------------------------------------------------------------------
+
+def test_report_is_written_whole(pairs, judge, tmp_path):
+    scores = measure(oracle(pairs), pairs, judge, JUDGES)
+    paths = report.save_report(tmp_path, scores)
+    text = paths[0].read_text().splitlines()
+    assert text[0].startswith("kind,success,success_low") and text[-1].startswith("overall")
+    assert len(text) == 2 + len(scores.kinds())
+    assert paths[2].stat().st_size > 10_000
+    rows = report.by_phrasing(scores)
+    assert sum(r["n"] for r in rows) == len(pairs) and rows[0]["success"] <= rows[-1]["success"]
+
+
+def test_guidances_are_chosen_by_success_then_truth():
+    def point(s, i, success, gain):
+        return report.GridPoint(s, i, success, gain, 0.9, 1.0)
+
+    points = [point(1.5, 1, 0.70, 0.6), point(3, 1, 0.89, 0.4), point(5, 1, 0.90, 0.2), point(3, 1.5, 0.885, 0.5)]
+    assert report.choose(points) == points[3]
+    assert report.grid_figure(points, "caption") is not None
+
+
+def test_grid_is_measured_on_validation_pairs_only(pairs_folder, tiny_pipe, judge):
+    with pytest.raises(DataError, match="validation"):
+        report.guidance_grid(tiny_pipe, EditPairs(pairs_folder, "test"), judge, JUDGES)
+    points = report.guidance_grid(tiny_pipe, EditPairs(pairs_folder, "val"), judge, JUDGES, (2.0,), (1.0, 1.5), steps=1)
+    assert [(p.guidance, p.image_guidance) for p in points] == [(2.0, 1.0), (2.0, 1.5)]
+
+
+class Drawn(torch.nn.Module):
+    """Stands for pSp: the sketch, three times, as a face."""
+
+    def forward(self, sketch):
+        return (sketch.repeat(1, 3, 1, 1) * 2 - 1), None
+
+
+def test_edits_of_generated_faces_are_read(judge):
+    class Sketches:
+        identities = np.array([1, 2, 3])
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            drawn = torch.rand(1, 128, 128, generator=torch.Generator().manual_seed(i))
+            return {"sketch": drawn, "identity": int(self.identities[i]), "photo": drawn.repeat(3, 1, 1)}
+
+    held = {t for kind in phrases.TEMPLATES for t in phrases.templates(kind, held_out=True)}
+    for text, request in report.WITNESS:
+        assert any(template_of(request.kind, text) == t for t in held), text
+    made = report.edit_generated(Drawn(), Sketches(), report.do_nothing, judge, JUDGES.identity, n=2)
+    assert made.success.shape == (2, len(report.WITNESS)) and made.rate().value == 0
+    assert made.similarity.min() == 1 and made.figure(2, "caption") is not None
+    assert same_person_level(type("Two", (Sketches,), {"identities": np.array([1, 1, 3])})(), JUDGES.identity).n == 1
+
+
+def test_scores_without_pairs_are_an_error():
+    empty = EditScores({"kind": np.array([]), "success": np.array([])}, {})
+    with pytest.raises(DataError):
+        empty.of_kind("hat")
