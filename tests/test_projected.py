@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from s2flib.errors import S2FError, WeightsError
 from s2flib.training import projected
-from s2flib.training.pretrain import GeneratorConfig, Networks, train_generator, warm_start
+from s2flib.training.gan import Networks, warm_start
+from s2flib.training.pretrain import GeneratorConfig, train_generator
 from s2flib.training.projected import EfficientNetLite0, ProjectedCritic, augment
 
 SMALL = dict(preset="tiny", size=32, batch=4, limit=12, cpu=True, mixed_precision="no", path_every=0, log_every=1,

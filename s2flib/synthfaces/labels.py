@@ -10,11 +10,6 @@ import numpy as np
 LABELS = ("background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth",
           "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth")
 LABEL = {name: np.uint8(i) for i, name in enumerate(LABELS)}
-# a display colour per label, RGB
-PALETTE = np.array([
-    (0, 0, 0), (224, 172, 140), (240, 205, 170), (255, 0, 255), (60, 120, 240), (30, 80, 200), (120, 70, 40),
-    (95, 50, 25), (250, 150, 100), (230, 120, 70), (120, 0, 0), (255, 100, 120), (210, 40, 80), (90, 60, 160),
-    (20, 160, 200), (255, 230, 0), (255, 190, 0), (180, 130, 100), (0, 130, 90)], np.uint8)
 
 
 def skin_labels(surface) -> np.ndarray:
@@ -48,8 +43,3 @@ def majority(labels: np.ndarray, factor: int) -> np.ndarray:
         best[more] = block[..., k][more]
         votes[more] = count[more]
     return best
-
-
-def coloured(labels: np.ndarray) -> np.ndarray:
-    """(H, W) labels → (H, W, 3) uint8 for looking at."""
-    return PALETTE[labels]

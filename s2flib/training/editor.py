@@ -140,12 +140,6 @@ def noise_weight(prediction: str, alpha_bar: Tensor, low: float = 1.0, high: flo
     return {"sample": weight, "epsilon": weight / snr.clamp(min=0.05), "v_prediction": weight / (snr + 1)}[prediction]
 
 
-def place_weight(change: Tensor, focus: float) -> Tensor:
-    """change (B, h, w) ≥ 0 → weights of mean 1 (B, 1, h, w): focus / (1 + focus) of them where pictures differ."""
-    mean = change.mean((1, 2), keepdim=True)
-    return ((1 + focus * (change + 1e-4) / (mean + 1e-4)) / (1 + focus))[:, None]
-
-
 class EditorTrainer:
     """UNet and text encoder on cached latents; what is kept are their moving averages."""
 
@@ -238,7 +232,7 @@ class EditorTrainer:
             states = nets["text"](ids.to(self.device)).last_hidden_state
             said = nets["unet"](torch.cat([noisy, before], 1), t, states).sample.float()
         error = (said - target_of(self.cfg.prediction, x0, noise, alpha_bar)).square()
-        weighted = error * noise_weight(self.cfg.prediction, alpha_bar) * place_weight(change, self.cfg.focus)
+        weighted = error * noise_weight(self.cfg.prediction, alpha_bar) * editor_vae.place_weight(change, self.cfg.focus)
         return weighted.mean(), error.mean()
 
     @torch.no_grad()

@@ -5,7 +5,8 @@ small KL term that keeps latents from drifting apart. No adversary: it would sha
 net is ST-LPIPS, the tiny preset's judge. Stable Diffusion's VAE is trained on all the world's pictures; ours on faces
 of one size in one frame, so it may be narrow.
 
-Its error must lie far below an edit's size, or the loss of detail would drown "make the eyes green".
+Its error must lie far below an edit's size, or the loss of detail would drown "make the eyes green". So half of the
+weight of a pair's L1 lies where its two pictures differ: on two irises of a dozen pixels each, if that is the edit.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class VaeConfig:
     lpips_from: float = 0.5           # share of the steps with L1 alone first: the perceptual net costs as much as …
     lpips_share: float = 0.5          # … the autoencoder, so it sees only part of each batch
     lambda_kl: float = 1e-6           # latent diffusion's weight
+    focus: float = 1.0                # weight of where a pair's pictures differ, against 1 for everywhere
     seed: int = 0
     mixed_precision: str = "auto"
     cpu: bool = False
@@ -64,14 +66,27 @@ def float_norms(module: nn.Module) -> nn.Module:
     return module
 
 
-def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor]:
-    """(N, 3, H, W) uint8 to train on, and a few val pairs' pictures (photos, without pairs) to look at."""
+def place_weight(change: Tensor, focus: float) -> Tensor:
+    """change (B, h, w) ≥ 0 → weights of mean 1 (B, 1, h, w): focus / (1 + focus) of them where pictures differ."""
+    mean = change.mean((1, 2), keepdim=True)
+    return ((1 + focus * (change + 1e-4) / (mean + 1e-4)) / (1 + focus))[:, None]
+
+
+def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """What to train on and a few val pictures to look at.
+
+    Pictures (N, 3, H, W) uint8, then how much each pixel differs in its pair's other picture (M, H, W) uint8 for the
+    first M ≤ N of them (photos have no other), then the val pictures.
+    """
     from s2flib.datasets import open_dataset
 
     size, parts, held = get_preset(cfg.preset).size, [], None
+    change = torch.zeros(0, size, size, dtype=torch.uint8)
     if cfg.pairs is not None:
         arrays = EditPairs(cfg.pairs, "train", size, cfg.limit).arrays()
         parts += [torch.from_numpy(arrays[k]) for k in ("before", "after")]
+        change = torch.cat([(a.float() - b.float()).abs().mean(1).round().byte()
+                            for a, b in zip(*(p.split(256) for p in parts), strict=True)]).repeat(2, 1, 1)
         arrays = EditPairs(cfg.pairs, "val", size, 16).arrays()
         held = torch.from_numpy(np.concatenate([arrays["before"], arrays["after"]]))
     if cfg.photos:
@@ -80,7 +95,7 @@ def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor]:
             held = _photos(open_dataset(cfg.preset, "val", limit=32))
     if not parts:
         raise S2FError("there is nothing to train the autoencoder on: give --pairs or leave photos on.")
-    return torch.cat(parts), held
+    return torch.cat(parts), change, held
 
 
 class VaeTrainer:
@@ -98,7 +113,7 @@ class VaeTrainer:
             self.vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
         self.opt = torch.optim.AdamW(self.vae.parameters(), cfg.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         self.judge = perceptual_judge(cfg.preset).to(self.device)
-        self.pictures, self.held = training_pictures(cfg)
+        self.pictures, self.change, self.held = training_pictures(cfg)
 
     def state(self) -> dict:
         return {k: getattr(self, k).state_dict() for k in ("vae", "average", "opt")} | {"step": self.done}
@@ -115,12 +130,15 @@ class VaeTrainer:
         x = as_float(self.pictures[index]).to(self.device).contiguous(memory_format=torch.channels_last)
         flip = torch.rand(len(x), device=self.device) < 0.5
         x = torch.where(flip[:, None, None, None], x.flip(3), x)
+        weight = place_weight(self.change_of(index).to(self.device), cfg.focus)
+        weight = torch.where(flip[:, None, None, None], weight.flip(3), weight)
         with self.acc.autocast():
             latents = self.vae.encode(x).latent_dist
             y = self.vae.decode(latents.sample()).sample
         y, n = y.float(), max(1, round(cfg.lpips_share * len(x)))
-        l1, kl = (y - x).abs().mean(), latents.kl().mean() / x[0].numel()
-        loss, stats = l1 + cfg.lambda_kl * kl, {"l1": l1.item(), "kl": kl.item()}
+        error = (y - x).abs()
+        l1, kl = (weight * error).mean(), latents.kl().mean() / x[0].numel()
+        loss, stats = l1 + cfg.lambda_kl * kl, {"l1": error.mean().item(), "l1_focused": l1.item(), "kl": kl.item()}
         if cfg.lambda_lpips and self.done >= cfg.lpips_from * cfg.steps:
             with self.acc.autocast():
                 lpips = self.judge(y[:n], x[:n]).mean()
@@ -135,6 +153,11 @@ class VaeTrainer:
         self.average.update_parameters(self.vae)
         self.done += 1
         return stats
+
+    def change_of(self, index) -> Tensor:
+        """(B, H, W) in [0, 1]: how much each pixel differs in the pair's other picture; 0 for photos."""
+        none = torch.zeros(self.pictures.shape[2:])
+        return torch.stack([self.change[i] / 255.0 if i < len(self.change) else none for i in index])
 
     @torch.no_grad()
     def rebuild(self, pictures: Tensor) -> Tensor:

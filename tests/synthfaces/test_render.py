@@ -117,3 +117,27 @@ def test_the_shipped_test_images_come_from_their_seeds(identity, shot):
     picture, _, _ = render_shot(recipe["seed"], identity, shot, recipe["size"])
     stored = np.array(Image.open(io.BytesIO(render.encode_photo(picture.rgb))).convert("RGB")).astype(int)
     assert np.abs(stored - photo).mean() < 0.5 and (mask == picture.labels).mean() > 0.999
+
+
+def test_the_command_renders_goes_on_and_explains(tmp_path):
+    from typer.testing import CliRunner
+
+    from s2flib import cli
+    from s2flib.datasets import SynthFaces
+
+    def s2f(*args):
+        return CliRunner().invoke(cli.app, [str(a) for a in args])
+
+    settings = ("render", "-o", tmp_path / "set", "--people", 2, "--shots", 1, "--size", 32, "--seed", 5, "--first", 8,
+                "--edits", 1, "--workers", 1)
+    done = s2f(*settings)
+    assert done.exit_code == 0 and "synthetic" in done.output, done.output
+    assert len(SynthFaces(tmp_path / "set", "val", size=32)) == len(SynthFaces(tmp_path / "set", "test", size=32)) == 1
+    assert (tmp_path / "set" / "edits.csv").is_file()
+    assert s2f(*settings).exit_code == 0                                       # there already
+    wrong = {"its seed differ": (*settings[:-2], "--seed", 6), "32 to 1024": ("render", "-o", tmp_path / "b", "--size", 8),
+             "none of": ("render", "-o", tmp_path / "b", "--people", 3, "--split", "test")}
+    for words, extra in wrong.items():
+        failed = s2f(*extra)
+        assert failed.exit_code == 2 and words in failed.output and "Traceback" not in failed.output, failed.output
+    assert not (tmp_path / "b").exists()
