@@ -12,7 +12,8 @@ from s2flib.cli_options import MaxTimeOption, OverwriteOption, PresetOption, sec
 from s2flib.cli_train import parse_pair, unfinished
 from s2flib.errors import S2FError
 
-STAGES = ("vae", "unet", "all")
+STAGES = ("vae", "unet", "decoder", "all")
+SHARES = {"vae": 0.35, "unet": 0.5, "decoder": 0.15}         # of --max-time, when all are trained
 PairsOption = Annotated[
     Path, typer.Option("--pairs", metavar="DIR", help="A folder with edits.zip and edits.csv (s2f render --edits).")
 ]
@@ -164,8 +165,10 @@ def evaluate_editor(
 
 def train_editor(
     pairs: PairsOption,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for both stages and the pipeline.")],
-    stage: Annotated[str, typer.Option(metavar="NAME", help="vae, unet or all (one after the other).")] = "all",
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for all stages and the pipeline.")],
+    stage: Annotated[
+        str, typer.Option(metavar="NAME", help="vae, unet, decoder or all (one after the other).")
+    ] = "all",
     vae: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A trained autoencoder; default: OUT/vae/vae.safetensors.")
     ] = None,
@@ -184,40 +187,46 @@ def train_editor(
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List both configs' fields and defaults, and stop.")] = False,
 ) -> None:
-    """Train the tiny InstructPix2Pix: first its autoencoder, then UNet and text encoder; export diffusers' layout.
+    """Train the tiny InstructPix2Pix: autoencoder, UNet with text encoder, the decoder again; export diffusers' layout.
 
-    With --stage all, --max-time is shared: two fifths for the autoencoder. A stopped or killed run goes on with
-    --resume; once the UNet has begun the autoencoder stays as it is.
+    With --stage all, --max-time is shared: 35 % for the autoencoder, 15 % for the decoder. A stopped or killed run
+    goes on with --resume; once the UNet has begun the encoder stays as it is. The result is OUT/unet/pipeline.
     """
     from s2flib.cli_train import describe
-    from s2flib.training.editor import EditorConfig
+    from s2flib.training.editor import EditorConfig, use_decoder
     from s2flib.training.editor import train_editor as train_unet
     from s2flib.training.editor_vae import VaeConfig, train_vae
 
+    classes = {"vae": VaeConfig, "unet": EditorConfig, "decoder": VaeConfig}
     if show:
-        typer.echo(f"vae\n{describe(VaeConfig)}\n\nunet\n{describe(EditorConfig)}")
+        typer.echo(f"vae and decoder\n{describe(VaeConfig)}\n\nunet\n{describe(EditorConfig)}")
         return
     if stage not in STAGES:
         raise S2FError(f"there is no stage {stage!r}: choose one of {', '.join(STAGES)}.")
     if preset != "tiny":
         raise S2FError(f"preset {preset} edits with the published pipeline: train yours under tiny.")
-    given = {"vae": {}, "unet": {}}
-    classes = {"vae": VaeConfig, "unet": EditorConfig}
+    given: dict[str, dict] = {name: {} for name in classes}
     for pair in more or []:
         name, dot, rest = pair.partition(".")
         if not dot or name not in given:
-            raise S2FError(f"--set {pair!r} names no stage: write vae.FIELD=VALUE or unet.FIELD=VALUE.")
+            raise S2FError(f"--set {pair!r} names no stage: write vae.FIELD=VALUE, unet.… or decoder.….")
         field, value = parse_pair(rest, typing.get_type_hints(classes[name]), name)
         given[name][field] = value
-    common = dict(pairs=str(pairs), preset=preset, seed=seed, resume=resume, mixed_precision=precision, cpu=cpu,
-                  limit=limit)
-    time_left = seconds(max_time)
-    if stage != "unet" and not (stage == "all" and (vae or (out / "unet" / "checkpoint.pt").exists())):
-        share = None if time_left is None else time_left * (0.4 if stage == "all" else 1)
-        path = train_vae(VaeConfig(**common | {"out": str(out / "vae"), "max_time": share} | given["vae"]))
-        typer.echo(f"autoencoder: {path}{unfinished(out / 'vae')}")
-        time_left = None if time_left is None else time_left - share
-    if stage != "vae":
-        from_file = str(vae or out / "vae" / "vae.safetensors")
-        settings = common | {"out": str(out / "unet"), "vae": from_file, "max_time": time_left} | given["unet"]
-        typer.echo(f"pipeline: {train_unet(EditorConfig(**settings))}{unfinished(out / 'unet')}")
+    time_left, pipeline = seconds(max_time), out / "unet" / "pipeline"
+    autoencoder = vae or out / "vae" / "vae.safetensors"
+
+    def config(name: str, **fields):
+        share = time_left if time_left is None or stage != "all" else SHARES[name] * time_left
+        common = dict(pairs=str(pairs), out=str(out / name), preset=preset, seed=seed, resume=resume,
+                      mixed_precision=precision, cpu=cpu, limit=limit, max_time=share)
+        return classes[name](**common | fields | given[name])
+
+    if stage == "vae" or stage == "all" and not (vae or (out / "unet" / "checkpoint.pt").exists()):
+        typer.echo(f"autoencoder: {train_vae(config('vae'))}{unfinished(out / 'vae')}")
+    if stage in ("unet", "all"):
+        typer.echo(f"pipeline: {train_unet(config('unet', vae=str(autoencoder)))}{unfinished(out / 'unet')}")
+    if stage in ("decoder", "all"):
+        decoder = train_vae(config("decoder", init=str(autoencoder), decoder_only=True))
+        typer.echo(f"decoder: {decoder}{unfinished(out / 'decoder')}")
+        if pipeline.is_dir():
+            typer.echo(f"put into {use_decoder(pipeline, decoder)}")

@@ -17,9 +17,9 @@ from s2flib.stylize.networks import TEXT_TOKENS, build_scheduler, build_text_enc
 from s2flib.stylize.pairs import KINDS, Change, EditPairs, Request, attributes_of, words_of
 from s2flib.synthfaces import phrases
 from s2flib.training import editor, editor_vae
-from s2flib.training.editor import EditorConfig, drop_conditions, noise_weight, place_weight, target_of, train_editor
+from s2flib.training.editor import EditorConfig, drop_conditions, noise_weight, target_of, train_editor
 from s2flib.training.editor_text import UNKNOWN, Words, school
-from s2flib.training.editor_vae import VaeConfig, train_vae
+from s2flib.training.editor_vae import VaeConfig, place_weight, train_vae, training_pictures
 from s2flib.weights import load_tensors, save_safetensors
 
 SMALL = dict(cpu=True, mixed_precision="no", log_every=1, save_every=1e9, seed=3)
@@ -208,8 +208,31 @@ def test_autoencoder_loss_falls(pairs_folder, tmp_path):
     cfg = VaeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=False, batch=2, limit=1, lambda_lpips=0, lr=0.1,
                     **SMALL)
     trainer = editor_vae.VaeTrainer(cfg, engine.make_accelerator("no", cpu=True))
-    losses = [trainer.step()["l1"] for _ in range(12)]
+    losses = [trainer.step()["l1_focused"] for _ in range(12)]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_autoencoder_looks_where_pairs_differ(pairs_folder, tmp_path, monkeypatch):
+    """Half of the weight of a pair's error lies on its change, mirrored or not; photos are weighed evenly."""
+    from types import SimpleNamespace
+
+    from s2flib.training import engine
+
+    cfg = VaeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=True, batch=10, limit=3, lambda_lpips=0, **SMALL)
+    pictures, change, _ = training_pictures(cfg)
+    assert len(pictures) == 9 and len(change) == 6
+    assert (change[0] == (pictures[0].float() - pictures[3].float()).abs().mean(0).round()).all()
+    assert torch.equal(change[:3], change[3:])
+    trainer = editor_vae.VaeTrainer(cfg, engine.make_accelerator("no", cpu=True))
+    monkeypatch.setattr(engine, "batch_indices", lambda *a: list(range(9)))
+    grey = torch.zeros(9, 3, 128, 128)
+    monkeypatch.setattr(trainer.vae, "decode", lambda z: SimpleNamespace(sample=0 * z.mean() + grey))
+    stats = trainer.step()                                        # the error is |x|
+    error, weight = (pictures / 127.5 - 1).abs().mean(1), torch.ones(9, 128, 128)
+    for k in range(6):
+        weight[k] = 0.5 + 0.5 * change[k] / change[k].float().mean()
+    assert stats["l1_focused"] == pytest.approx((weight * error).mean().item(), rel=2e-3)
+    assert stats["l1"] == pytest.approx(error.mean().item(), rel=1e-4) and abs(stats["l1_focused"] - stats["l1"]) > 0.01
 
 
 # --- stage 2 ----------------------------------------------------------------------------------------------------
@@ -286,18 +309,35 @@ def test_training_refuses_what_cannot_be(pairs_folder, vae_file, tmp_path):
                                   **SMALL))
 
 
-def test_command_trains_both_stages_and_lists_its_fields(pairs_folder, tmp_path):
+def test_a_decoder_for_other_latents_is_refused(trained, tmp_path):
+    torch.manual_seed(5)
+    other = save_safetensors(tmp_path / "vae.safetensors", build_vae().state_dict(),
+                             {"kind": editor_vae.KIND, "preset": "tiny"}, half=False)
+    with pytest.raises(WeightsError, match="another encoder"):
+        editor.use_decoder(trained[2], other)
+    with pytest.raises(S2FError, match="encoder"):
+        train_vae(VaeConfig(out=str(tmp_path / "d"), decoder_only=True, **SMALL))
+
+
+def test_command_trains_all_stages_and_lists_its_fields(pairs_folder, tmp_path):
     def run(*arguments):
         return CliRunner().invoke(cli.app, ["train-editor", "--pairs", str(pairs_folder), *map(str, arguments)])
 
     small = ["--limit", 4, "--cpu", "--mixed-precision", "no", "--set", "vae.photos=false"]
-    for field in ("vae.steps=1", "vae.batch=2", "unet.steps=1", "unet.batch=2", "unet.school=1"):
+    for field in ("vae.steps=1", "vae.batch=2", "unet.steps=1", "unet.batch=2", "unet.school=1", "decoder.steps=2",
+                  "decoder.batch=2", "decoder.photos=false"):
         small += ["--set", field]
     done = run("-o", tmp_path / "run", *small)
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "run" / "unet" / "pipeline" / "model_index.json").is_file()
+    pipe = edit_pipeline.load_pipeline("tiny", tmp_path / "run" / "unet" / "pipeline")
+    first, last = (load_tensors(tmp_path / "run" / name / "vae.safetensors", editor_vae.KIND)
+                   for name in ("vae", "decoder"))
+    for key, tensor in pipe.vae.state_dict().items():                 # the encoder of stage 1, the decoder of stage 3
+        assert torch.equal(tensor.half(), last[key].half())
+        assert torch.equal(first[key], last[key]) or key.startswith(("decoder.", "post_quant_conv."))
+    assert not torch.equal(first["decoder.conv_in.weight"], last["decoder.conv_in.weight"])
     assert "focus" in run("-o", tmp_path, "--list").output
     for bad in (["--stage", "x"], ["--set", "steps=3"], ["--set", "vae.nothing=3"], ["-p", "colab"],
-                ["--stage", "unet"]):
+                ["--stage", "unet"], ["--stage", "decoder"]):
         refused = run("-o", tmp_path / "other", *bad)
         assert refused.exit_code == 2 and len(refused.output.strip().splitlines()) == 1, refused.output

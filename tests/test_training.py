@@ -12,7 +12,7 @@ from s2flib.errors import S2FError, WeightsError
 from s2flib.stylegan2 import Discriminator
 from s2flib.training import engine
 from s2flib.training.checkpoint import load_checkpoint, save_checkpoint
-from s2flib.training.gan import Networks, feature_distance, path_length, sliced_wasserstein, warm_start
+from s2flib.training.gan import Networks, feature_distance, path_length, sliced_wasserstein, tie_rows, warm_start
 from s2flib.training.pretrain import GeneratorConfig, train_generator
 from s2flib.training.ranger import Ranger
 
@@ -133,6 +133,16 @@ def test_sliced_wasserstein_of_a_shift_is_its_squared_length_over_the_dimension(
     assert sliced_wasserstein(a, a[torch.randperm(40)]).item() == pytest.approx(0, abs=1e-12)
     expected = shift.square().sum().item() / 8                    # E over unit directions d of (shift · d)²
     assert sliced_wasserstein(a, a + shift, directions=20_000).item() == pytest.approx(expected, rel=0.05)
+
+
+def test_tied_rows_lie_in_w_and_the_others_are_left_alone():
+    w = torch.randn(5, 4, 3, requires_grad=True)
+    out = tie_rows(w, 2)
+    assert torch.equal(out[:3], w[:3]) and torch.equal(tie_rows(w, 0), w)
+    for row in range(4):
+        assert torch.allclose(out[3:, row], (w[3:, 0] + w[3:, 1] + w[3:, 2] + w[3:, 3]) / 4, atol=1e-6)
+    out[4, 0, 0].backward()
+    assert torch.allclose(w.grad[4, :, 0], torch.full((4,), 0.25))             # every row learns from it
 
 
 def test_r1_is_the_squared_gradient(tmp_path):
@@ -265,6 +275,21 @@ def test_the_share_of_a_batch_that_reconstructs(tmp_path, monkeypatch, share, wa
     assert compared == [(wanted, wanted)] and judged[0] == 4          # the critic judges all of them
     with pytest.raises(S2FError, match="part of the batch"):
         train_generator(GeneratorConfig(out=str(tmp_path / "b"), steps=1, rec_share=1.5, **SMALL))
+
+
+def test_the_tied_share_of_reconstructions_is_drawn_from_one_w(tmp_path, monkeypatch):
+    from s2flib.datasets import open_dataset
+    from s2flib.training.pretrain import GeneratorTrainer
+
+    cfg = GeneratorConfig(out=str(tmp_path), rec_share=1.0, tie_share=0.5, lambda_adv=0, **SMALL)
+    trainer = GeneratorTrainer(cfg, open_dataset("tiny", "train", limit=12), engine.make_accelerator("no", cpu=True))
+    drawn, real = [], trainer.nets.generator.synthesis
+    monkeypatch.setattr(trainer.nets.generator, "synthesis", lambda w, **k: (drawn.append(w.detach()), real(w, **k))[1])
+    trainer.step()
+    spread = drawn[0].std(1).amax(1)                                           # between the rows of each picture
+    assert len(spread) == 4 and (spread[:2] > 1e-4).all() and (spread[2:] < 1e-6).all()
+    with pytest.raises(S2FError, match="tie_share is a part"):
+        train_generator(GeneratorConfig(out=str(tmp_path / "b"), steps=1, tie_share=-0.1, **SMALL))
 
 
 def test_another_data_set_can_be_named(tmp_path):

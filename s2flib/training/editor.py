@@ -30,7 +30,7 @@ from s2flib.presets import get_preset
 from s2flib.stylize.networks import DEFAULTS, EditorSize, build_scheduler, build_text_encoder, build_unet, build_vae
 from s2flib.stylize.pairs import EditPairs, Wish
 from s2flib.stylize.paraphrases import sentence
-from s2flib.stylize.pipeline import assemble, load_tokenizer, save_pipeline
+from s2flib.stylize.pipeline import assemble, load_pipeline, load_tokenizer, save_pipeline
 from s2flib.training import editor_vae, engine
 from s2flib.training.editor_text import Words, school
 from s2flib.weights import fingerprint, load_tensors, safe_load, save_safetensors
@@ -232,8 +232,8 @@ class EditorTrainer:
             states = nets["text"](ids.to(self.device)).last_hidden_state
             said = nets["unet"](torch.cat([noisy, before], 1), t, states).sample.float()
         error = (said - target_of(self.cfg.prediction, x0, noise, alpha_bar)).square()
-        weighted = error * noise_weight(self.cfg.prediction, alpha_bar) * editor_vae.place_weight(change, self.cfg.focus)
-        return weighted.mean(), error.mean()
+        place = editor_vae.place_weight(change, self.cfg.focus)
+        return (error * noise_weight(self.cfg.prediction, alpha_bar) * place).mean(), error.mean()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -290,3 +290,18 @@ def train_editor(cfg: EditorConfig) -> Path:
     Path(cfg.out).mkdir(parents=True, exist_ok=True)
     engine.run_training(EditorTrainer(cfg, acc), cfg, KIND, acc)
     return Path(cfg.out) / "pipeline"
+
+
+def use_decoder(folder: str | Path, vae: str | Path) -> Path:
+    """Put a decoder that was trained on (VaeConfig.decoder_only) into the pipeline in ``folder``.
+
+    Raises WeightsError if its encoder is not the pipeline's own, for then the UNet's latents mean something else.
+    """
+    pipe, tensors = load_pipeline("tiny", folder, "cpu"), load_tensors(vae, editor_vae.KIND)
+    own = pipe.vae.state_dict()
+    for name, tensor in tensors.items():
+        if name.startswith(("encoder.", "quant_conv.")) and not torch.equal(tensor.half(), own[name].half()):
+            raise WeightsError(f"{vae} has another encoder than {folder}: train it with --stage decoder from the "
+                               "autoencoder that the UNet was trained with.")
+    pipe.vae.load_state_dict(tensors)
+    return save_pipeline(pipe, folder)

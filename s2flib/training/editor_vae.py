@@ -7,6 +7,9 @@ of one size in one frame, so it may be narrow.
 
 Its error must lie far below an edit's size, or the loss of detail would drown "make the eyes green". So half of the
 weight of a pair's L1 lies where its two pictures differ: on two irises of a dozen pixels each, if that is the edit.
+
+Once a UNet has learnt these latents the encoder has to stay as it is, but the decoder may be trained on (as Stability
+AI did for its ft-MSE decoders): ``decoder_only``.
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ class VaeConfig:
     mixed_precision: str = "auto"
     cpu: bool = False
     init: str | None = None           # a vae.safetensors to start from
+    decoder_only: bool = False        # leave the encoder of ``init`` as it is
     resume: bool = False
     max_time: float | None = None     # seconds
     save_every: float = 240.0
@@ -108,10 +112,15 @@ class VaeTrainer:
         self.vae = build_vae(self.size)
         if cfg.init:
             self.vae.load_state_dict(load_tensors(cfg.init, KIND, cfg.preset))
+        elif cfg.decoder_only:
+            raise S2FError("a decoder is trained for the latents of an encoder: give --set decoder.init=FILE.")
+        for part in (self.vae.encoder, self.vae.quant_conv):
+            part.requires_grad_(not cfg.decoder_only)
         self.vae = float_norms(self.vae.to(self.device, memory_format=torch.channels_last))
         self.average = torch.optim.swa_utils.AveragedModel(
             self.vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
-        self.opt = torch.optim.AdamW(self.vae.parameters(), cfg.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        learning = [p for p in self.vae.parameters() if p.requires_grad]
+        self.opt = torch.optim.AdamW(learning, cfg.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         self.judge = perceptual_judge(cfg.preset).to(self.device)
         self.pictures, self.change, self.held = training_pictures(cfg)
 
@@ -133,7 +142,8 @@ class VaeTrainer:
         weight = place_weight(self.change_of(index).to(self.device), cfg.focus)
         weight = torch.where(flip[:, None, None, None], weight.flip(3), weight)
         with self.acc.autocast():
-            latents = self.vae.encode(x).latent_dist
+            with torch.set_grad_enabled(not cfg.decoder_only):
+                latents = self.vae.encode(x).latent_dist
             y = self.vae.decode(latents.sample()).sample
         y, n = y.float(), max(1, round(cfg.lpips_share * len(x)))
         error = (y - x).abs()

@@ -49,6 +49,14 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 64) -> Tensor:
     return ((a @ d).sort(0).values - (b @ d).sort(0).values).square().mean()
 
 
+def tie_rows(w_plus: Tensor, n: int) -> Tensor:
+    """The last n of w+ (B, n_styles, D) with every row replaced by their mean: codes that lie in W."""
+    if not n:
+        return w_plus
+    free, tied = w_plus[:-n], w_plus[-n:]
+    return torch.cat([free, tied.mean(1, keepdim=True).expand_as(tied)])
+
+
 def critic_features(critic: nn.Module, x: Tensor) -> list[Tensor]:
     """The critic's maps after each resolution, finest first."""
     if isinstance(critic, ProjectedCritic):

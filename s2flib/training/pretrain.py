@@ -9,7 +9,8 @@ with its photo, in pixels, by the perceptual judge and in the critic's features.
 learnt from 25 million pictures; a laptop shows its own a hundred thousand, and the adversary alone then draws one
 mean face with variations. Reconstruction makes every training face reachable in W+ early, which is what pSp
 needs of its decoder. Random faces follow by a sliced-Wasserstein term (Kolouri et al. 2018, arXiv:1804.01947)
-that moves mapping(z) to where the encoder's codes are.
+that moves mapping(z) to where the encoder's codes are. A random face has one w for all rows, so part of the
+reconstructions must make do with one as well (``tie_share``): else what tells people apart hides between the rows.
 
 ``lambda_rec=0`` leaves plain StyleGAN2; ``lambda_adv=0`` leaves the autoencoder, a cheap first stage on a CPU.
 ``critic="projected"`` judges through a frozen ImageNet net instead (projected.py): what the shipped weights used.
@@ -39,6 +40,7 @@ from s2flib.training.gan import (
     feature_distance,
     path_length,
     sliced_wasserstein,
+    tie_rows,
     warm_start,
 )
 from s2flib.training.projected import ProjectedCritic, augment
@@ -74,6 +76,7 @@ class GeneratorConfig:
     lambda_lpips: float = 1.0         # the perceptual judge on the same pair at half the size; 0: off
     lambda_feat: float = 1.0          # the critic's features of the same pair
     lambda_swd: float = 1.0           # sliced-Wasserstein distance from mapping(z) to the encoder's codes
+    tie_share: float = 0.0            # of the reconstructions, those drawn from one w for all rows, E's mean row
     lambda_delta: float = 0.01        # keeps the rows of E(photo) together, so that W+ stays near W (after e4e)
     mixed_precision: str = "auto"
     cpu: bool = False
@@ -94,8 +97,9 @@ class GeneratorTrainer:
             raise S2FError("nothing would be trained: give lambda_adv or lambda_rec a weight.")
         if cfg.critic not in CRITICS:
             raise S2FError(f"there is no critic {cfg.critic!r}: choose one of {', '.join(CRITICS)}.")
-        if not 0 <= cfg.rec_share <= 1:
-            raise S2FError(f"rec_share is a part of the batch, 0 to 1, not {cfg.rec_share}.")
+        for name in ("rec_share", "tie_share"):
+            if not 0 <= getattr(cfg, name) <= 1:
+                raise S2FError(f"{name} is a part of the batch, 0 to 1, not {getattr(cfg, name)}.")
         self.cfg, self.dataset, self.acc = cfg, dataset, accelerator
         self.feed = engine.Feed(dataset, cfg.batch, cfg.seed, accelerator, cfg.workers)
         self.device = accelerator.device
@@ -173,6 +177,7 @@ class GeneratorTrainer:
             with self.acc.autocast():
                 codes.append(nets.encode(photo[:n_rec]).float())
             loss = loss + self.code_losses(codes[0], stats)
+            codes[0] = tie_rows(codes[0], round(cfg.tie_share * n_rec))
         if n_rec < len(photo):
             codes.append(self.sample_w(len(photo) - n_rec))
         with self.acc.autocast():

@@ -135,7 +135,8 @@ def test_the_command_renders_goes_on_and_explains(tmp_path):
     assert len(SynthFaces(tmp_path / "set", "val", size=32)) == len(SynthFaces(tmp_path / "set", "test", size=32)) == 1
     assert (tmp_path / "set" / "edits.csv").is_file()
     assert s2f(*settings).exit_code == 0                                       # there already
-    wrong = {"its seed differ": (*settings[:-2], "--seed", 6), "32 to 1024": ("render", "-o", tmp_path / "b", "--size", 8),
+    wrong = {"its seed differ": (*settings[:-2], "--seed", 6),
+             "32 to 1024": ("render", "-o", tmp_path / "b", "--size", 8),
              "none of": ("render", "-o", tmp_path / "b", "--people", 3, "--split", "test")}
     for words, extra in wrong.items():
         failed = s2f(*extra)
