@@ -325,8 +325,8 @@ def test_files_wanted_of_the_published_repository():
         "text_encoder/config.json", "text_encoder/model.safetensors"])
 
 
-def test_a_download_is_pinned_to_its_revision_and_hashes(published, monkeypatch, tmp_path):
-    """The hub is played by a folder: first use records what came, later ones hold to it."""
+def test_a_download_is_pinned_to_a_revision_and_its_hashes(published, monkeypatch, tmp_path):
+    """The hub is played by a folder: the first use records the hashes of what came, later ones hold to them."""
     import shutil
     from types import SimpleNamespace
 
@@ -338,10 +338,10 @@ def test_a_download_is_pinned_to_its_revision_and_hashes(published, monkeypatch,
         def model_info(self, name, revision=None):
             asked.append(revision)
             files = [p.relative_to(published).as_posix() for p in published.rglob("*") if p.is_file()]
-            return SimpleNamespace(sha="f" * 40, siblings=[SimpleNamespace(rfilename=f) for f in files])
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=f) for f in files])
 
     def download(name, revision, local_dir, allow_patterns):
-        assert (name, revision) == ("timbrooks/instruct-pix2pix", "f" * 40)
+        assert (name, revision) == ("timbrooks/instruct-pix2pix", edit_pipeline.REVISION)
         for file in allow_patterns:
             target = local_dir / file
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -350,10 +350,9 @@ def test_a_download_is_pinned_to_its_revision_and_hashes(published, monkeypatch,
     monkeypatch.setenv("S2F_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.warns(UserWarning, match="PINNED to revision ffff"):
+    with pytest.warns(UserWarning, match="PINNED to the hashes"):
         folder = edit_pipeline.fetch_published()
-    assert (folder / "REVISION").read_text().strip() == "f" * 40
-    assert edit_pipeline.fetch_published() == folder and asked == [None]
+    assert edit_pipeline.fetch_published() == folder and asked == ["31519b5cb02a7fd89b906d88731cd4d6a7bbf88d"]
     edit_pipeline.load_pipeline("colab", device="cpu")
     (folder / "unet" / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match="does not match"):

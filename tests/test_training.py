@@ -292,6 +292,30 @@ def test_the_tied_share_of_reconstructions_is_drawn_from_one_w(tmp_path, monkeyp
         train_generator(GeneratorConfig(out=str(tmp_path / "b"), steps=1, tie_share=-0.1, **SMALL))
 
 
+def test_the_face_counts_once_more_at_full_size(tmp_path):
+    from s2flib.datasets import open_dataset
+    from s2flib.training.pretrain import GeneratorTrainer
+
+    def loss(weight, fake, **more):
+        cfg = GeneratorConfig(out=str(tmp_path), lambda_face=weight, lambda_adv=0, lambda_rec=5.0,
+                              **SMALL | {"size": 128} | more)
+        trainer = GeneratorTrainer(cfg, open_dataset("tiny", "train", limit=2), engine.make_accelerator("no", cpu=True))
+        return trainer, trainer.reconstruction(photo, fake, {}).item()
+
+    torch.manual_seed(0)
+    photo = torch.rand(2, 3, 128, 128) * 2 - 1
+    outside, inside = photo.clone(), photo.clone()
+    outside[:, :, :36], outside[:, :, :, :30] = 0, 0                    # all but rows 38 … 102, columns 32 … 96
+    inside[:, :, 60:70, 50:60] = 0
+    for fake, added in ((outside, False), (inside, True)):
+        (_, plain), (trainer, more) = loss(0.0, fake), loss(2.0, fake)
+        x, y = photo[:, :, 38:102, 32:96], fake[:, :, 38:102, 32:96]
+        expected = 2.0 * (5.0 * (x - y).abs().mean() + trainer.perceptual(x, y).mean()).item()
+        assert more - plain == pytest.approx(expected, abs=1e-4) and (expected > 0.05) == added
+    pixels = loss(2.0, inside, lambda_lpips=0)[1] - loss(0.0, inside, lambda_lpips=0)[1]
+    assert pixels == pytest.approx(10 * (photo - inside)[:, :, 38:102, 32:96].abs().mean().item(), rel=1e-4)
+
+
 def test_another_data_set_can_be_named(tmp_path):
     from s2flib.errors import DataError
 

@@ -22,6 +22,7 @@ from s2flib.stylize.networks import TINY_FOLDER
 from s2flib.weights import SUMS, data_dir, update_sha256sums
 
 PUBLISHED = "timbrooks/instruct-pix2pix"
+REVISION = "31519b5cb02a7fd89b906d88731cd4d6a7bbf88d"          # a commit of that repository on the Hugging Face hub
 LICENCE = ("MIT (timbrooks/instruct-pix2pix) on Stable Diffusion 1.5, CreativeML OpenRAIL-M: no use to deceive or "
            "harm; trained on generated pairs and LAION")
 PARTS = ("unet", "vae", "text_encoder")              # those with weights
@@ -177,12 +178,11 @@ def published_folder() -> Path:
     return cache_dir() / "instruct-pix2pix"
 
 
-def fetch_published(progress: bool = True) -> Path:
+def fetch_published() -> Path:
     """Download timbrooks/instruct-pix2pix (float16, about 2.1 GB) once, and pin it; later calls verify it.
 
-    No commit hash of that repository was known for certain when this was written, so none is invented: the revision
-    that the hub resolves at the first download is recorded in ``REVISION``, and the SHA-256 of every file in
-    SHA256SUMS, to which every later load is held (as registry.fetch does for single files).
+    The commit is fixed (REVISION). The SHA-256 of every file that came is written into SHA256SUMS at the first
+    download, and every later load is held to it (as registry.fetch does for single files).
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -191,13 +191,9 @@ def fetch_published(progress: bool = True) -> Path:
         verify_pipeline(folder)
         return folder
     print(f"{PUBLISHED}. Licence: {LICENCE}.", file=sys.stderr)
-    pinned = folder / "REVISION"
     try:
-        known = pinned.read_text().strip() if pinned.is_file() else None
-        info = HfApi().model_info(PUBLISHED, revision=known)
-        if known is None:
-            write_text(pinned, info.sha + "\n")
-        snapshot_download(PUBLISHED, revision=info.sha, local_dir=folder,
+        info = HfApi().model_info(PUBLISHED, revision=REVISION)
+        snapshot_download(PUBLISHED, revision=REVISION, local_dir=folder,
                           allow_patterns=wanted_files([s.rfilename for s in info.siblings]))
     except Exception as e:  # noqa: BLE001  (the hub's client raises its own kinds, and its transport's)
         raise WeightsError(f"{PUBLISHED} could not be downloaded ({type(e).__name__}): check the network and run the "
@@ -205,8 +201,7 @@ def fetch_published(progress: bool = True) -> Path:
     for path in sorted(folder.glob("*/*.fp16.safetensors")):      # the plain names are what is loaded
         path.rename(path.with_name(path.name.replace(".fp16.", ".")))
     update_pipeline_sums(folder)
-    warnings.warn(f"{PUBLISHED} is now PINNED to revision {info.sha} and to the hashes in {folder / SUMS}",
-                  stacklevel=2)
+    warnings.warn(f"{PUBLISHED} at {REVISION[:12]} is now PINNED to the hashes in {folder / SUMS}", stacklevel=2)
     return folder
 
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from s2flib.datasets import open_dataset
 from s2flib.errors import S2FError
+from s2flib.faceid import face_crop
 from s2flib.judges import perceptual_judge
 from s2flib.presets import get_preset
 from s2flib.training import engine
@@ -74,6 +75,7 @@ class GeneratorConfig:
     rec_share: float = 0.5            # of each batch reconstructs photos, the rest are random faces
     lambda_rec: float = 5.0           # L1 between photo and G(E(photo)); 0: no photo encoder
     lambda_lpips: float = 1.0         # the perceptual judge on the same pair at half the size; 0: off
+    lambda_face: float = 0.0          # pixels and perceptual judge once more on the face alone, at full size
     lambda_feat: float = 1.0          # the critic's features of the same pair
     lambda_swd: float = 1.0           # sliced-Wasserstein distance from mapping(z) to the encoder's codes
     tie_share: float = 0.0            # of the reconstructions, those drawn from one w for all rows, E's mean row
@@ -199,7 +201,11 @@ class GeneratorTrainer:
         return stats
 
     def reconstruction(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> Tensor:
-        """λ_rec |x − y|₁ + λ_lpips LPIPS (at half the size) + λ_feat distance of the critic's features."""
+        """λ_rec |x − y|₁ + λ_lpips LPIPS (at half the size) + λ_feat distance of the critic's features.
+
+        Eyes and mouth are a twentieth of a portrait and most of what tells people apart, so λ_face adds the first
+        two terms once more on the middle of the face, at full size.
+        """
         cfg, critic = self.cfg, self.nets.critic
         pixels = (fake - photo).abs().mean()
         loss = cfg.lambda_rec * pixels
@@ -209,6 +215,14 @@ class GeneratorTrainer:
             lpips = self.perceptual(*(F.adaptive_avg_pool2d(p, half) for p in (photo, fake))).mean()
             loss = loss + cfg.lambda_lpips * lpips
             stats["rec_lpips"] = lpips.item()
+        if cfg.lambda_face:
+            part = max(32, photo.shape[-1] // 2)
+            x, y = (face_crop(p, part, part / photo.shape[-1]) for p in (photo, fake))
+            face = cfg.lambda_rec * (x - y).abs().mean()
+            if self.perceptual is not None:
+                face = face + cfg.lambda_lpips * self.perceptual(x, y).mean()
+            loss = loss + cfg.lambda_face * face
+            stats["rec_face"] = face.item()
         if cfg.lambda_adv and cfg.lambda_feat:
             with torch.no_grad():
                 target = critic_features(critic, photo)
