@@ -51,6 +51,16 @@ def test_pairs_are_split_by_person_and_read_whole(pairs_folder):
     assert EditPairs(pairs_folder, "train", size=128)[0]["before"].shape == (128, 128, 3)
 
 
+def test_pairs_of_some_kinds_can_be_kept(pairs_folder):
+    pairs = EditPairs(pairs_folder, "train", size=64)
+    pairs.keep_kinds(["age", "hat"])
+    assert len(pairs) == len(pairs.arrays()["before"]) == 8 and {row.kind for row in pairs.rows} == {"age", "hat"}
+    with pytest.raises(DataError, match="no kind of edit 'nose'"):
+        pairs.keep_kinds(["nose"])
+    with pytest.raises(DataError, match="no beard pairs"):
+        pairs.keep_kinds(["beard"])
+
+
 def test_pairs_that_are_missing_or_damaged_are_named(tmp_path):
     with pytest.raises(DataError, match="edits.zip is missing"):
         EditPairs(tmp_path, "train")
@@ -208,7 +218,7 @@ def test_autoencoder_loss_falls(pairs_folder, tmp_path):
     cfg = VaeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=False, batch=2, limit=1, lambda_lpips=0, lr=0.1,
                     **SMALL)
     trainer = editor_vae.VaeTrainer(cfg, engine.make_accelerator("no", cpu=True))
-    losses = [trainer.step()["l1_focused"] for _ in range(12)]
+    losses = [trainer.step()["weighted"] for _ in range(12)]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
 
 
@@ -228,11 +238,14 @@ def test_autoencoder_looks_where_pairs_differ(pairs_folder, tmp_path, monkeypatc
     grey = torch.zeros(9, 3, 128, 128)
     monkeypatch.setattr(trainer.vae, "decode", lambda z: SimpleNamespace(sample=0 * z.mean() + grey))
     stats = trainer.step()                                        # the error is |x|
-    error, weight = (pictures / 127.5 - 1).abs().mean(1), torch.ones(9, 128, 128)
+    x, weight = pictures / 127.5 - 1, torch.ones(9, 128, 128)
+    error = x.abs().mean(1)
+    colour = sum((x[:, c] - (x[:, 0] + x[:, 1] + x[:, 2]) / 3).abs() for c in range(3)) / 3
     for k in range(6):
         weight[k] = 0.5 + 0.5 * change[k] / change[k].float().mean()
-    assert stats["l1_focused"] == pytest.approx((weight * error).mean().item(), rel=2e-3)
-    assert stats["l1"] == pytest.approx(error.mean().item(), rel=1e-4) and abs(stats["l1_focused"] - stats["l1"]) > 0.01
+    assert stats["weighted"] == pytest.approx((weight * (error + 2 * colour)).mean().item(), rel=2e-3)
+    assert stats["weighted"] != pytest.approx((error + 2 * colour).mean().item(), rel=1e-2)
+    assert stats["l1"] == pytest.approx(error.mean().item(), rel=1e-4)
 
 
 # --- stage 2 ----------------------------------------------------------------------------------------------------

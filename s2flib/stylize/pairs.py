@@ -84,6 +84,15 @@ class EditPairs:
         if not self.rows:
             raise DataError(f"{self.root} holds no edit pairs of the {split} split: render more of them.")
 
+    def keep_kinds(self, kinds: Sequence[str]) -> None:
+        """Drop every pair without a change of one of these kinds."""
+        unknown = [k for k in kinds if k not in KINDS]
+        if unknown:
+            raise DataError(f"there is no kind of edit {unknown[0]!r}: choose from {', '.join(KINDS)}.")
+        self.rows = [row for row in self.rows if any(r.kind in kinds for r in row.requests)]
+        if not self.rows:
+            raise DataError(f"{self.root} holds no {' or '.join(kinds)} pairs of the {self.split} split: render more.")
+
     def __len__(self) -> int:
         return len(self.rows)
 

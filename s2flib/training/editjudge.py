@@ -1,7 +1,7 @@
 """Training the judge of edits: attributes of SynthFaces' people, read from real renders of train identities.
 
 Pictures are those of the edit pairs, before and after, whose attributes are known (s2flib.stylize.pairs.attributes_of),
-and the preset's own training photos. A third is softened, as an autoencoder softens.
+and the preset's own training photos. Half of them are softened, as an autoencoder softens.
 """
 
 from __future__ import annotations
@@ -71,14 +71,20 @@ def heads_loss(out: Tensor, target: Tensor, sizes: list[int]) -> Tensor:
 
 
 def disturb(x: Tensor) -> Tensor:
-    """Mirrored half the time, moved by up to two pixels, a third softened, a little noise; colours stay."""
+    """Mirrored half the time, moved by up to two pixels, half of them softened, a little noise; colours stay.
+
+    Softened is a mixture with what is left of the picture at half or at a third of its size: an iris that an
+    autoencoder has passed on has its colour and no edge.
+    """
     b = len(x)
     flip = torch.rand(b) < 0.5
     x = torch.where(flip[:, None, None, None], x.flip(3), x)
     dy, dx = torch.randint(-2, 3, (2,)).tolist()
     x = x.roll((dy, dx), (2, 3))
-    soft = F.interpolate(F.avg_pool2d(x, 2), x.shape[2:], mode="bilinear", align_corners=False)
-    amount = torch.rand(b, 1, 1, 1) * (torch.rand(b, 1, 1, 1) < 0.35)
+    half, third = (F.interpolate(F.interpolate(x, scale_factor=1 / k, mode="area"), x.shape[2:], mode="bilinear",
+                                 align_corners=False) for k in (2, 3))
+    soft = torch.where(torch.rand(b, 1, 1, 1) < 0.6, half, third)
+    amount = torch.rand(b, 1, 1, 1) * (torch.rand(b, 1, 1, 1) < 0.5)
     return x + amount * (soft - x) + 0.02 * torch.randn_like(x)
 
 

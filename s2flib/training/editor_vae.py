@@ -40,6 +40,7 @@ class VaeConfig:
 
     out: str
     pairs: str | None = None          # folder of edit pairs: their pictures, before and after
+    kinds: str | None = None          # of the pairs only those of these kinds, "eye_color,makeup"; None: all
     photos: bool = True               # the preset's own training photos as well
     preset: str = "tiny"
     steps: int = 6000
@@ -49,6 +50,7 @@ class VaeConfig:
     lpips_from: float = 0.5           # share of the steps with L1 alone first: the perceptual net costs as much as …
     lpips_share: float = 0.5          # … the autoencoder, so it sees only part of each batch
     lambda_kl: float = 1e-6           # latent diffusion's weight
+    chroma: float = 2.0               # weight of the error in colour alone, against 1 for all of it
     focus: float = 1.0                # weight of where a pair's pictures differ, against 1 for everywhere
     seed: int = 0
     mixed_precision: str = "auto"
@@ -87,7 +89,10 @@ def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
     size, parts, held = get_preset(cfg.preset).size, [], None
     change = torch.zeros(0, size, size, dtype=torch.uint8)
     if cfg.pairs is not None:
-        arrays = EditPairs(cfg.pairs, "train", size, cfg.limit).arrays()
+        pairs = EditPairs(cfg.pairs, "train", size, cfg.limit)
+        if cfg.kinds is not None:
+            pairs.keep_kinds(cfg.kinds.split(","))
+        arrays = pairs.arrays()
         parts += [torch.from_numpy(arrays[k]) for k in ("before", "after")]
         change = torch.cat([(a.float() - b.float()).abs().mean(1).round().byte()
                             for a, b in zip(*(p.split(256) for p in parts), strict=True)]).repeat(2, 1, 1)
@@ -146,9 +151,10 @@ class VaeTrainer:
                 latents = self.vae.encode(x).latent_dist
             y = self.vae.decode(latents.sample()).sample
         y, n = y.float(), max(1, round(cfg.lpips_share * len(x)))
-        error = (y - x).abs()
-        l1, kl = (weight * error).mean(), latents.kl().mean() / x[0].numel()
-        loss, stats = l1 + cfg.lambda_kl * kl, {"l1": error.mean().item(), "l1_focused": l1.item(), "kl": kl.item()}
+        error = (y - x).abs().mean(1, keepdim=True)
+        colour = colours_only(y - x).abs().mean(1, keepdim=True)       # L1 alone settles for greyish irises and lips
+        l1, kl = (weight * (error + cfg.chroma * colour)).mean(), latents.kl().mean() / x[0].numel()
+        loss, stats = l1 + cfg.lambda_kl * kl, {"l1": error.mean().item(), "weighted": l1.item(), "kl": kl.item()}
         if cfg.lambda_lpips and self.done >= cfg.lpips_from * cfg.steps:
             with self.acc.autocast():
                 lpips = self.judge(y[:n], x[:n]).mean()
@@ -196,6 +202,11 @@ class VaeTrainer:
 
 def as_float(x: Tensor) -> Tensor:
     return x.float() / 127.5 - 1
+
+
+def colours_only(x: Tensor) -> Tensor:
+    """(B, 3, H, W) less each pixel's mean over the channels: what is left is no brightness."""
+    return x - x.mean(1, keepdim=True)
 
 
 def train_vae(cfg: VaeConfig) -> Path:

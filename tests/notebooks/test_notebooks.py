@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from editing_stand_in import published_fixture, published_template  # noqa: F401  (fixtures)
 
 from s2flib import exercises
 from s2flib.course import run_notebook
@@ -43,7 +44,7 @@ def checks_in(nb) -> list[tuple[str, bool]]:
 
 def test_the_course_of_this_release_is_complete():
     wanted = {"00_quickstart", "01_sketches", "02_synthetic_people", "03_stylegan2", "04_cbam_attention", "05_losses",
-              "06_training_psp", "07_lambda4"}
+              "06_training_psp", "07_lambda4", "08_instructpix2pix"}
     assert wanted <= {p.stem for p in LESSONS}
     assert {p.stem for p in SOLUTIONS} == {f"{p.stem}_solutions" for p in LESSONS}
 
@@ -119,3 +120,14 @@ def test_runs_from_top_to_bottom(path, tmp_path):
     if path in LESSONS:
         figures = list((tmp_path / "out" / "figures").glob(f"{path.stem}-*.png"))
         assert len(figures) >= 2
+
+
+@pytest.mark.notebook
+def test_the_editing_lesson_runs_with_the_published_pipelines_layout(published, tmp_path):
+    """Preset colab, timbrooks/instruct-pix2pix played by a small stand-in: what a student with a GPU opens."""
+    parameters = PARAMETERS | {"preset": "colab", "fast": True, "out_dir": str(tmp_path / "out")}
+    result = run_notebook(FOLDER / "08_instructpix2pix.ipynb", tmp_path, parameters, "08_instructpix2pix")
+    assert result.ok, result.error
+    printed = "".join(o.get("text", "") for c in read(tmp_path / "08_instructpix2pix.ipynb").cells
+                      if c.cell_type == "code" for o in c.outputs)
+    assert "preset colab" in printed and "epsilon" in printed
