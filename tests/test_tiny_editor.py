@@ -65,8 +65,8 @@ def test_edits_of_faces_drawn_from_sketches_succeed(pipe, judge):
 
 def test_words_decide_what_happens(pipe):
     face = open_dataset("tiny", "test", limit=1)[0]["photo"]
-    blond, black = (edit(face, f"make the hair {c}", pipe=pipe).image.astype(float) for c in ("platinum blond", "black"))
-    red = edit(face, "make the hair red", pipe=pipe).image.astype(float)
+    blond, black, red = (edit(face, f"make the hair {c}", pipe=pipe).image.astype(float)
+                         for c in ("platinum blond", "black", "red"))
     hair = np.abs(blond - black).mean(2) > 30
     assert hair.mean() > 0.02 and blond[hair].mean() > black[hair].mean() + 30
     assert (red[hair][:, 0] - red[hair][:, 2]).mean() > (black[hair][:, 0] - black[hair][:, 2]).mean() + 15

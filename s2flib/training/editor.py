@@ -33,7 +33,7 @@ from s2flib.stylize.paraphrases import sentence
 from s2flib.stylize.pipeline import assemble, load_pipeline, load_tokenizer, save_pipeline
 from s2flib.training import editor_vae, engine
 from s2flib.training.editor_text import Words, school
-from s2flib.weights import fingerprint, load_tensors, safe_load, save_safetensors
+from s2flib.weights import fingerprint, safe_load, save_safetensors
 
 KIND = "editor-unet"
 PREDICTIONS = ("sample", "v_prediction", "epsilon")
@@ -45,7 +45,8 @@ class EditorConfig:
 
     out: str
     pairs: str                          # folder of edit pairs
-    vae: str                            # vae.safetensors of stage 1
+    vae: str                            # vae.safetensors of stage 1, or a pipeline's folder
+    init: str | None = None             # a pipeline's folder, to go on from its UNet and text encoder
     preset: str = "tiny"
     steps: int = 12_000
     batch: int = 32                     # pairs a step
@@ -153,7 +154,7 @@ class EditorTrainer:
         self.words, self.scheduler = Words(self.tokenizer), build_scheduler(cfg.prediction)
         self.alpha_bar = self.scheduler.alphas_cumprod.to(self.device)
         self.vae = build_vae(self.size)
-        self.vae.load_state_dict(load_tensors(cfg.vae, editor_vae.KIND, cfg.preset))
+        self.vae.load_state_dict(editor_vae.vae_tensors(cfg.vae))
         self.vae = self.vae.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         train, val = EditPairs(cfg.pairs, "train", side, cfg.limit), EditPairs(cfg.pairs, "val", side, cfg.limit or 64)
         self.items: list[tuple[int, bool, Wish]] = []          # pair, backwards, what is asked for
@@ -168,7 +169,12 @@ class EditorTrainer:
                                 self.latents.scale, autocast=accelerator.autocast)
         unet, text = build_unet(self.size), build_text_encoder(self.words.size, self.size)
         self.school = {}
-        if cfg.school and not (cfg.resume and (out / "checkpoint.pt").exists()):
+        if cfg.init:
+            pipe = load_pipeline("tiny", cfg.init, "cpu")
+            unet.load_state_dict(pipe.unet.state_dict())
+            text.load_state_dict(self.words.compacted(pipe.text_encoder))
+            self.latents.scale = self.val.scale = pipe.vae.config.scaling_factor
+        elif cfg.school and not (cfg.resume and (out / "checkpoint.pt").exists()):
             found = school(text, self.words, [wish for _, _, wish in self.items], cfg.school, cfg.seed)
             self.school = {k: v for k, v in found.items() if k != "quiz"}
             accelerator.print("text schooled: " + "  ".join(f"{k} {v:.3f}" for k, v in self.school.items()), flush=True)
@@ -282,7 +288,7 @@ def slow_attention(unet: nn.Module) -> nn.Module:
 
 def train_editor(cfg: EditorConfig) -> Path:
     """Train by ``cfg``; returns ``out/pipeline``, a folder in diffusers' layout (float16, averaged weights)."""
-    if not Path(cfg.vae).is_file():
+    if not Path(cfg.vae).exists():
         raise WeightsError(f"there is no autoencoder {cfg.vae}: train it first with s2f train-editor --stage vae.")
     acc = engine.make_accelerator(cfg.mixed_precision, cfg.cpu)
     if acc.num_processes > 1:
@@ -297,7 +303,7 @@ def use_decoder(folder: str | Path, vae: str | Path) -> Path:
 
     Raises WeightsError if its encoder is not the pipeline's own, for then the UNet's latents mean something else.
     """
-    pipe, tensors = load_pipeline("tiny", folder, "cpu"), load_tensors(vae, editor_vae.KIND)
+    pipe, tensors = load_pipeline("tiny", folder, "cpu"), editor_vae.vae_tensors(vae)
     own = pipe.vae.state_dict()
     for name, tensor in tensors.items():
         if name.startswith(("encoder.", "quant_conv.")) and not torch.equal(tensor.half(), own[name].half()):

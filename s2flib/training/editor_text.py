@@ -70,6 +70,15 @@ class Words:
             ids += self._cache[piece]
         return ids
 
+    def compacted(self, encoder: nn.Module) -> dict[str, Tensor]:
+        """The way back from :meth:`full`: the state dict for the compact vocabulary."""
+        state = {k: v.detach().cpu() for k, v in encoder.state_dict().items()}
+        key = next(k for k in state if k.endswith("token_embedding.weight"))
+        unknown = int(np.flatnonzero(self.compact == UNKNOWN)[0])
+        marks = [self.tokenizer.bos_token_id, self.tokenizer.eos_token_id]
+        state[key] = state[key][torch.tensor([unknown, *self.known, *marks])]
+        return state
+
     def full(self, encoder: nn.Module, size: EditorSize = SIZE) -> nn.Module:
         """The trained encoder with CLIP's whole vocabulary: every token that is not known has the unknown row."""
         out = build_text_encoder(len(self.tokenizer), size)

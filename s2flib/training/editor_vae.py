@@ -27,6 +27,7 @@ from s2flib.judges import perceptual_judge
 from s2flib.presets import get_preset
 from s2flib.stylize.networks import EditorSize, build_vae
 from s2flib.stylize.pairs import EditPairs
+from s2flib.stylize.pipeline import load_pipeline
 from s2flib.training import engine
 from s2flib.training.classifiers import _photos
 from s2flib.weights import load_tensors, save_safetensors
@@ -45,17 +46,17 @@ class VaeConfig:
     preset: str = "tiny"
     steps: int = 6000
     batch: int = 8
-    lr: float = 2e-3                  # AdamW; falls linearly to a twentieth over ``steps``
+    lr: float = 1.2e-3                # AdamW; falls linearly to a twentieth over ``steps``
     lambda_lpips: float = 0.5
     lpips_from: float = 0.5           # share of the steps with L1 alone first: the perceptual net costs as much as …
     lpips_share: float = 0.5          # … the autoencoder, so it sees only part of each batch
     lambda_kl: float = 1e-6           # latent diffusion's weight
-    chroma: float = 2.0               # weight of the error in colour alone, against 1 for all of it
+    chroma: float = 20.0              # weight of the squared error in colour alone
     focus: float = 1.0                # weight of where a pair's pictures differ, against 1 for everywhere
     seed: int = 0
     mixed_precision: str = "auto"
     cpu: bool = False
-    init: str | None = None           # a vae.safetensors to start from
+    init: str | None = None           # a vae.safetensors, or a pipeline's folder, to start from
     decoder_only: bool = False        # leave the encoder of ``init`` as it is
     resume: bool = False
     max_time: float | None = None     # seconds
@@ -116,7 +117,7 @@ class VaeTrainer:
         self.size = EditorSize()
         self.vae = build_vae(self.size)
         if cfg.init:
-            self.vae.load_state_dict(load_tensors(cfg.init, KIND, cfg.preset))
+            self.vae.load_state_dict(vae_tensors(cfg.init))
         elif cfg.decoder_only:
             raise S2FError("a decoder is trained for the latents of an encoder: give --set decoder.init=FILE.")
         for part in (self.vae.encoder, self.vae.quant_conv):
@@ -152,7 +153,7 @@ class VaeTrainer:
             y = self.vae.decode(latents.sample()).sample
         y, n = y.float(), max(1, round(cfg.lpips_share * len(x)))
         error = (y - x).abs().mean(1, keepdim=True)
-        colour = colours_only(y - x).abs().mean(1, keepdim=True)       # L1 alone settles for greyish irises and lips
+        colour = colours_only(y - x).square().mean(1, keepdim=True)    # L1 alone settles for brownish irises and lips
         l1, kl = (weight * (error + cfg.chroma * colour)).mean(), latents.kl().mean() / x[0].numel()
         loss, stats = l1 + cfg.lambda_kl * kl, {"l1": error.mean().item(), "weighted": l1.item(), "kl": kl.item()}
         if cfg.lambda_lpips and self.done >= cfg.lpips_from * cfg.steps:
@@ -198,6 +199,13 @@ class VaeTrainer:
         figures = {k: f"{v:.4f}" for k, v in self.validate().items()}
         save_safetensors(out / "vae.safetensors", self.average.module.state_dict(), figures | {
             "kind": KIND, "preset": self.cfg.preset, "images": self.done * self.cfg.batch}, half=False, overwrite=True)
+
+
+def vae_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The autoencoder's tensors, float32, from a vae.safetensors of this training or from a pipeline's folder."""
+    if Path(path).is_dir():
+        return {k: v.float() for k, v in load_pipeline("tiny", path, "cpu").vae.state_dict().items()}
+    return load_tensors(path, KIND, "tiny")
 
 
 def as_float(x: Tensor) -> Tensor:
