@@ -148,7 +148,7 @@ def evaluate_editor(
     for row in report.records(scores):
         typer.echo(f"{row['kind']:12s} success {100 * row['success']:5.1f} %  strict {100 * row['strict']:5.1f} %  "
                    f"ceiling {100 * row['ceiling']:5.1f} %  floor {100 * row['floor']:5.1f} %  n {row['n']}")
-    typer.echo(f"distance to the true edit: {100 * gain.value:.0f} % below doing nothing; similarity before/after "
+    typer.echo(f"distance to the true edit: {report.gain_in_words(gain)}; similarity before/after "
                f"{kept.value:.3f}, two real renders of one person {level.value:.3f} "
                f"(ratio {kept.value / level.value:.2f})")
     if faces:

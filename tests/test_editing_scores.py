@@ -208,6 +208,15 @@ def test_report_is_written_whole(pairs, judge, tmp_path):
     assert sum(r["n"] for r in rows) == len(pairs) and rows[0]["success"] <= rows[-1]["success"]
 
 
+@pytest.mark.parametrize("gain, words", [
+    ((0.3, 0.25, 0.35), "30 % [25, 35] below"), ((-0.2, -0.26, -0.14), "20 % [14, 26] above"),
+    ((0.02, -0.01, 0.05), "2 % [-1, 5] below"), ((-0.02, -0.05, 0.01), "2 % [-1, 5] above")])
+def test_a_gain_says_on_which_side_of_doing_nothing_it_lies(gain, words):
+    from s2flib.statistics import Interval
+
+    assert report.gain_in_words(Interval(*gain, 10, 10)) == f"{words} doing nothing"
+
+
 def test_guidances_are_chosen_by_success_then_truth():
     def point(s, i, success, gain):
         return report.GridPoint(s, i, success, gain, 0.9, 1.0)

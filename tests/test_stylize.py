@@ -263,6 +263,14 @@ def test_saved_pipeline_is_verified_and_gives_the_same_pictures(face, tiny_pipe,
     assert sum(p.stat().st_size for p in tiny_pipeline_folder.rglob("*") if p.is_file()) < 40e6
 
 
+def test_a_pipeline_written_again_names_no_folder_of_its_past(tiny_pipeline_folder, tmp_path):
+    pipe = edit_pipeline.load_pipeline("tiny", tiny_pipeline_folder, "cpu")
+    again = edit_pipeline.save_pipeline(pipe, tmp_path / "again")
+    edit_pipeline.verify_pipeline(again)
+    for file in [*again.rglob("*.json"), *edit_pipeline.tiny_folder().rglob("*.json")]:
+        assert str(tiny_pipeline_folder) not in file.read_text() and "_name_or_path" not in file.read_text(), file
+
+
 def test_a_damaged_missing_or_foreign_file_is_named(tiny_pipeline_folder, tmp_path):
     import shutil
 

@@ -182,7 +182,7 @@ def _run(pipe, x: Tensor, texts: list[str], steps: int, guidance: float, image_g
     return after.clamp(-1, 1).cpu()
 
 
-def keep_detail(x: Tensor, rebuilt: Tensor, after: Tensor, low: float = 0.03, high: float = 0.25) -> Tensor:
+def keep_detail(x: Tensor, rebuilt: Tensor, after: Tensor, low: float = 0.04, high: float = 0.25) -> Tensor:
     """Give an edited picture its input's own detail back where the edit left it alone. All (B, 3, H, W) in [−1, 1].
 
     An autoencoder loses detail, of a face above all, and would lose it in every pixel for the sake of a few.

@@ -6,6 +6,7 @@ The tiny pipeline is shipped in data/weights/tiny-instruct-pix2pix; its SHA256SU
 from __future__ import annotations
 
 import copy
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -66,6 +67,10 @@ def save_pipeline(pipe, folder: str | Path, card: str = "") -> Path:
     pipe = assemble(**halves, tokenizer=pipe.tokenizer, scheduler=pipe.scheduler)
     with quiet():
         pipe.save_pretrained(folder, safe_serialization=True)
+    for path in folder.glob("*/config.json"):            # a network that was read from a folder would name it
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None):
+            write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n", overwrite=True)
     if card:
         write_text(folder / "README.md", card, overwrite=True)
     update_pipeline_sums(folder)

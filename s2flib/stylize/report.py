@@ -78,13 +78,19 @@ def table(scores: EditScores, label: str, caption: str | None = None) -> CourseF
         cells.append([r["kind"], _percent(r, "success"), _percent(r, "strict"), f"{100 * r['ceiling']:.0f} %",
                       number("lpips", 3), number("lpips_nothing", 3), number("outside", 1), number("similarity", 2),
                       str(r["n"])])
-    gain = scores.lpips_gain()
     seconds = np.median(scores.pairs["seconds"])
     footer = (f"{label}. Held-out people and phrasings; [95 % bootstrap interval over people]. Distance to the true "
-              f"edit {100 * gain.value:.0f} % [{100 * gain.low:.0f}, {100 * gain.high:.0f}] below doing nothing. "
+              f"edit {gain_in_words(scores.lpips_gain())}. "
               f"Similarity by {scores.labels['identity']}; outside the mask in grey levels; {seconds:.2f} s an edit; "
               f"{scores.skipped} pairs whose true edit cannot be seen are left out.")
     return table_figure(heads, cells, "\n".join(filter(None, (caption, footer))), rules_after=[len(cells) - 2])
+
+
+def gain_in_words(gain: Interval) -> str:
+    """EditScores.lpips_gain as "30 % [25, 35] below doing nothing", or above it."""
+    sign, side = (1, "below") if gain.value >= 0 else (-1, "above")
+    low, high = sorted((100 * sign * gain.low, 100 * sign * gain.high))
+    return f"{100 * abs(gain.value):.0f} % [{low:.0f}, {high:.0f}] {side} doing nothing"
 
 
 def by_phrasing(scores: EditScores) -> list[dict]:

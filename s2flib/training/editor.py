@@ -259,7 +259,8 @@ class EditorTrainer:
         unet.load_state_dict({k: v.cpu() for k, v in average["unet"].state_dict().items()})
         vae.load_state_dict({k: v.cpu() for k, v in self.vae.state_dict().items()})
         vae.register_to_config(scaling_factor=self.latents.scale)
-        return assemble(unet.eval(), vae.eval(), self.words.full(average["text"], self.size), self.tokenizer,
+        # a fresh tokenizer: one that has been called keeps how, and would be saved with it
+        return assemble(unet.eval(), vae.eval(), self.words.full(average["text"], self.size), load_tokenizer(),
                         build_scheduler(self.cfg.prediction))
 
     def picture(self) -> np.ndarray:
