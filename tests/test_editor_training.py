@@ -217,11 +217,11 @@ def test_autoencoder_learns_and_resumes_to_the_same_numbers(pairs_folder, tmp_pa
 def test_autoencoder_loss_falls(pairs_folder, tmp_path):
     from s2flib.training import engine
 
-    cfg = VaeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=False, batch=2, limit=1, lambda_lpips=0, lr=0.1,
+    cfg = VaeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=False, batch=2, limit=1, lambda_lpips=0, lr=0.05,
                     **SMALL)
     trainer = editor_vae.VaeTrainer(cfg, engine.make_accelerator("no", cpu=True))
-    losses = [trainer.step()["weighted"] for _ in range(12)]
-    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+    losses = [trainer.step()["weighted"] for _ in range(25)]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
 
 
 def test_autoencoder_looks_where_pairs_differ(pairs_folder, tmp_path, monkeypatch):
