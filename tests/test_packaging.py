@@ -191,8 +191,9 @@ def test_slurm_sweep_uses_the_folders_of_s2f_sweep():
 
 def test_readme_commands_exist():
     blocks = "\n".join(re.findall(r"```[a-z]*\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
-    commands = re.findall(r"^\s*s2f (\w+)([^#\n]*)", blocks, re.MULTILINE)
-    assert {name for name, _ in commands} >= {"sketch", "generate", "train", "sweep", "evaluate", "lineup", "fetch"}
+    commands = re.findall(r"^\s*s2f ([\w-]+)([^#\n]*)", blocks, re.MULTILINE)
+    assert {name for name, _ in commands} >= {"sketch", "generate", "edit", "train", "sweep", "evaluate",
+                                             "evaluate-editor", "lineup", "fetch"}
     for command in commands:
         check_command(*command)
     for target in re.findall(r"^make (\w+)", blocks, re.MULTILINE):
