@@ -78,7 +78,7 @@ class EditPairs:
         self.root, self.split, self.size = Path(root), split, size
         if not (self.root / "edits.zip").is_file():
             raise DataError(f"{self.root / 'edits.zip'} is missing: render edit pairs first, with "
-                            "s2flib.synthfaces.render.render_dataset(..., edits=6000).")
+                            "s2f render --out DIR --people 1 --edits 8000.")
         self.rows = [row for row in _rows(self.root / "edits.csv") if row[0] == split]
         self.rows = [row[1] for row in self.rows][:limit]
         if not self.rows:
@@ -278,7 +278,7 @@ def _rows(path: Path) -> list[tuple[str, PairRow]]:
         with open(path, newline="", encoding="utf-8") as f:
             lines = list(csv.DictReader(f))
     except OSError:
-        raise DataError(f"{path} is missing: render edit pairs first (render_dataset with edits=...).") from None
+        raise DataError(f"{path} is missing: render edit pairs first, with s2f render --edits N.") from None
     lacking = [c for c in COLUMNS if not lines or c not in lines[0]]
     if lacking:
         raise DataError(f"{path} lacks the columns {', '.join(lacking)}: render the pairs again.")
