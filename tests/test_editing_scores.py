@@ -8,7 +8,7 @@ from editing_stand_in import pairs_folder_fixture, tiny_pipe_fixture  # noqa: F4
 from s2flib.errors import DataError, S2FError, WeightsError
 from s2flib.evaluation import Judges
 from s2flib.stylize import report
-from s2flib.stylize.judge import HEADS, EditJudge, load_edit_judge, truth, wanted
+from s2flib.stylize.judge import HEADS, STRIPS, EditJudge, load_edit_judge, truth, wanted
 from s2flib.stylize.pairs import EditPairs, Request
 from s2flib.stylize.scores import (
     EditScores,
@@ -90,6 +90,22 @@ def test_heads_are_probabilities_and_numbers(judge):
             assert torch.allclose(found[name].exp().sum(1), torch.ones(2), atol=1e-5)
         else:
             assert found[name].shape == (2,)
+
+
+def test_strips_are_read_beside_the_face(judge):
+    """With the face's net gone, a head follows the pixels of its own strip and no others."""
+    nothing = torch.nn.Module()
+    nothing.forward = lambda x: torch.zeros(len(x), sum(judge.sizes))
+    blind = EditJudge().eval()
+    blind.strips, blind.face = judge.strips, nothing
+    x = torch.zeros(1, 3, 128, 128)
+    for head, (top, bottom, left, right) in STRIPS.items():
+        strip = torch.zeros(128, 128, dtype=torch.bool)
+        strip[round(top * 128):round(bottom * 128), round(left * 128):round(right * 128)] = True
+        inside, outside = (blind.heads(torch.where(where, torch.randn_like(x), x)) for where in (strip, ~strip))
+        before = blind.heads(x)
+        assert not torch.allclose(inside[head], before[head]) and torch.equal(outside[head], before[head])
+        assert torch.equal(inside["hat"], before["hat"])
 
 
 def test_unknown_targets_do_not_count():

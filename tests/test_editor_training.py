@@ -17,7 +17,15 @@ from s2flib.stylize.networks import TEXT_TOKENS, build_scheduler, build_text_enc
 from s2flib.stylize.pairs import KINDS, Change, EditPairs, Request, attributes_of, words_of
 from s2flib.synthfaces import phrases
 from s2flib.training import editor, editor_vae
-from s2flib.training.editor import EditorConfig, drop_conditions, noise_weight, target_of, train_editor
+from s2flib.training.editor import (
+    EditorConfig,
+    clean_of,
+    drop_conditions,
+    noise_weight,
+    pair_weight,
+    target_of,
+    train_editor,
+)
 from s2flib.training.editor_text import UNKNOWN, Words, school
 from s2flib.training.editor_vae import VaeConfig, place_weight, train_vae, training_pictures
 from s2flib.weights import load_tensors, save_safetensors
@@ -112,10 +120,28 @@ def test_no_training_phrasing_is_a_held_out_one_or_shares_four_words_with_one():
     runs = {h[i:i + 4] for h in held for i in range(len(h) - 3)}
     for kind in KINDS:
         assert set(paraphrases.MORE[kind]).isdisjoint(phrases.TEMPLATES[kind])
-        for template in paraphrases.MORE[kind]:
+        for template in (*paraphrases.MORE[kind], *crossed(kind)):
             own = split_words(template)
             assert own not in held, template
             assert not any(own[i:i + 4] in runs for i in range(len(own) - 3)), template
+
+
+def crossed(kind):
+    """Templates that begin with one of the verbs of change, with each of the others instead."""
+    for template in paraphrases.templates(kind):
+        verb, _, rest = template.partition(" ")
+        if verb in paraphrases._VERBS:
+            yield from (f"{other} {rest}" for other in paraphrases._VERBS if other != verb)
+
+
+def test_no_verb_of_change_means_one_kind_only():
+    firsts = {}
+    for kind in KINDS:
+        wish = Change(kind, "", "grey")
+        for k in range(400):
+            firsts.setdefault(paraphrases.phrase(wish, np.random.default_rng(k)).split()[0], set()).add(kind)
+    for verb in paraphrases._VERBS:
+        assert {"hair_style", "eye_color", "skin_tone", "background"} <= firsts[verb], verb
 
 
 def test_sentences_are_reproducible_and_varied():
@@ -183,6 +209,14 @@ def test_targets_are_what_the_scheduler_takes_them_for(prediction):
     assert scheduler.alphas_cumprod[-1] < 1e-6              # the last time is pure noise
 
 
+@pytest.mark.parametrize("prediction", editor.PREDICTIONS)
+def test_the_clean_guess_is_the_inverse_of_the_target(prediction):
+    x0, noise = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(2))
+    a = torch.tensor([0.9, 0.5, 0.02])[:, None, None, None]
+    noisy = a.sqrt() * x0 + (1 - a).sqrt() * noise
+    assert torch.allclose(clean_of(prediction, target_of(prediction, x0, noise, a), noisy, a), x0, atol=1e-5)
+
+
 def test_weights_of_noise_and_place():
     a = torch.tensor([1e-8, 0.5, 0.8, 0.999])
     assert noise_weight("sample", a).tolist() == pytest.approx([1, 1, 4, 5], rel=1e-3)
@@ -195,6 +229,9 @@ def test_weights_of_noise_and_place():
     assert weight[0, 0, 1, 2] > 8 and weight[0, 0, 0, 0] == pytest.approx(0.5, abs=0.01)
     assert torch.allclose(weight[1], torch.ones(4, 4))
     assert torch.allclose(place_weight(change, 0.0), torch.ones(2, 1, 4, 4))
+    weight = pair_weight(torch.stack([torch.full((4, 4), 0.003), torch.full((4, 4), 0.063)]), 0.5)
+    assert weight.mean().item() == pytest.approx(1) and (weight[0] / weight[1]).item() == pytest.approx(4, rel=1e-3)
+    assert torch.equal(pair_weight(change, 0.0), torch.ones(2))
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------
@@ -315,6 +352,27 @@ def test_editor_loss_falls(pairs_folder, vae_file, tmp_path):
     losses = [trainer.step()["loss"] for _ in range(18)]
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
     assert all(np.isfinite(losses)) and "val_nothing_done" in trainer.validate()
+
+
+def test_decoded_guesses_are_compared_in_the_last_part(pairs_folder, vae_file, tmp_path):
+    """The distance is 0 for the truth, falls by its own gradient, and never moves the decoder."""
+    from s2flib.training import engine
+
+    cfg = EditorConfig(out=str(tmp_path), pairs=str(pairs_folder), vae=str(vae_file), batch=4, limit=4, school=0,
+                       steps=4, lpips_from=0.5, lambda_lpips=1.0, **SMALL)
+    trainer = editor.EditorTrainer(cfg, engine.make_accelerator("no", cpu=True))
+    decoder = {k: v.clone() for k, v in trainer.vae.state_dict().items()}
+    assert ["lpips" in trainer.step() for _ in range(4)] == [False, False, True, True]
+    assert all(torch.equal(v, decoder[k]) for k, v in trainer.vae.state_dict().items())
+    x0 = trainer.latents.z[0, :2, 1].float() * trainer.latents.scale
+    guess = (x0 + torch.randn_like(x0)).requires_grad_()
+    assert trainer.decoded_distance(x0, x0).item() == pytest.approx(0, abs=1e-6)
+    far = trainer.decoded_distance(guess, x0)
+    slope, = torch.autograd.grad(far, guess)
+    step = 0.02 * slope / slope.norm()
+    assert trainer.decoded_distance((guess - step).detach(), x0) < far
+    fall = (far - trainer.decoded_distance((guess - step).detach(), x0)) / 0.02
+    assert fall.item() == pytest.approx(slope.norm().item(), rel=0.1)
 
 
 def test_mirrored_latents_are_those_of_the_mirrored_pair(vae_file):

@@ -33,8 +33,9 @@ HEADS: dict[str, tuple[str, ...]] = {
     "age": (), "skin_tone": (),
 }  # fmt: skip
 SCALE = {"age": (45.0, 16.0), "skin_tone": (3.0, 1.8)}           # mean and spread that the numbers are taken by
-# rows and columns of the eyes' strip, as fractions of a portrait framed like SynthFaces
-EYES = (0.36, 0.66, 0.2, 0.8)
+# heads that a net of their own reads from a strip at twice the size: rows and columns as fractions of a portrait
+# framed like SynthFaces. An iris is three pixels wide there, a smirk lifts one corner of the mouth by two.
+STRIPS = {"eye_color": (0.36, 0.66, 0.2, 0.8), "expression": (0.52, 0.84, 0.24, 0.76)}
 
 
 def truth(attributes: dict) -> dict[str, int | float | None]:
@@ -77,28 +78,28 @@ def wanted(request: Request) -> tuple[str, int | None] | None:
 class EditJudge(nn.Module):
     """(B, 3, 128, 128) in [−1, 1] → {head: logits (B, values) or a number (B,)}.
 
-    Two AttributeNets (s2flib.cbam): one sees the face, one a strip with both eyes at twice the size, where an iris is
-    more than three pixels wide.
+    AttributeNets (s2flib.cbam): one sees the face, and one each of ``STRIPS``.
     """
 
     def __init__(self):
         super().__init__()
         self.sizes = [max(1, len(v)) for v in HEADS.values()]
-        self.face, self.eyes = AttributeNet(sum(self.sizes)), AttributeNet(len(HEADS["eye_color"]))
+        self.face = AttributeNet(sum(self.sizes))
+        self.strips = nn.ModuleDict({head: AttributeNet(len(HEADS[head])) for head in STRIPS})
 
     @property
     def label(self) -> str:
         return "edit judge"
 
     def forward(self, x: Tensor) -> Tensor:
-        """→ (B, sum of head sizes): the face net's answers, the eyes' colour added by the other net."""
+        """→ (B, sum of head sizes): the face net's answers, to which the strips' nets add theirs."""
         h, w = x.shape[2:]
-        strip = x[:, :, round(EYES[0] * h):round(EYES[1] * h), round(EYES[2] * w):round(EYES[3] * w)]
-        strip = F.interpolate(strip, scale_factor=2, mode="bilinear", align_corners=False)
-        out = list(self.face(x).split(self.sizes, 1))
-        place = list(HEADS).index("eye_color")
-        out[place] = out[place] + self.eyes(strip)
-        return torch.cat(out, 1)
+        out = dict(zip(HEADS, self.face(x).split(self.sizes, 1), strict=True))
+        for head, (top, bottom, left, right) in STRIPS.items():
+            strip = x[:, :, round(top * h):round(bottom * h), round(left * w):round(right * w)]
+            strip = F.interpolate(strip, scale_factor=2, mode="bilinear", align_corners=False)
+            out[head] = out[head] + self.strips[head](strip)
+        return torch.cat(list(out.values()), 1)
 
     def heads(self, x: Tensor) -> dict[str, Tensor]:
         """Log-probabilities (B, values) per head; numbers (B,) for age (years) and skin tone (0 … 7)."""

@@ -122,6 +122,9 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "curly hair": ("curls",), "long straight hair": ("straight long hair",),
 }  # fmt: skip
 
+# verbs that only say "change": one stands for the other, or a verb used for one kind alone would come to mean that kind
+# ("swap the background" once made "swap the hair shade" change the background)
+_VERBS = ("change", "edit", "replace", "swap", "switch", "turn")
 _BEFORE = ("please", "now", "I think", "could you", "can you", "the witness says", "the witness remembers:", "then",
            "also", "well,", "we want to", "perhaps", "as I recall,", "if I remember well,")
 _AFTER = ("please", ", please", "in this picture", "now", "if possible", ", I believe", "instead", "this time", "!",
@@ -140,7 +143,9 @@ def phrase(change: Change, rng: np.random.Generator) -> str:
     if rng.random() < 0.3:
         others = SYNONYMS.get(words, ())
         words = others[rng.integers(len(others))] if others else words
-    return options[rng.integers(len(options))].format(x=words)
+    text = options[rng.integers(len(options))].format(x=words)
+    verb, _, rest = text.partition(" ")
+    return f"{_VERBS[rng.integers(len(_VERBS))]} {rest}" if verb in _VERBS else text
 
 
 def sentence(wish: Wish, rng: np.random.Generator) -> str:

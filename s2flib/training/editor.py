@@ -9,7 +9,12 @@ not care (ε, v and x₀ are affine in each other with the same coefficients), b
 the picture as it is, and "copy the condition" is one fixed linear map at every noise level when x₀ is asked for, and
 another one at each level when ε is. Four thousand pairs on a laptop core do not suffice for the latter. The loss is
 weighted by SNR truncated to [1, 5] (Salimans & Ho 2202.00512; Hang et al. 2303.09556), and half of its weight lies
-where the pictures differ, because most of them does not.
+where the pictures differ, because most of them does not. Pairs that differ little weigh more: to the squared error new
+eyes are a hundredth of new hair, to the witness they are not.
+
+Equal errors of latents look unequal once decoded, and the mean of two possible edits is fog. So in the last part of a
+training some guesses of x₀ are decoded, and their perceptual distance to the decoded truth is added to the loss (as in
+Berrada et al. 2411.04873, who take the decoder's features for it). The perceptual net is ST-LPIPS, as in stage 1.
 
 Latents are computed once and kept, pairs and their mirror images; words cost nothing, so every step says them anew,
 and pairs are used backwards as well ("remove the hat") where the renderer knows what was there before.
@@ -26,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2flib.errors import S2FError, WeightsError
+from s2flib.judges import perceptual_judge
 from s2flib.presets import get_preset
 from s2flib.stylize.networks import DEFAULTS, EditorSize, build_scheduler, build_text_encoder, build_unet, build_vae
 from s2flib.stylize.pairs import EditPairs, Wish
@@ -55,6 +61,10 @@ class EditorConfig:
     prediction: str = "sample"          # what the UNet predicts: sample (x₀), v_prediction or epsilon
     drop: float = 0.05                  # each: no text, no picture, neither
     focus: float = 1.0                  # weight of where the pictures differ, against 1 for everywhere
+    small: float = 0.5                  # pairs count by (mean change)^−small: 0 is all alike
+    lambda_lpips: float = 1.0           # weight of the decoded guesses' perceptual distance to the decoded truth …
+    lpips_from: float = 0.7             # … after this share of the steps: it takes as long as all the rest …
+    lpips_share: float = 0.25           # … though it sees only this share of each batch
     backwards: bool = True              # use pairs from after to before, too
     school: int = 300                   # batches of the text encoder's schooling before
     ema: float = 0.999
@@ -134,6 +144,21 @@ def target_of(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> 
     return noise if prediction == "epsilon" else alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0
 
 
+def clean_of(prediction: str, said: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x₀ as the UNet guesses it: the inverse of :func:`target_of`, given the noisy latents."""
+    if prediction == "sample":
+        return said
+    if prediction == "epsilon":
+        return (noisy - (1 - alpha_bar).sqrt() * said) / alpha_bar.sqrt().clamp(min=1e-3)
+    return alpha_bar.sqrt() * noisy - (1 - alpha_bar).sqrt() * said
+
+
+def pair_weight(change: Tensor, power: float) -> Tensor:
+    """change (N, h, w) ≥ 0 → weights of mean 1 (N,), proportional to (mean change + 0.001)^−power."""
+    weight = (change.mean((1, 2)) + 1e-3) ** -power
+    return weight / weight.mean()
+
+
 def noise_weight(prediction: str, alpha_bar: Tensor, low: float = 1.0, high: float = 5.0) -> Tensor:
     """Weight of the squared error such that an error of x₀ weighs SNR truncated to [low, high]."""
     snr = alpha_bar / (1 - alpha_bar)
@@ -156,6 +181,8 @@ class EditorTrainer:
         self.vae = build_vae(self.size)
         self.vae.load_state_dict(editor_vae.vae_tensors(cfg.vae))
         self.vae = self.vae.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        editor_vae.float_norms(self.vae)
+        self.judge = perceptual_judge(cfg.preset).to(self.device)
         train, val = EditPairs(cfg.pairs, "train", side, cfg.limit), EditPairs(cfg.pairs, "val", side, cfg.limit or 64)
         self.items: list[tuple[int, bool, Wish]] = []          # pair, backwards, what is asked for
         for i, (there, back) in enumerate(train.wishes()):
@@ -163,6 +190,7 @@ class EditorTrainer:
             if cfg.backwards and back:
                 self.items.append((i, True, back))
         self.latents = cached_latents(out / "latents-train.safetensors", self.vae, train, accelerator.autocast)
+        self.weight = pair_weight(self.latents.change, cfg.small)
         arrays = val.arrays()
         self.val_rows, self.val_before, self.val_after = val.rows, arrays["before"], arrays["after"]
         self.val = encode_pairs(self.vae, torch.from_numpy(self.val_before), torch.from_numpy(self.val_after),
@@ -214,7 +242,14 @@ class EditorTrainer:
         change = torch.where(flip[:, None, None], change.flip(2), change).to(self.device)
         texts, before = drop_conditions([sentence(self.items[i][2], rng) for i in index], before,
                                         torch.rand(len(z), device=self.device), cfg.drop)
-        loss, error = self.loss(self.nets, self.words(texts, rng), before, after, change)
+        loss, error, guess = self.loss(self.nets, self.words(texts, rng), before, after, change,
+                                       weight=self.weight[pairs])
+        stats = {"loss": loss.item(), "error": error.item()}
+        if cfg.lambda_lpips and self.done >= cfg.lpips_from * cfg.steps:
+            seen = before.flatten(1).any(1).nonzero()[:, 0][:max(1, round(cfg.lpips_share * len(z)))]
+            lpips = self.decoded_distance(guess[seen], after[seen] * self.latents.scale)
+            loss = loss + cfg.lambda_lpips * lpips
+            stats["lpips"] = lpips.item()
         for group in self.opt.param_groups:
             group["lr"] = cfg.lr * group["share"] * min(1.0, (self.done + 1) / 200) * max(
                 0.05, 1 - self.done / cfg.steps)
@@ -224,11 +259,12 @@ class EditorTrainer:
         self.opt.step()
         self.average.update_parameters(self.nets)
         self.done += 1
-        return {"loss": loss.item(), "error": error.item()}
+        return stats
 
     def loss(self, nets: nn.ModuleDict, ids: Tensor, before: Tensor, after: Tensor, change: Tensor,
-             generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Weighted loss and plain mean squared error of the prediction, over random times and noises."""
+             generator: torch.Generator | None = None, weight: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted loss and plain mean squared error of the prediction, over random times and noises, and the guess
+        of x₀ (B, C, h, w). weight (B,): of the pairs; None: all alike."""
         x0 = after * self.latents.scale
         t = torch.randint(0, len(self.alpha_bar), (len(x0),), generator=generator).to(self.device)
         noise = torch.randn(x0.shape, generator=generator).to(self.device)
@@ -239,7 +275,18 @@ class EditorTrainer:
             said = nets["unet"](torch.cat([noisy, before], 1), t, states).sample.float()
         error = (said - target_of(self.cfg.prediction, x0, noise, alpha_bar)).square()
         place = editor_vae.place_weight(change, self.cfg.focus)
-        return (error * noise_weight(self.cfg.prediction, alpha_bar) * place).mean(), error.mean()
+        if weight is not None:
+            place = place * weight.to(self.device)[:, None, None, None]
+        return ((error * noise_weight(self.cfg.prediction, alpha_bar) * place).mean(), error.mean(),
+                clean_of(self.cfg.prediction, said, noisy, alpha_bar))
+
+    def decoded_distance(self, guess: Tensor, x0: Tensor) -> Tensor:
+        """Mean perceptual distance of two batches of scaled latents, as the decoder shows them."""
+        with self.acc.autocast():
+            with torch.no_grad():
+                truth = self.vae.decode(x0 / self.latents.scale).sample.float()
+            shown = self.vae.decode(guess / self.latents.scale).sample.float()
+            return self.judge(shown, truth).mean()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
