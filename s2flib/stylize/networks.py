@@ -37,7 +37,7 @@ class EditDefaults:
 # equally often (100 pairs). The published ones are their authors' (README of timothybrooks/instruct-pix2pix); colab
 # takes half the steps.
 DEFAULTS = {
-    "tiny": EditDefaults(128, 8, 4.5, 1.3, True, 8),
+    "tiny": EditDefaults(128, 8, 4.5, 1.0, True, 8),
     "colab": EditDefaults(512, 50, 7.5, 1.5, False, 1),
     "paper": EditDefaults(512, 100, 7.5, 1.5, False, 1),
 }
