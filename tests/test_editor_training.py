@@ -354,7 +354,7 @@ def test_editor_loss_falls(pairs_folder, vae_file, tmp_path):
     assert all(np.isfinite(losses)) and "val_nothing_done" in trainer.validate()
 
 
-def test_decoded_guesses_are_compared_in_the_last_part(pairs_folder, vae_file, tmp_path):
+def test_decoded_guesses_are_compared_in_the_last_part(pairs_folder, vae_file, tmp_path, monkeypatch):
     """The distance is 0 for the truth, falls by its own gradient, and never moves the decoder."""
     from s2flib.training import engine
 
@@ -364,6 +364,8 @@ def test_decoded_guesses_are_compared_in_the_last_part(pairs_folder, vae_file, t
     decoder = {k: v.clone() for k, v in trainer.vae.state_dict().items()}
     assert ["lpips" in trainer.step() for _ in range(4)] == [False, False, True, True]
     assert all(torch.equal(v, decoder[k]) for k, v in trainer.vae.state_dict().items())
+    monkeypatch.setattr(editor, "drop_conditions", lambda texts, picture, u, share: (texts, picture * 0))
+    assert set(trainer.step()) == {"loss", "error"} and trainer.done == 5          # no picture left to compare
     x0 = trainer.latents.z[0, :2, 1].float() * trainer.latents.scale
     guess = (x0 + torch.randn_like(x0)).requires_grad_()
     assert trainer.decoded_distance(x0, x0).item() == pytest.approx(0, abs=1e-6)

@@ -247,9 +247,10 @@ class EditorTrainer:
         stats = {"loss": loss.item(), "error": error.item()}
         if cfg.lambda_lpips and self.done >= cfg.lpips_from * cfg.steps:
             seen = before.flatten(1).any(1).nonzero()[:, 0][:max(1, round(cfg.lpips_share * len(z)))]
-            lpips = self.decoded_distance(guess[seen], after[seen] * self.latents.scale)
-            loss = loss + cfg.lambda_lpips * lpips
-            stats["lpips"] = lpips.item()
+            if len(seen):                                       # else every pair of the batch lost its picture
+                lpips = self.decoded_distance(guess[seen], after[seen] * self.latents.scale)
+                loss = loss + cfg.lambda_lpips * lpips
+                stats["lpips"] = lpips.item()
         for group in self.opt.param_groups:
             group["lr"] = cfg.lr * group["share"] * min(1.0, (self.done + 1) / 200) * max(
                 0.05, 1 - self.done / cfg.steps)
