@@ -1,0 +1,159 @@
+"""Edit pairs from disk, the words that ask for them, and the text encoder's schooling."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from editing_stand_in import pairs_folder_fixture, write_pairs  # noqa: F401  (fixtures)
+
+from s2flib.errors import DataError
+from s2flib.stylize import paraphrases
+from s2flib.stylize import pipeline as edit_pipeline
+from s2flib.stylize.networks import TEXT_TOKENS, build_text_encoder
+from s2flib.stylize.pairs import KINDS, Change, EditPairs, Request, attributes_of, words_of
+from s2flib.synthfaces import phrases
+from s2flib.training.editor_text import UNKNOWN, Words, school
+
+
+@pytest.fixture(scope="module")
+def words():
+    return Words(edit_pipeline.load_tokenizer())
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------
+
+def test_pairs_are_split_by_person_and_read_whole(pairs_folder):
+    splits = {s: EditPairs(pairs_folder, s, size=64) for s in ("train", "val", "test")}
+    people = [{row.identity for row in pairs.rows} for pairs in splits.values()]
+    assert [len(p) for p in people] == [24, 3, 3] and not people[0] & people[1] and not people[0] & people[2]
+    item = splits["train"][0]
+    assert item["before"].shape == (64, 64, 3) and item["mask"].dtype == bool and item["kind"] == "hair_color"
+    assert (item["before"] != item["after"])[~item["mask"]].sum() == 0
+    arrays = splits["train"].arrays()
+    assert (arrays["after"][5].transpose(1, 2, 0) == splits["train"][5]["after"]).all()
+    assert EditPairs(pairs_folder, "train", size=128)[0]["before"].shape == (128, 128, 3)
+
+
+def test_pairs_of_some_kinds_can_be_kept(pairs_folder):
+    pairs = EditPairs(pairs_folder, "train", size=64)
+    pairs.keep_kinds(["age", "hat"])
+    assert len(pairs) == len(pairs.arrays()["before"]) == 8 and {row.kind for row in pairs.rows} == {"age", "hat"}
+    with pytest.raises(DataError, match="no kind of edit 'nose'"):
+        pairs.keep_kinds(["nose"])
+    with pytest.raises(DataError, match="no beard pairs"):
+        pairs.keep_kinds(["beard"])
+
+
+def test_pairs_that_are_missing_or_damaged_are_named(tmp_path):
+    with pytest.raises(DataError, match="edits.zip is missing"):
+        EditPairs(tmp_path, "train")
+    folder = write_pairs(tmp_path / "pairs", 10)
+    with pytest.raises(DataError, match="no split"):
+        EditPairs(folder, "all")
+    text = (folder / "edits.csv").read_text()
+    (folder / "edits.csv").write_text(text.replace("000001,train", "000001,elsewhere"))
+    with pytest.raises(DataError, match="line 3"):
+        EditPairs(folder, "train")
+    (folder / "edits.csv").write_text(text.replace(",1000001,", ",1000008,"))
+    with pytest.raises(DataError, match="two splits"):
+        EditPairs(folder, "train")
+    (folder / "edits.csv").write_text(text)
+    (folder / "render.json").write_text(json.dumps({"seed": 0, "version": -1}))
+    with pytest.raises(DataError, match="render the pairs again"):
+        EditPairs(folder, "train").wishes()
+
+
+def test_the_way_back_undoes_the_change(pairs_folder):
+    pairs = EditPairs(pairs_folder, "train")
+    kinds = {"hair_color": "hair_color", "eye_color": "eye_color", "background": "background", "age": "age"}
+    for row, (there, back) in zip(pairs.rows, pairs.wishes(), strict=True):
+        (change,) = there
+        assert change.kind == row.kind
+        if back is None:
+            continue
+        assert back[0].kind == kinds.get(row.kind, back[0].kind)
+        before, after = attributes_of(row, 0)
+        if row.kind in ("hair_color", "eye_color"):
+            assert back[0].value == before[row.kind] and after[row.kind] == change.value
+
+
+def test_values_are_put_into_words():
+    assert words_of(Request("hair_color", "darkbrown"), {}) == "dark brown"
+    assert words_of(Request("age", "52.0"), {"age": 40.0}) == "a little older"
+    assert words_of(Request("skin_tone", "3.0"), {"skin_tone": 1.2}) == "darker"
+    assert words_of(Request("no_hat", ""), {}) == ""
+
+
+# --- words ------------------------------------------------------------------------------------------------------
+
+def split_words(text):
+    return tuple(re.findall(r"[a-z{}'-]+", text.lower()))
+
+
+def test_no_training_phrasing_is_a_held_out_one_or_shares_four_words_with_one():
+    held = {split_words(t) for kind in KINDS for t in phrases.templates(kind, held_out=True)}
+    runs = {h[i:i + 4] for h in held for i in range(len(h) - 3)}
+    for kind in KINDS:
+        assert set(paraphrases.MORE[kind]).isdisjoint(phrases.TEMPLATES[kind])
+        for template in (*paraphrases.MORE[kind], *crossed(kind)):
+            own = split_words(template)
+            assert own not in held, template
+            assert not any(own[i:i + 4] in runs for i in range(len(own) - 3)), template
+
+
+def crossed(kind):
+    """Templates that begin with one of the verbs of change, with each of the others instead."""
+    for template in paraphrases.templates(kind):
+        verb, _, rest = template.partition(" ")
+        if verb in paraphrases._VERBS:
+            yield from (f"{other} {rest}" for other in paraphrases._VERBS if other != verb)
+
+
+def test_no_verb_of_change_means_one_kind_only():
+    firsts = {}
+    for kind in KINDS:
+        wish = Change(kind, "", "grey")
+        for k in range(400):
+            firsts.setdefault(paraphrases.phrase(wish, np.random.default_rng(k)).split()[0], set()).add(kind)
+    for verb in paraphrases._VERBS:
+        assert {"hair_style", "eye_color", "skin_tone", "background"} <= firsts[verb], verb
+
+
+def test_sentences_are_reproducible_and_varied():
+    wish = (Change("hair_color", "blond", "blond"), Change("glasses", "clear", ""))
+    made = [paraphrases.sentence(wish, np.random.default_rng(k)) for k in range(200)]
+    assert made == [paraphrases.sentence(wish, np.random.default_rng(k)) for k in range(200)]
+    assert len(set(made)) > 150 and all("{" not in m for m in made)
+    held = {t.format(x="blond") for t in phrases.templates("hair_color", held_out=True)}
+    assert not any(h in m for h in held for m in made)
+
+
+def test_instructions_become_compact_tokens(words):
+    ids = words(["make the hair blond", "zyzzyva"])
+    assert ids.shape == (2, TEXT_TOKENS) and ids.max() < words.size < 1000
+    assert ids[0, 0] == words.size - 2 and ids[0, 5] == words.size - 1
+    assert set(ids[1, 1:].tolist()) == {UNKNOWN, words.size - 1}
+    known = words([paraphrases.sentence((Change("hat", "cap", "a baseball cap"),), np.random.default_rng(k))
+                   for k in range(60)])
+    assert (known != UNKNOWN).all(), "every training sentence is in words that are trained"
+
+
+def test_exported_text_encoder_says_the_same_with_clips_whole_vocabulary(words):
+    torch.manual_seed(0)
+    small = build_text_encoder(words.size).eval()
+    full = words.full(small)
+    text = "give this person glasses and blorb hair"
+    ids = edit_pipeline.load_tokenizer()([text], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
+    with torch.no_grad():
+        assert torch.allclose(full(ids.input_ids).last_hidden_state, small(words([text])).last_hidden_state, atol=1e-5)
+    again, original = words.compacted(full), small.state_dict()
+    assert all(torch.equal(again[k], original[k]) for k in original)
+
+
+def test_schooling_teaches_what_is_asked_for(words):
+    torch.manual_seed(0)
+    wishes = [(Change("hat", "cap", "a baseball cap"),), (Change("no_hat", "", ""),), (Change("no_beard", "none", ""),)]
+    found = school(build_text_encoder(words.size), words, wishes, steps=30, seed=0, batch=32)
+    assert found["quiz_right"] > 0.8
