@@ -23,6 +23,10 @@ PipelineOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps; default: the preset's.")]
 GuidanceOption = Annotated[float | None, typer.Option(help="How strictly the text is obeyed, from 1.")]
 ImageGuidanceOption = Annotated[float | None, typer.Option(help="How closely the picture is kept, from 1.")]
+IntervalOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(metavar="LOW HIGH", help="Noise levels, 0 to 1, at which --guidance acts; default: the preset's."),
+]
 
 
 def edit(
@@ -39,6 +43,7 @@ def edit(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     image_guidance: ImageGuidanceOption = None,
+    interval: IntervalOption = None,
     negative: Annotated[str | None, typer.Option(metavar="WORDS", help="What to steer away from.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same picture.")] = 0,
     n: Annotated[int, typer.Option("--n", "-n", help="Results, with seeds from --seed on.", min=1)] = 1,
@@ -74,7 +79,7 @@ def edit(
     pipe = load_pipeline(preset, pipeline)
     for i, path in enumerate(files):
         session = EditSession(array, preset, pipe=pipe, steps=steps, guidance=guidance, image_guidance=image_guidance,
-                              negative=negative)
+                              interval=interval, negative=negative)
         for text in instructions:
             made = session.apply(text, seed=seed + i)
             for note in (session.notes if i == 0 and len(session.history) == 1 else ()) + made.notes:
@@ -98,6 +103,7 @@ def evaluate_editor(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     image_guidance: ImageGuidanceOption = None,
+    interval: IntervalOption = None,
     keep: Annotated[bool, typer.Option(help="Keep the input's own detail where nothing changes.")] = True,
     limit: Annotated[int | None, typer.Option(help="Measure only the first pairs.", min=1)] = None,
     preset: PresetOption = "tiny",
@@ -124,13 +130,13 @@ def evaluate_editor(
     if (out / "run.json").exists() and not overwrite:
         raise S2FError(f"{out} holds run.json already: choose another folder, or add --overwrite.")
     config = dict(pairs=pairs, pipeline=pipeline, split=split, grid=grid, steps=steps, guidance=guidance,
-                  image_guidance=image_guidance, keep=keep, limit=limit)
+                  image_guidance=image_guidance, interval=interval, keep=keep, limit=limit)
     record = runs.run_record(preset, config, seed)
     pipe, reader, judges = load_pipeline(preset, pipeline), load_edit_judge(judge), Judges.of(preset)
     held_out, found = EditPairs(pairs, split, limit=limit), {}
     if grid:
         points = report.guidance_grid(pipe, EditPairs(pairs, "val", limit=grid), reader, judges, steps=steps,
-                                      progress=True)
+                                      interval=interval, progress=True)
         chosen = report.choose(points)
         guidance, image_guidance = guidance or chosen.guidance, image_guidance or chosen.image_guidance
         found["grid"] = [vars(p) for p in points]
@@ -138,7 +144,7 @@ def evaluate_editor(
         save_figure(report.grid_figure(points), out / "grid.png", overwrite)
         typer.echo(f"chosen on {grid} validation pairs: guidance {guidance:g}, image guidance {image_guidance:g}")
     editor = report.pipeline_editor(pipe, preset, seed, steps=steps, guidance=guidance, image_guidance=image_guidance,
-                                    keep=keep)
+                                    interval=interval, keep=keep)
     scores = measure(editor, held_out, reader, judges, progress=True)
     report.save_report(out, scores, preset, overwrite)
     level = same_person_level(open_dataset(preset, "test"), judges.identity)

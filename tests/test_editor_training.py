@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 from s2flib import cli
 from s2flib.errors import S2FError, WeightsError
 from s2flib.stylize import pipeline as edit_pipeline
-from s2flib.stylize.networks import build_scheduler, build_vae
+from s2flib.stylize.networks import EditorSize, build_scheduler, build_unet, build_vae
 from s2flib.training import editor, editor_vae
 from s2flib.training.editor import (
     EditorConfig,
     clean_of,
     drop_conditions,
+    load_shallower,
+    noise_times,
     noise_weight,
     pair_weight,
     target_of,
@@ -84,6 +86,33 @@ def test_weights_of_noise_and_place():
     weight = pair_weight(torch.stack([torch.full((4, 4), 0.003), torch.full((4, 4), 0.063)]), 0.5)
     assert weight.mean().item() == pytest.approx(1) and (weight[0] / weight[1]).item() == pytest.approx(4, rel=1e-3)
     assert torch.equal(pair_weight(change, 0.0), torch.ones(2))
+
+
+def test_noisy_times_come_more_often():
+    generator = torch.Generator().manual_seed(0)
+    for noisy in (1.0, 2.0):
+        t = noise_times(40_000, 1000, noisy, generator)
+        assert t.min() >= 0 and t.max() == 999 and t.dtype == torch.int64
+        for x in (0.25, 0.5, 0.75):                              # the distribution is x^noisy
+            assert (t < 1000 * x).float().mean().item() == pytest.approx(x**noisy, abs=0.01)
+
+
+@pytest.mark.parametrize("layers", [(1, 1, 1), (2, 1, 1), (2, 2, 3)])
+@torch.no_grad()
+def test_a_deeper_net_begins_by_saying_what_the_shallower_says(layers):
+    torch.manual_seed(0)
+    small = dict(unet_widths=(16, 24, 32), heads=(1, 2, 2), text_width=8, latent_channels=4)
+    trained, unet = (build_unet(EditorSize(unet_layers=n, **small)).eval() for n in ((1, 1, 1), layers))
+    for p in trained.parameters():
+        p.copy_(torch.randn_like(p) * 0.2)
+    z, t, words = torch.randn(2, 8, 16, 16), torch.tensor([3, 900]), torch.randn(2, 5, 8)
+    theirs = trained(z, t, words).sample
+    assert not torch.allclose(unet(z, t, words).sample, theirs, atol=1e-2)
+    load_shallower(unet, trained)
+    assert torch.allclose(unet(z, t, words).sample, theirs, atol=1e-4)
+    with pytest.raises(RuntimeError):
+        load_shallower(build_unet(EditorSize(unet_widths=(24, 24, 32), heads=(1, 2, 2), text_width=8,
+                                             latent_channels=4)), trained)
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------

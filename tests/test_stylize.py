@@ -19,6 +19,7 @@ from s2flib import cli, images
 from s2flib.errors import ImageError, S2FError, WeightsError
 from s2flib.stylize import Cancelled, EditSession, edit, edit_batch, keep_detail
 from s2flib.stylize import pipeline as edit_pipeline
+from s2flib.stylize.editing import guidance_schedule
 from s2flib.stylize.inputs import as_array, frame
 
 FAST = dict(steps=2)
@@ -135,6 +136,36 @@ def test_guidance_is_the_papers_equation(face, tiny_pipe):
     assert torch.allclose(made, pipe.scheduler.step(guided, t, z).prev_sample, atol=1e-4)
 
 
+@torch.no_grad()
+def test_text_guidance_acts_within_its_interval_only(face, tiny_pipe):
+    """Four steps, t/T = 0.999, 0.749, 0.499, 0.249: an interval around the second one changes s_T there alone."""
+    pipe, s_t, s_i = tiny_pipe, 4.0, 1.3
+    pipe.scheduler.set_timesteps(4)
+    assert guidance_schedule(pipe.scheduler, 4.0, (0.6, 0.8)) == pytest.approx([1, 4, 1, 1], abs=1e-5)
+    assert guidance_schedule(pipe.scheduler, 4.0, (0.0, 1.0)) == [4, 4, 4, 4]
+    assert guidance_schedule(pipe.scheduler, 1, (0.6, 0.8)) == [1, 1, 1, 1]            # no guidance at all
+    assert min(guidance_schedule(pipe.scheduler, 4.0, (0.6, 0.8))) > 1                 # else s_I would be left out
+    made = edit(face, WORDS, pipe=pipe, steps=4, guidance=s_t, image_guidance=s_i, interval=(0.6, 0.8), keep=False)
+    x = images.to_photo(face, 128)[None]
+    condition, nothing = pipe.vae.encode(x).latent_dist.mode(), torch.zeros(1, 16, 16, 16)
+    z = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def net(picture, words, t):
+        ids = pipe.tokenizer([words], padding="max_length", max_length=32, return_tensors="pt").input_ids
+        return pipe.unet(torch.cat([z, picture], 1), t, pipe.text_encoder(ids).last_hidden_state).sample
+
+    pipe.scheduler.set_timesteps(4)
+    for k, t in enumerate(pipe.scheduler.timesteps):
+        neither, picture, both = net(nothing, "", t), net(condition, "", t), net(condition, WORDS, t)
+        guided = neither + s_i * (picture - neither) + (s_t if k == 1 else 1.0) * (both - picture)
+        z = pipe.scheduler.step(guided, t, z).prev_sample
+    theirs = pipe.vae.decode(z / pipe.vae.config.scaling_factor).sample.clamp(-1, 1)[0].permute(1, 2, 0).numpy()
+    assert np.abs((theirs + 1) * 127.5 - made.image).max() < 2
+    assert made.parameters["interval"] == "0.6 0.8"
+    everywhere = edit(face, WORDS, pipe=pipe, steps=4, guidance=s_t, image_guidance=s_i, interval=(0, 1), keep=False)
+    assert not (everywhere.image == made.image).all()
+
+
 def test_detail_is_kept_where_nothing_changes_and_dropped_where_much_does():
     torch.manual_seed(0)
     x = torch.rand(1, 3, 64, 64) * 2 - 1
@@ -202,6 +233,7 @@ def test_unknown_words_among_known_ones_are_named(face, tiny_pipe):
 @pytest.mark.parametrize("options, message", [
     ({"steps": 0}, "steps"), ({"steps": 1.5}, "steps"), ({"guidance": 0.5}, "guidance"), ({"guidance": 99}, "guidance"),
     ({"image_guidance": 0.2}, "image_guidance"), ({"guidance": 1, "image_guidance": 1.5}, "no effect"),
+    ({"interval": (0.8, 0.2)}, "interval"), ({"interval": (0.2, 1.2)}, "interval"), ({"interval": (0.5,)}, "interval"),
     ({"seed": -1}, "seed"), ({"seed": []}, "seeds"), ({"preset": "huge"}, "unknown preset"),
     ({"negative": "hair " * 100}, "shorter"),
 ])

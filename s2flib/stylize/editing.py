@@ -8,7 +8,10 @@ networks. The two guidances are Eq. 3 of that paper,
 
     ẽ = e(z, ∅, ∅) + s_I · (e(z, c_I, ∅) − e(z, ∅, ∅)) + s_T · (e(z, c_I, c_T) − e(z, c_I, ∅))
 
-with ``guidance`` s_T (obey the text) and ``image_guidance`` s_I (stay with the picture).
+with ``guidance`` s_T (obey the text) and ``image_guidance`` s_I (stay with the picture). s_T acts within ``interval``,
+a range of noise levels, and is 1 outside it (Kynkäänniemi et al., NeurIPS 2024, arXiv:2404.07724): guidance at the
+noisiest steps exaggerates what is then decided, the mean of all pictures that the words allow, and at the last step it
+burns colours in.
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ def edit(
     steps: int | None = None,                  # denoising steps; None: the preset's default, as below
     guidance: float | None = None,             # s_T ≥ 1: how strictly the text is obeyed
     image_guidance: float | None = None,       # s_I ≥ 1: how closely the picture is kept
+    interval: tuple[float, float] | None = None,  # noise times t/T, from 0 (clean) to 1 (noise), at which s_T acts
     seed: int | Sequence[int] = 0,             # several: one result each, a list
     negative: str | None = None,               # what to steer away from, in place of "no text"
     keep: bool | None = None,                  # keep the input's own detail where nothing changed (keep_detail)
@@ -79,8 +83,8 @@ def edit(
     seeds = [int(s) for s in seed] if several else [int(seed)]
     if not 1 <= len(seeds) <= MAX_SEEDS:
         raise S2FError(f"give 1 to {MAX_SEEDS} seeds, not {len(seeds)}.")
-    made = edit_batch([image] * len(seeds), [instruction] * len(seeds), preset, steps, guidance, image_guidance, seeds,
-                      negative, keep, pipe, progress, cancel)
+    made = edit_batch([image] * len(seeds), [instruction] * len(seeds), preset, steps, guidance, image_guidance,
+                      interval, seeds, negative, keep, pipe, progress, cancel)
     return made if several else made[0]
 
 
@@ -91,6 +95,7 @@ def edit_batch(
     steps: int | None = None,
     guidance: float | None = None,
     image_guidance: float | None = None,
+    interval: tuple[float, float] | None = None,
     seeds: int | Sequence[int] = 0,            # one for all, or one each
     negative: str | None = None,
     keep: bool | None = None,
@@ -111,8 +116,9 @@ def edit_batch(
     steps = chosen.steps if steps is None else steps
     guidance = chosen.guidance if guidance is None else guidance
     image_guidance = chosen.image_guidance if image_guidance is None else image_guidance
+    interval = chosen.interval if interval is None else tuple(interval)
     keep = chosen.keep_detail if keep is None else keep
-    _check_numbers(steps, guidance, image_guidance, seeds)
+    _check_numbers(steps, guidance, image_guidance, interval, seeds)
     framed = [frame(picture, chosen.size, square=p.name == "tiny") for picture in pictures]
     for text in instructions:
         check_words(text)
@@ -138,25 +144,31 @@ def edit_batch(
 
         x = torch.stack([_tensor(framed[i][0]) for i in group])
         made = _run(pipe, x, [instructions[i] for i in group], steps, guidance, image_guidance,
-                    [seeds[i] for i in group], negative, keep, tick)
+                    interval, [seeds[i] for i in group], negative, keep, tick)
         done += steps
         for i, picture in zip(group, made, strict=True):
             before = framed[i][0]
             details = {
                 "software": f"s2flib {s2flib.__version__}", "preset": p.name, "label": p.label,
                 "instruction": instructions[i], "negative": negative or "", "steps": steps, "guidance": guidance,
-                "image_guidance": image_guidance, "seed": seeds[i], "keep_detail": keep, "pipeline": identity_of(pipe),
+                "image_guidance": image_guidance, "interval": "{:g} {:g}".format(*interval), "seed": seeds[i], "keep_detail": keep, "pipeline": identity_of(pipe),
                 "input_sha256": hashlib.sha256(before.tobytes()).hexdigest()}
             out[i] = Edited(images.to_array(picture), before, instructions[i], seeds[i], details, notes[i])
     return [out[i] for i in range(len(pictures))]
 
 
 @torch.no_grad()
-def _run(pipe, x: Tensor, texts: list[str], steps: int, guidance: float, image_guidance: float, seeds: list[int],
-         negative: str | None, keep: bool, tick: Callable[[int], None]) -> Tensor:
+def _run(pipe, x: Tensor, texts: list[str], steps: int, guidance: float, image_guidance: float,
+         interval: tuple[float, float], seeds: list[int], negative: str | None, keep: bool,
+         tick: Callable[[int], None]) -> Tensor:
     """x (B, 3, H, W) in [−1, 1] → edited (B, 3, H, W) float32 on the CPU."""
+    pipe.scheduler.set_timesteps(steps)
+    scales = guidance_schedule(pipe.scheduler, guidance, interval)
+
     def on_step(_pipe, step: int, _time, tensors: dict) -> dict:
         tick(step + 1)
+        if step + 1 < len(scales):
+            _pipe._guidance_scale = scales[step + 1]           # diffusers' way to vary guidance is from this callback
         return tensors
 
     device, dtype = pipe._execution_device, pipe.vae.dtype
@@ -164,7 +176,7 @@ def _run(pipe, x: Tensor, texts: list[str], steps: int, guidance: float, image_g
     try:
         x = x.to(device, dtype)
         latents = pipe(
-            texts, image=x / 2 + 0.5, num_inference_steps=steps, guidance_scale=guidance,
+            texts, image=x / 2 + 0.5, num_inference_steps=steps, guidance_scale=scales[0],
             image_guidance_scale=image_guidance, negative_prompt=None if negative is None else [negative] * len(texts),
             generator=[torch.Generator().manual_seed(s) for s in seeds], output_type="latent",
             callback_on_step_end=on_step).images
@@ -180,6 +192,17 @@ def _run(pipe, x: Tensor, texts: list[str], steps: int, guidance: float, image_g
     if not torch.isfinite(after).all():
         raise S2FError("the edit came out as no numbers: lower guidance, or edit in float32 on the CPU.")
     return after.clamp(-1, 1).cpu()
+
+
+def guidance_schedule(scheduler, guidance: float, interval: tuple[float, float]) -> list[float]:
+    """s_T of every step: ``guidance`` where the step's time t/T lies in ``interval``, else 1.
+
+    1 + 10⁻⁶ in truth: at 1 sharp the pipeline would leave the other predictions out, and s_I with them. ``guidance`` 1
+    switches both guidances off and stays.
+    """
+    low, high = interval
+    shares = [float(t) / scheduler.config.num_train_timesteps for t in scheduler.timesteps]
+    return [guidance if low <= share <= high or guidance == 1 else 1 + 1e-6 for share in shares]
 
 
 def keep_detail(x: Tensor, rebuilt: Tensor, after: Tensor, low: float = 0.04, high: float = 0.25) -> Tensor:
@@ -211,7 +234,7 @@ class EditSession:
         session = EditSession("face.png")
         session.apply("brown hair"); session.apply("add glasses"); session.undo(); session.save("out.png")
 
-    options: any of edit()'s (preset, steps, guidance, image_guidance, keep, pipe …), for all edits of the session.
+    options: any of edit()'s (preset, steps, guidance, image_guidance, interval, keep, pipe …), for all edits of the session.
     """
 
     def __init__(self, image: Picture, preset: str | Preset = "tiny", **options):
@@ -275,7 +298,8 @@ def identity_of(pipe) -> str:
     return pipe._s2f_fingerprint
 
 
-def _check_numbers(steps: int, guidance: float, image_guidance: float, seeds: list[int]) -> None:
+def _check_numbers(steps: int, guidance: float, image_guidance: float, interval: tuple[float, float],
+                   seeds: list[int]) -> None:
     if not isinstance(steps, (int, np.integer)) or not 1 <= steps <= 1000:
         raise S2FError(f"steps must be a whole number from 1 to 1000, not {steps!r}.")
     if not 1 <= guidance <= 30:
@@ -284,6 +308,8 @@ def _check_numbers(steps: int, guidance: float, image_guidance: float, seeds: li
         raise S2FError(f"image_guidance must lie between 1 (none) and 10, not {image_guidance}.")
     if guidance == 1 and image_guidance != 1:
         raise S2FError("image_guidance has no effect without guidance: give guidance above 1, or both as 1.")
+    if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
+        raise S2FError(f"interval must be two rising numbers from 0 to 1, not {interval}.")
     if any(not 0 <= s < 2**63 for s in seeds):
         raise S2FError(f"seeds must be 0 or more, not {min(seeds)}.")
 

@@ -29,6 +29,7 @@ class EditDefaults:
     steps: int
     guidance: float          # s_T, of the text
     image_guidance: float    # s_I, of the picture
+    interval: tuple[float, float]           # noise times, 0 to 1, at which s_T acts
     keep_detail: bool        # see stylize.keep_detail; measured under tiny only
     batch: int               # pictures at a time
 
@@ -37,9 +38,9 @@ class EditDefaults:
 # equally often (100 pairs). The published ones are their authors' (README of timothybrooks/instruct-pix2pix); colab
 # takes half the steps.
 DEFAULTS = {
-    "tiny": EditDefaults(128, 8, 4.5, 1.0, True, 8),
-    "colab": EditDefaults(512, 50, 7.5, 1.5, False, 1),
-    "paper": EditDefaults(512, 100, 7.5, 1.5, False, 1),
+    "tiny": EditDefaults(128, 8, 4.5, 1.0, (0.0, 1.0), True, 8),
+    "colab": EditDefaults(512, 50, 7.5, 1.5, (0.0, 1.0), False, 1),
+    "paper": EditDefaults(512, 100, 7.5, 1.5, (0.0, 1.0), False, 1),
 }
 
 
@@ -50,6 +51,7 @@ class EditorSize:
     vae_widths: tuple[int, ...] = (16, 16, 48, 96)
     latent_channels: int = 16               # at 16×16: eye colour must survive, so more than Stable Diffusion's 4
     unet_widths: tuple[int, ...] = (64, 96, 160)
+    unet_layers: tuple[int, ...] = (2, 1, 1)        # residual blocks a level on the way down; one more on the way up
     heads: tuple[int, ...] = (2, 3, 5)
     text_width: int = 96
     text_layers: int = 2
@@ -86,7 +88,7 @@ def build_unet(size: EditorSize = SIZE) -> nn.Module:
         sample_size=16, in_channels=2 * size.latent_channels, out_channels=size.latent_channels,
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (n - 1),
         up_block_types=("CrossAttnUpBlock2D",) * (n - 1) + ("UpBlock2D",),
-        block_out_channels=size.unet_widths, layers_per_block=1, norm_num_groups=8,
+        block_out_channels=size.unet_widths, layers_per_block=size.unet_layers, norm_num_groups=8,
         cross_attention_dim=size.text_width, attention_head_dim=size.heads,      # diffusers' name; it counts heads
     )  # fmt: skip
 

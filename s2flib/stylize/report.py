@@ -27,7 +27,7 @@ IMAGE_SCALES = (1.0, 1.3, 1.8)
 
 
 def pipeline_editor(pipe, preset="tiny", seed: int = 0, **options) -> Editor:
-    """A pipeline as an :data:`Editor`; options: edit()'s (steps, guidance, image_guidance, keep)."""
+    """A pipeline as an :data:`Editor`; options: edit()'s (steps, guidance, image_guidance, interval, keep)."""
     def run(pictures: Sequence[np.ndarray], instructions: Sequence[str]) -> list[np.ndarray]:
         return [e.image for e in edit_batch(pictures, instructions, preset, seeds=seed, pipe=pipe, **options)]
 
@@ -120,15 +120,16 @@ class GridPoint:
 
 
 def guidance_grid(pipe, pairs: EditPairs, judge: EditJudge, judges: Judges, texts: Sequence[float] = TEXT_SCALES,
-                  pictures: Sequence[float] = IMAGE_SCALES, steps: int | None = None, preset="tiny",
-                  progress: bool = False) -> list[GridPoint]:
+                  pictures: Sequence[float] = IMAGE_SCALES, steps: int | None = None,
+                  interval: tuple[float, float] | None = None, preset="tiny", progress: bool = False) -> list[GridPoint]:
     """Measure every combination; on validation pairs, never on test pairs, for defaults are chosen from it."""
     if pairs.split == "test":
         raise DataError("guidances are chosen on the validation split: the test split is for the final numbers.")
     points = []
     every = [(s, i) for i in pictures for s in texts]
     for s, i in progress_bar(every, progress, "grid"):
-        found = measure(pipeline_editor(pipe, preset, steps=steps, guidance=s, image_guidance=i), pairs, judge, judges)
+        editor = pipeline_editor(pipe, preset, steps=steps, guidance=s, image_guidance=i, interval=interval)
+        found = measure(editor, pairs, judge, judges)
         points.append(GridPoint(s, i, found.overall().value, found.lpips_gain().value, found.similarity_kept().value,
                                 float(found.pairs["outside"].mean())))
     return points

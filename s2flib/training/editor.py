@@ -61,7 +61,8 @@ class EditorConfig:
     prediction: str = "sample"          # what the UNet predicts: sample (x₀), v_prediction or epsilon
     drop: float = 0.05                  # each: no text, no picture, neither
     focus: float = 1.0                  # weight of where the pictures differ, against 1 for everywhere
-    small: float = 0.5                  # pairs count by (mean change)^−small: 0 is all alike
+    small: float = 1.5                  # pairs count by (mean change)^−small: 0 is all alike
+    noisy: float = 2.0                  # times t/1000 are drawn as u^(1/noisy): 1 is all alike, 2 more noise
     lambda_lpips: float = 1.0           # weight of the decoded guesses' perceptual distance to the decoded truth …
     lpips_from: float = 0.7             # … after this share of the steps: it takes as long as all the rest …
     lpips_share: float = 0.25           # … though it sees only this share of each batch
@@ -113,8 +114,8 @@ def encode_pairs(vae: nn.Module, before: Tensor, after: Tensor, scale: float | N
 
 
 def cached_latents(path: Path, vae: nn.Module, pairs: EditPairs, autocast) -> Latents:
-    """``encode_pairs`` of a split, kept in ``path`` beside the fingerprint of the autoencoder that made it."""
-    mark = f"{fingerprint(vae)}-{len(pairs)}-{pairs.rows[0].name}-{pairs.rows[-1].name}"
+    """``encode_pairs`` of a split, kept in ``path`` beside the fingerprint of the encoder that made it."""
+    mark = f"{fingerprint(vae.encoder)}-{len(pairs)}-{pairs.rows[0].name}-{pairs.rows[-1].name}"
     if path.is_file():
         tensors, meta = safe_load(path, with_metadata=True)
         if meta.get("mark") == mark:
@@ -166,6 +167,12 @@ def noise_weight(prediction: str, alpha_bar: Tensor, low: float = 1.0, high: flo
     return {"sample": weight, "epsilon": weight / snr.clamp(min=0.05), "v_prediction": weight / (snr + 1)}[prediction]
 
 
+def noise_times(n: int, steps: int, noisy: float, generator: torch.Generator | None = None) -> Tensor:
+    """Times (n,) from 0 to steps − 1, with density ∝ t^(noisy − 1): most of an edit is decided in the noise."""
+    u = torch.rand(n, generator=generator) ** (1 / noisy)
+    return (u * steps).long().clamp(max=steps - 1)
+
+
 class EditorTrainer:
     """UNet and text encoder on cached latents; what is kept are their moving averages."""
 
@@ -199,7 +206,7 @@ class EditorTrainer:
         self.school = {}
         if cfg.init:
             pipe = load_pipeline("tiny", cfg.init, "cpu")
-            unet.load_state_dict(pipe.unet.state_dict())
+            load_shallower(unet, pipe.unet)
             text.load_state_dict(self.words.compacted(pipe.text_encoder))
             self.latents.scale = self.val.scale = pipe.vae.config.scaling_factor
         elif cfg.school and not (cfg.resume and (out / "checkpoint.pt").exists()):
@@ -267,7 +274,7 @@ class EditorTrainer:
         """Weighted loss and plain mean squared error of the prediction, over random times and noises, and the guess
         of x₀ (B, C, h, w). weight (B,): of the pairs; None: all alike."""
         x0 = after * self.latents.scale
-        t = torch.randint(0, len(self.alpha_bar), (len(x0),), generator=generator).to(self.device)
+        t = noise_times(len(x0), len(self.alpha_bar), self.cfg.noisy, generator).to(self.device)
         noise = torch.randn(x0.shape, generator=generator).to(self.device)
         alpha_bar = self.alpha_bar[t][:, None, None, None]
         noisy = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise             # scheduler.add_noise, written out
@@ -324,6 +331,33 @@ class EditorTrainer:
 
     def export(self, out: Path) -> None:
         save_pipeline(self.pipeline(), out / "pipeline")
+
+
+@torch.no_grad()
+def load_shallower(unet: nn.Module, trained: nn.Module) -> None:
+    """Load the weights of a UNet with as many or fewer residual blocks a level; blocks it lacks begin as the identity,
+    so that both nets say the same.
+
+    On the way up each block reads what the one opposite has left; the last one of a level reads the level above, and
+    stays the last. Raises RuntimeError (torch's) if the nets differ in more than that.
+    """
+    weights = trained.state_dict()
+    for level, (few, many) in enumerate(zip(trained.up_blocks, unet.up_blocks, strict=True)):
+        old, new = len(few.resnets) - 1, len(many.resnets) - 1
+        for part in ("resnets", "attentions"):
+            last, place = f"up_blocks.{level}.{part}.{old}.", f"up_blocks.{level}.{part}.{new}."
+            weights = {name.replace(last, place): value for name, value in weights.items()}
+    for block in (*unet.down_blocks, *unet.up_blocks):
+        for resnet in block.resnets:
+            nn.init.zeros_(resnet.conv2.weight)
+            nn.init.zeros_(resnet.conv2.bias)
+            if resnet.conv_shortcut is not None:
+                nn.init.dirac_(resnet.conv_shortcut.weight)
+                nn.init.zeros_(resnet.conv_shortcut.bias)
+        for attention in getattr(block, "attentions", ()):
+            nn.init.zeros_(attention.proj_out.weight)
+            nn.init.zeros_(attention.proj_out.bias)
+    unet.load_state_dict(unet.state_dict() | weights)
 
 
 def slow_attention(unet: nn.Module) -> nn.Module:
