@@ -83,7 +83,7 @@ def test_weights_of_noise_and_place():
     assert weight[0, 0, 1, 2] > 8 and weight[0, 0, 0, 0] == pytest.approx(0.5, abs=0.01)
     assert torch.allclose(weight[1], torch.ones(4, 4))
     assert torch.allclose(place_weight(change, 0.0), torch.ones(2, 1, 4, 4))
-    weight = pair_weight(torch.stack([torch.full((4, 4), 0.003), torch.full((4, 4), 0.063)]), 0.5)
+    weight = pair_weight(torch.stack([torch.full((4, 4), 0.002), torch.full((4, 4), 0.062)]), 0.5)
     assert weight.mean().item() == pytest.approx(1) and (weight[0] / weight[1]).item() == pytest.approx(4, rel=1e-3)
     assert torch.equal(pair_weight(change, 0.0), torch.ones(2))
 
@@ -264,10 +264,13 @@ def test_mirrored_latents_are_those_of_the_mirrored_pair(vae_file):
     before = torch.randint(0, 255, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     after = before.clone()
     after[:, :, 8:16, 8:16] = 0
-    made = editor.encode_pairs(vae, before, after)
+    mask = (before != after).any(1)
+    after[:, :, 24:, 24:] ^= 1                                   # WebP's losses outside the mask are not learnt
+    arrays = {"before": before.numpy(), "after": after.numpy(), "mask": mask.numpy()}
+    made = editor.encode_pairs(vae, arrays)
     assert made.z.shape == (2, 2, 2, 16, 4, 4) and made.change.shape == (2, 4, 4)
     assert made.change[0, 1, 1] > 0.1 and made.change[0, 3, 3] == 0
-    again = editor.encode_pairs(vae, before.flip(3), after.flip(3))
+    again = editor.encode_pairs(vae, {name: a[..., ::-1].copy() for name, a in arrays.items()})
     assert torch.equal(made.z[1], again.z[0])
     assert made.z[0, :, 0].float().std() * made.scale == pytest.approx(1, rel=1e-3)
 

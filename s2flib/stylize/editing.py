@@ -151,7 +151,8 @@ def edit_batch(
             details = {
                 "software": f"s2flib {s2flib.__version__}", "preset": p.name, "label": p.label,
                 "instruction": instructions[i], "negative": negative or "", "steps": steps, "guidance": guidance,
-                "image_guidance": image_guidance, "interval": "{:g} {:g}".format(*interval), "seed": seeds[i], "keep_detail": keep, "pipeline": identity_of(pipe),
+                "image_guidance": image_guidance, "interval": "{:g} {:g}".format(*interval), "seed": seeds[i],
+                "keep_detail": keep, "pipeline": identity_of(pipe),
                 "input_sha256": hashlib.sha256(before.tobytes()).hexdigest()}
             out[i] = Edited(images.to_array(picture), before, instructions[i], seeds[i], details, notes[i])
     return [out[i] for i in range(len(pictures))]
@@ -234,7 +235,7 @@ class EditSession:
         session = EditSession("face.png")
         session.apply("brown hair"); session.apply("add glasses"); session.undo(); session.save("out.png")
 
-    options: any of edit()'s (preset, steps, guidance, image_guidance, interval, keep, pipe …), for all edits of the session.
+    options: any of edit()'s (steps, guidance, image_guidance, interval, keep, pipe …), for all edits of the session.
     """
 
     def __init__(self, image: Picture, preset: str | Preset = "tiny", **options):

@@ -77,14 +77,14 @@ def build_vae(size: EditorSize = SIZE) -> nn.Module:
 
 
 def build_unet(size: EditorSize = SIZE) -> nn.Module:
-    """UNet2DConditionModel: (B, 2·latent_channels, 16, 16), t (B,), words (B, L, text_width) → (B, latent_channels, …).
+    """ResidualUNet: (B, 2·latent_channels, 16, 16), t (B,), words (B, L, text_width) → (B, latent_channels, 16, 16).
 
     Words enter from 8×8 down; at 16×16 there are convolutions only, which keeps it fast on a CPU.
     """
-    from diffusers import UNet2DConditionModel
+    from s2flib.stylize.unet import ResidualUNet
 
     n = len(size.unet_widths)
-    return UNet2DConditionModel(
+    return ResidualUNet(
         sample_size=16, in_channels=2 * size.latent_channels, out_channels=size.latent_channels,
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (n - 1),
         up_block_types=("CrossAttnUpBlock2D",) * (n - 1) + ("UpBlock2D",),

@@ -121,7 +121,8 @@ class GridPoint:
 
 def guidance_grid(pipe, pairs: EditPairs, judge: EditJudge, judges: Judges, texts: Sequence[float] = TEXT_SCALES,
                   pictures: Sequence[float] = IMAGE_SCALES, steps: int | None = None,
-                  interval: tuple[float, float] | None = None, preset="tiny", progress: bool = False) -> list[GridPoint]:
+                  interval: tuple[float, float] | None = None, preset="tiny",
+                  progress: bool = False) -> list[GridPoint]:
     """Measure every combination; on validation pairs, never on test pairs, for defaults are chosen from it."""
     if pairs.split == "test":
         raise DataError("guidances are chosen on the validation split: the test split is for the final numbers.")

@@ -92,10 +92,15 @@ class Latents:
 
 
 @torch.no_grad()
-def encode_pairs(vae: nn.Module, before: Tensor, after: Tensor, scale: float | None = None, batch: int = 32,
+def encode_pairs(vae: nn.Module, arrays: dict[str, np.ndarray], scale: float | None = None, batch: int = 32,
                  autocast=torch.no_grad) -> Latents:
-    """uint8 (N, 3, H, W) twice → :class:`Latents` (modes of the posterior, unscaled)."""
+    """EditPairs.arrays() → :class:`Latents` (modes of the posterior, unscaled).
+
+    Outside its mask a pair differs by nothing but WebP's losses; there the picture after is taken to be that before.
+    """
     device, every = next(vae.parameters()).device, []
+    before, mask = torch.from_numpy(arrays["before"]), torch.from_numpy(arrays["mask"])
+    after = torch.where(mask[:, None], torch.from_numpy(arrays["after"]), before)
     for mirrored in (False, True):
         sides = []
         for pictures in (before, after):
@@ -115,13 +120,12 @@ def encode_pairs(vae: nn.Module, before: Tensor, after: Tensor, scale: float | N
 
 def cached_latents(path: Path, vae: nn.Module, pairs: EditPairs, autocast) -> Latents:
     """``encode_pairs`` of a split, kept in ``path`` beside the fingerprint of the encoder that made it."""
-    mark = f"{fingerprint(vae.encoder)}-{len(pairs)}-{pairs.rows[0].name}-{pairs.rows[-1].name}"
+    mark = f"masked-{fingerprint(vae.encoder)}-{len(pairs)}-{pairs.rows[0].name}-{pairs.rows[-1].name}"
     if path.is_file():
         tensors, meta = safe_load(path, with_metadata=True)
         if meta.get("mark") == mark:
             return Latents(tensors["z"], tensors["change"].float(), float(meta["scale"]))
-    arrays = pairs.arrays()
-    made = encode_pairs(vae, torch.from_numpy(arrays["before"]), torch.from_numpy(arrays["after"]), autocast=autocast)
+    made = encode_pairs(vae, pairs.arrays(), autocast=autocast)
     save_safetensors(path, {"z": made.z, "change": made.change}, {"mark": mark, "scale": repr(made.scale)},
                      overwrite=True)
     return made
@@ -155,8 +159,8 @@ def clean_of(prediction: str, said: Tensor, noisy: Tensor, alpha_bar: Tensor) ->
 
 
 def pair_weight(change: Tensor, power: float) -> Tensor:
-    """change (N, h, w) ≥ 0 → weights of mean 1 (N,), proportional to (mean change + 0.001)^−power."""
-    weight = (change.mean((1, 2)) + 1e-3) ** -power
+    """change (N, h, w) ≥ 0 → weights of mean 1 (N,), proportional to (mean change + 0.002)^−power."""
+    weight = (change.mean((1, 2)) + 2e-3) ** -power
     return weight / weight.mean()
 
 
@@ -200,8 +204,7 @@ class EditorTrainer:
         self.weight = pair_weight(self.latents.change, cfg.small)
         arrays = val.arrays()
         self.val_rows, self.val_before, self.val_after = val.rows, arrays["before"], arrays["after"]
-        self.val = encode_pairs(self.vae, torch.from_numpy(self.val_before), torch.from_numpy(self.val_after),
-                                self.latents.scale, autocast=accelerator.autocast)
+        self.val = encode_pairs(self.vae, arrays, self.latents.scale, autocast=accelerator.autocast)
         unet, text = build_unet(self.size), build_text_encoder(self.words.size, self.size)
         self.school = {}
         if cfg.init:
@@ -213,6 +216,7 @@ class EditorTrainer:
             found = school(text, self.words, [wish for _, _, wish in self.items], cfg.school, cfg.seed)
             self.school = {k: v for k, v in found.items() if k != "quiz"}
             accelerator.print("text schooled: " + "  ".join(f"{k} {v:.3f}" for k, v in self.school.items()), flush=True)
+        unet.picture_scale.fill_(self.latents.scale if cfg.prediction == "sample" else 0)     # no sum for ε and v
         self.nets = nn.ModuleDict({"unet": slow_attention(unet), "text": text}).to(
             self.device, memory_format=torch.channels_last)
         editor_vae.float_norms(self.nets)
