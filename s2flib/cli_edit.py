@@ -112,8 +112,8 @@ def evaluate_editor(
 ) -> None:
     """Measure edits on held-out people and phrasings: success per kind, distance to the true edit, ID drift, time.
 
-    With --grid the guidances are chosen on validation pairs and used for the rest (unless given). Writes edits.csv,
-    edits.png, phrasings.csv, grid.csv, grid.png, faces.png and run.json.
+    With --grid the text guidance is chosen on validation pairs and used for the rest (unless given). Writes edits.csv,
+    edits.png, phrasings.csv, grid.png, faces.png and run.json.
     """
     from s2flib import runs, weights
     from s2flib.datasets import open_dataset
@@ -137,12 +137,14 @@ def evaluate_editor(
     if grid:
         points = report.guidance_grid(pipe, EditPairs(pairs, "val", limit=grid), reader, judges, steps=steps,
                                       interval=interval, progress=True)
-        chosen = report.choose(points)
-        guidance, image_guidance = guidance or chosen.guidance, image_guidance or chosen.image_guidance
-        found["grid"] = [vars(p) for p in points]
-        found["chosen"] = vars(chosen)
-        save_figure(report.grid_figure(points), out / "grid.png", overwrite)
-        typer.echo(f"chosen on {grid} validation pairs: guidance {guidance:g}, image guidance {image_guidance:g}")
+        suited, expected = report.choose_suited(points)
+        guidance = guidance or suited
+        found["grid"] = [report.plain(p) for p in points]
+        found["chosen"] = report.plain(expected) | suited._asdict()
+        save_figure(report.grid_figure(points, suited=(suited, expected)), out / "grid.png", overwrite)
+        typer.echo(f"on {grid} validation pairs: text guidance {suited}, image guidance 1: "
+                   f"{100 * expected.success:.1f} % succeed, distance {100 * expected.lpips_gain:.1f} % below doing "
+                   "nothing")
     editor = report.pipeline_editor(pipe, preset, seed, steps=steps, guidance=guidance, image_guidance=image_guidance,
                                     interval=interval, keep=keep)
     scores = measure(editor, held_out, reader, judges, progress=True)

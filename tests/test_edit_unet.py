@@ -1,6 +1,8 @@
 """The tiny pipeline's UNet: the sum, and that diffusers alone reads it back."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -45,6 +47,9 @@ def test_diffusers_reads_it_back_by_itself(tmp_path):
         assert read.unet.config.cross_attention_dim == 96 and read.unet.config.layers_per_block == [2, 1, 1]
         for name, tensor in unet.state_dict().items():
             assert torch.equal(tensor.half(), read.unet.state_dict()[name].half()), name
+    code = f"from s2flib.stylize.pipeline import load_pipeline as load; print(load('tiny', {str(folder)!r}).unet)"
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)       # nothing imported yet
+    assert "ResidualUNet" in fresh.stdout, fresh.stderr
 
 
 def test_a_picture_scale_that_is_missing_is_an_error(tmp_path):

@@ -1,10 +1,18 @@
 """Measures of edits: the judge's heads, success, colours, gains, the grid's choice, sketch → face → edit."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
-from editing_stand_in import pairs_folder_fixture, tiny_pipe_fixture  # noqa: F401  (fixtures)
+from editing_stand_in import (  # noqa: F401  (fixtures)
+    pairs_folder_fixture,
+    tiny_pipe_fixture,
+    tiny_pipeline_folder_fixture,
+)
+from typer.testing import CliRunner
 
+from s2flib import cli
 from s2flib.errors import DataError, S2FError, WeightsError
 from s2flib.evaluation import Judges
 from s2flib.stylize import report
@@ -240,6 +248,45 @@ def test_guidances_are_chosen_by_success_then_truth():
     points = [point(1.5, 1, 0.70, 0.6), point(3, 1, 0.89, 0.4), point(5, 1, 0.90, 0.2), point(3, 1.5, 0.885, 0.5)]
     assert report.choose(points) == points[3]
     assert report.grid_figure(points, "caption") is not None
+
+
+def test_suited_guidance_is_chosen_from_the_pairs_of_the_grid():
+    """Ten pairs: two that change little succeed at 7 only, the others always, and pay for 7 with their distance."""
+    few, people = np.arange(10) < 2, np.arange(10)
+
+    def point(scale, image=1.0):
+        pairs = {"kind": np.array(["hat"] * 9 + ["age"]), "identity": people, "moved": np.where(few, 0.5, 9.0) * scale,
+                 "lpips": np.where(few, 0.001, 0.01 * scale), "lpips_nothing": np.full(10, 0.1),
+                 "similarity": np.where(people == 9, 0.0, 1 - scale / 10), "outside": np.full(10, scale)}
+        changes = {"identity": np.repeat(people, 2), "success": np.repeat(~few | (scale == 7), 2).astype(float)}
+        scores = EditScores(changes, pairs)
+        return report.GridPoint(scale, image, 0, 0, 0, 0, scores)
+
+    points = [point(s) for s in (1, 2, 4, 7)] + [point(2, 1.3)]
+    suited, expected = report.choose_suited(points)
+    assert suited[:2] == (2, 7) and 0.5 < suited.below <= 9
+    assert expected.success == 1 and expected.lpips_gain == pytest.approx(1 - (2 * 0.001 + 8 * 0.02) / 10 / 0.1)
+    assert expected.similarity == pytest.approx((2 * 0.3 + 7 * 0.8) / 9)          # age need not keep the person
+    assert expected.outside == pytest.approx((2 * 7 + 8 * 2) / 10)
+    assert set(report.plain(points[0])) == {"guidance", "image_guidance", "success", "lpips_gain", "similarity",
+                                            "outside"}
+    assert report.grid_figure(points, "caption", (suited, expected)) is not None
+    with pytest.raises(DataError, match="guidance 1"):
+        report.choose_suited(points[1:])
+
+
+def test_command_measures_a_pipeline(pairs_folder, tiny_pipeline_folder, tmp_path):
+    out = tmp_path / "out"
+    command = ["evaluate-editor", "--pairs", str(pairs_folder), "--pipeline", str(tiny_pipeline_folder), "-o", str(out),
+               "--grid", "2", "--limit", "2", "--faces", "1", "--steps", "1"]
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 0, done.output
+    record = json.loads((out / "run.json").read_text())
+    assert len(record["grid"]) == 11 and record["chosen"]["small"] > record["chosen"]["large"]
+    assert "similarity before/after" in done.output and "on 2 validation pairs" in done.output
+    for name in ("edits.csv", "edits.png", "phrasings.csv", "grid.png", "faces.png"):
+        assert (out / name).is_file(), name
+    assert "--overwrite" in CliRunner().invoke(cli.app, command).output
 
 
 def test_grid_is_measured_on_validation_pairs_only(pairs_folder, tiny_pipe, judge):

@@ -21,6 +21,7 @@ from s2flib.stylize import Cancelled, EditSession, edit, edit_batch, keep_detail
 from s2flib.stylize import pipeline as edit_pipeline
 from s2flib.stylize.editing import guidance_schedule
 from s2flib.stylize.inputs import as_array, frame
+from s2flib.stylize.networks import DEFAULTS, Suited
 
 FAST = dict(steps=2)
 WORDS = "make the hair blond"
@@ -91,8 +92,28 @@ def test_result_is_marked_synthetic_and_says_how_it_was_made(face, tiny_pipe, tm
 
 def test_progress_counts_every_step_of_every_batch(face, tiny_pipe):
     seen = []
-    edit_batch([face] * 3, [WORDS] * 3, pipe=tiny_pipe, batch=2, steps=3, progress=lambda i, n: seen.append((i, n)))
+    common = dict(pipe=tiny_pipe, batch=2, steps=3, progress=lambda i, n: seen.append((i, n)))
+    edit_batch([face] * 3, [WORDS] * 3, guidance=2.0, **common)
     assert seen == [(i, 6) for i in (0, 1, 2, 3, 3, 4, 5, 6)]
+    seen.clear()
+    edit_batch([face] * 3, [WORDS] * 3, guidance=Suited(2.0, 4.0, 0.0), **common)        # first unguided, then guided
+    assert seen == [(i, 12) for i in (0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12)]
+
+
+def test_guidance_suits_the_size_of_the_change(face, tiny_pipe):
+    """Two pictures in one batch: the one that the unguided edit changes less gets the louder words."""
+    pictures, texts = [face, np.full_like(face, 120)], [WORDS, "blue eyes"]
+    plain = [edit(p, t, pipe=tiny_pipe, guidance=1, image_guidance=1, **FAST).image.astype(float)
+             for p, t in zip(pictures, texts, strict=True)]
+    moved = [np.abs(a - p).mean() for a, p in zip(plain, pictures, strict=True)]
+    assert abs(moved[0] - moved[1]) > 0.5
+    made = edit_batch(pictures, texts, pipe=tiny_pipe, guidance=Suited(2.0, 6.0, sum(moved) / 2), **FAST)
+    for i, text in enumerate(texts):
+        scale = 6.0 if moved[i] < moved[1 - i] else 2.0
+        assert made[i].parameters["guidance"] == scale
+        assert close(made[i].image, edit(pictures[i], text, pipe=tiny_pipe, guidance=scale, **FAST).image)
+    assert isinstance(DEFAULTS["tiny"].guidance, Suited)
+    assert edit(face, WORDS, pipe=tiny_pipe, **FAST).parameters["guidance"] in DEFAULTS["tiny"].guidance[:2]
 
 
 def test_cancel_stops_between_steps(face, tiny_pipe):
@@ -233,6 +254,7 @@ def test_unknown_words_among_known_ones_are_named(face, tiny_pipe):
 @pytest.mark.parametrize("options, message", [
     ({"steps": 0}, "steps"), ({"steps": 1.5}, "steps"), ({"guidance": 0.5}, "guidance"), ({"guidance": 99}, "guidance"),
     ({"image_guidance": 0.2}, "image_guidance"), ({"guidance": 1, "image_guidance": 1.5}, "no effect"),
+    ({"guidance": Suited(2.0, 40.0, 1.0)}, "guidance"), ({"guidance": Suited(0.5, 4.0, 1.0)}, "guidance"),
     ({"interval": (0.8, 0.2)}, "interval"), ({"interval": (0.2, 1.2)}, "interval"), ({"interval": (0.5,)}, "interval"),
     ({"seed": -1}, "seed"), ({"seed": []}, "seeds"), ({"preset": "huge"}, "unknown preset"),
     ({"negative": "hair " * 100}, "shorter"),
@@ -442,7 +464,13 @@ def test_panel_applies_undoes_and_never_raises(face, tiny_pipe):
     panel = EditPanel(face, pipe=tiny_pipe, **FAST)
     panel.words.value = "brown hair"
     panel.go.click()
-    assert panel.session.instructions == ["brown hair"] and panel.status.value == "brown hair" and panel.bar.value == 2
+    assert panel.session.instructions == ["brown hair"] and panel.status.value == "brown hair"
+    assert panel.bar.value == panel.bar.max == 4
+    assert panel.guidance.disabled and panel.suited.value
+    panel.suited.value, panel.guidance.value, panel.words.value = False, 5.0, "blue eyes"
+    panel.go.click()
+    assert not panel.guidance.disabled and panel.session.history[-1].parameters["guidance"] == 5.0
+    panel.back.click()
     panel.words.value = "<b>" + "hair " * 100
     panel.apply()
     assert "say it shorter" in panel.status.value and panel.session.instructions == ["brown hair"]

@@ -11,7 +11,7 @@ networks. The two guidances are Eq. 3 of that paper,
 with ``guidance`` s_T (obey the text) and ``image_guidance`` s_I (stay with the picture). s_T acts within ``interval``,
 a range of noise levels, and is 1 outside it (Kynkäänniemi et al., NeurIPS 2024, arXiv:2404.07724): guidance at the
 noisiest steps exaggerates what is then decided, the mean of all pictures that the words allow, and at the last step it
-burns colours in.
+burns colours in. Under tiny s_T also depends on the size of the change, see s2flib.stylize.networks.Suited.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from s2flib import images, weights
 from s2flib.errors import S2FError
 from s2flib.presets import Preset, get_preset
 from s2flib.stylize.inputs import Picture, check_length, check_words, frame, understood
-from s2flib.stylize.networks import DEFAULTS
+from s2flib.stylize.networks import DEFAULTS, Suited
 from s2flib.stylize.pipeline import load_pipeline
 
 MAX_SEEDS = 64
@@ -64,7 +64,7 @@ def edit(
     instruction: str,                          # what to change, in English
     preset: str | Preset = "tiny",
     steps: int | None = None,                  # denoising steps; None: the preset's default, as below
-    guidance: float | None = None,             # s_T ≥ 1: how strictly the text is obeyed
+    guidance: float | Suited | None = None,    # s_T ≥ 1: how strictly the text is obeyed
     image_guidance: float | None = None,       # s_I ≥ 1: how closely the picture is kept
     interval: tuple[float, float] | None = None,  # noise times t/T, from 0 (clean) to 1 (noise), at which s_T acts
     seed: int | Sequence[int] = 0,             # several: one result each, a list
@@ -93,7 +93,7 @@ def edit_batch(
     instructions: Sequence[str],               # one each
     preset: str | Preset = "tiny",
     steps: int | None = None,
-    guidance: float | None = None,
+    guidance: float | Suited | None = None,
     image_guidance: float | None = None,
     interval: tuple[float, float] | None = None,
     seeds: int | Sequence[int] = 0,            # one for all, or one each
@@ -134,27 +134,43 @@ def edit_batch(
         if full or framed[groups[-1][0]][0].shape != framed[i][0].shape:
             groups.append([])
         groups[-1].append(i)
-    done, out = 0, {}
-    for group in groups:
-        def tick(step: int, before: int = done) -> None:
+    passes = 2 if isinstance(guidance, Suited) else 1
+    total, done, out = steps * passes * len(groups), 0, {}
+
+    def run(x: Tensor, members: list[int], s_t: float, s_i: float, share: float) -> Tensor:
+        """One pass of the pipeline; share: of a group's steps that it counts for."""
+        def tick(step: int) -> None:
             if progress:
-                progress(before + step, steps * len(groups))
+                progress(round(done + share * step), total)
             if cancel is not None and (cancel.is_set() if hasattr(cancel, "is_set") else cancel()):
                 raise Cancelled("the edit was cancelled: nothing has been written.")
 
+        nonlocal done
+        made = _run(pipe, x, [instructions[i] for i in members], steps, s_t, s_i, interval,
+                    [seeds[i] for i in members], negative, keep, tick)
+        done += share * steps
+        return made
+
+    for group in groups:
         x = torch.stack([_tensor(framed[i][0]) for i in group])
-        made = _run(pipe, x, [instructions[i] for i in group], steps, guidance, image_guidance,
-                    interval, [seeds[i] for i in group], negative, keep, tick)
-        done += steps
-        for i, picture in zip(group, made, strict=True):
-            before = framed[i][0]
-            details = {
-                "software": f"s2flib {s2flib.__version__}", "preset": p.name, "label": p.label,
-                "instruction": instructions[i], "negative": negative or "", "steps": steps, "guidance": guidance,
-                "image_guidance": image_guidance, "interval": "{:g} {:g}".format(*interval), "seed": seeds[i],
-                "keep_detail": keep, "pipeline": identity_of(pipe),
-                "input_sha256": hashlib.sha256(before.tobytes()).hexdigest()}
-            out[i] = Edited(images.to_array(picture), before, instructions[i], seeds[i], details, notes[i])
+        if isinstance(guidance, Suited):
+            moved = (run(x, group, 1, 1, 1.0) - x).abs().mean((1, 2, 3)) * 127.5             # grey levels
+            scales = [guidance.small if m < guidance.below else guidance.large for m in moved.tolist()]
+        else:
+            scales = [guidance] * len(group)
+        for scale in sorted(set(scales)):
+            part = [k for k, s in enumerate(scales) if s == scale]
+            members = [group[k] for k in part]
+            made = run(x[part], members, scale, image_guidance, len(part) / len(group))
+            for i, picture in zip(members, made, strict=True):
+                before = framed[i][0]
+                details = {
+                    "software": f"s2flib {s2flib.__version__}", "preset": p.name, "label": p.label,
+                    "instruction": instructions[i], "negative": negative or "", "steps": steps, "guidance": scale,
+                    "image_guidance": image_guidance, "interval": "{:g} {:g}".format(*interval), "seed": seeds[i],
+                    "keep_detail": keep, "pipeline": identity_of(pipe),
+                    "input_sha256": hashlib.sha256(before.tobytes()).hexdigest()}
+                out[i] = Edited(images.to_array(picture), before, instructions[i], seeds[i], details, notes[i])
     return [out[i] for i in range(len(pictures))]
 
 
@@ -299,16 +315,17 @@ def identity_of(pipe) -> str:
     return pipe._s2f_fingerprint
 
 
-def _check_numbers(steps: int, guidance: float, image_guidance: float, interval: tuple[float, float],
+def _check_numbers(steps: int, guidance: float | Suited, image_guidance: float, interval: tuple[float, float],
                    seeds: list[int]) -> None:
     if not isinstance(steps, (int, np.integer)) or not 1 <= steps <= 1000:
         raise S2FError(f"steps must be a whole number from 1 to 1000, not {steps!r}.")
-    if not 1 <= guidance <= 30:
-        raise S2FError(f"guidance must lie between 1 (none) and 30, not {guidance}.")
+    for scale in guidance[:2] if isinstance(guidance, Suited) else (guidance,):
+        if not 1 <= scale <= 30:
+            raise S2FError(f"guidance must lie between 1 (none) and 30, not {scale}.")
+        if scale == 1 and image_guidance != 1:
+            raise S2FError("image_guidance has no effect without guidance: give guidance above 1, or both as 1.")
     if not 1 <= image_guidance <= 10:
         raise S2FError(f"image_guidance must lie between 1 (none) and 10, not {image_guidance}.")
-    if guidance == 1 and image_guidance != 1:
-        raise S2FError("image_guidance has no effect without guidance: give guidance above 1, or both as 1.")
     if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
         raise S2FError(f"interval must be two rising numbers from 0 to 1, not {interval}.")
     if any(not 0 <= s < 2**63 for s in seeds):

@@ -14,11 +14,25 @@ diffusers' StableDiffusionInstructPix2PixPipeline runs all; they lie on disk in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
 TINY_FOLDER = "tiny-instruct-pix2pix"
 TEXT_TOKENS = 32                       # tiny's longest instruction with start and end; CLIP has 77
+
+
+class Suited(NamedTuple):
+    """Text guidance that suits the change: the edit is made unguided first; if it changes the picture by less than
+    ``below`` grey levels on average, s_T is ``small``, else ``large``. A small change needs loud words to be seen at
+    all; a large one they drive beyond its mark and over its borders."""
+
+    large: float
+    small: float
+    below: float
+
+    def __str__(self) -> str:
+        return f"{self.large:g} ({self.small:g} for changes below {self.below:g} grey levels)"
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,7 @@ class EditDefaults:
 
     size: int                # pixels of the shorter side
     steps: int
-    guidance: float          # s_T, of the text
+    guidance: float | Suited                # s_T, of the text
     image_guidance: float    # s_I, of the picture
     interval: tuple[float, float]           # noise times, 0 to 1, at which s_T acts
     keep_detail: bool        # see stylize.keep_detail; measured under tiny only
@@ -38,7 +52,7 @@ class EditDefaults:
 # equally often (100 pairs). The published ones are their authors' (README of timothybrooks/instruct-pix2pix); colab
 # takes half the steps.
 DEFAULTS = {
-    "tiny": EditDefaults(128, 8, 4.5, 1.0, (0.0, 1.0), True, 8),
+    "tiny": EditDefaults(128, 8, Suited(2.0, 7.0, 1.6), 1.0, (0.2, 0.8), True, 8),
     "colab": EditDefaults(512, 50, 7.5, 1.5, (0.0, 1.0), False, 1),
     "paper": EditDefaults(512, 100, 7.5, 1.5, (0.0, 1.0), False, 1),
 }

@@ -161,6 +161,8 @@ def _read(folder: Path, dtype: torch.dtype):
     """diffusers' reader, local files and safetensors only; whatever fails in it becomes one sentence."""
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
+    import s2flib.stylize.unet  # noqa: F401  (diffusers takes classes from modules that are imported already)
+
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)    # torch_dtype: older versions know no other name

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,12 @@ from s2flib.presets import get_preset
 from s2flib.statistics import Interval, bootstrap_mean
 from s2flib.stylize import edit_batch
 from s2flib.stylize.judge import EditJudge, wanted
+from s2flib.stylize.networks import Suited
 from s2flib.stylize.pairs import EditPairs, Request
 from s2flib.stylize.scores import Editor, EditScores, measure
 
-TEXT_SCALES = (1.5, 2.0, 3.0, 4.5, 7.0)
-IMAGE_SCALES = (1.0, 1.3, 1.8)
+TEXT_SCALES = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0)
+IMAGE_SCALES = (1.0, 1.3)
 
 
 def pipeline_editor(pipe, preset="tiny", seed: int = 0, **options) -> Editor:
@@ -109,7 +111,7 @@ def by_phrasing(scores: EditScores) -> list[dict]:
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One pair of guidances on the validation split."""
+    """One pair of guidances on the validation split; scores: what it was measured from."""
 
     guidance: float
     image_guidance: float
@@ -117,23 +119,30 @@ class GridPoint:
     lpips_gain: float
     similarity: float
     outside: float
+    scores: EditScores | None = field(default=None, repr=False, compare=False)
 
 
 def guidance_grid(pipe, pairs: EditPairs, judge: EditJudge, judges: Judges, texts: Sequence[float] = TEXT_SCALES,
                   pictures: Sequence[float] = IMAGE_SCALES, steps: int | None = None,
                   interval: tuple[float, float] | None = None, preset="tiny",
                   progress: bool = False) -> list[GridPoint]:
-    """Measure every combination; on validation pairs, never on test pairs, for defaults are chosen from it."""
+    """Measure every combination (of text guidance 1, which is none, only one); on validation pairs, never on test
+    pairs, for defaults are chosen from it."""
     if pairs.split == "test":
         raise DataError("guidances are chosen on the validation split: the test split is for the final numbers.")
     points = []
-    every = [(s, i) for i in pictures for s in texts]
+    every = [(s, i) for i in pictures for s in texts if s > 1 or i == 1]
     for s, i in progress_bar(every, progress, "grid"):
         editor = pipeline_editor(pipe, preset, steps=steps, guidance=s, image_guidance=i, interval=interval)
         found = measure(editor, pairs, judge, judges)
         points.append(GridPoint(s, i, found.overall().value, found.lpips_gain().value, found.similarity_kept().value,
-                                float(found.pairs["outside"].mean())))
+                                float(found.pairs["outside"].mean()), found))
     return points
+
+
+def plain(point: GridPoint) -> dict:
+    """A point's numbers, for JSON."""
+    return {name: float(value) for name, value in vars(point).items() if name != "scores"}
 
 
 def choose(points: Sequence[GridPoint], slack: float = 0.02) -> GridPoint:
@@ -142,8 +151,38 @@ def choose(points: Sequence[GridPoint], slack: float = 0.02) -> GridPoint:
     return max((p for p in points if p.success >= best - slack), key=lambda p: p.lpips_gain)
 
 
-def grid_figure(points: Sequence[GridPoint], caption: str | None = None) -> CourseFigure:
-    """The trade-off: success against similarity, one line per image guidance, text guidance growing along it."""
+def choose_suited(points: Sequence[GridPoint], slack: float = 0.02, at_most: float = 0.5) -> tuple[Suited, GridPoint]:
+    """The guidance that suits the change, by the rule of :func:`choose`, and how it does on the grid's pairs.
+
+    Nothing is measured anew: every pair has been edited at either scale. Scales: any two of the grid at image guidance
+    1; limits: those that call a tenth, two tenths … up to the share ``at_most`` of the pairs small.
+    """
+    flat = {p.guidance: p.scores for p in points if p.image_guidance == 1}
+    if 1 not in flat:
+        raise DataError("text guidance 1 is not in the grid: what an edit changes unguided is read from it.")
+    moved = flat[1].pairs["moved"]
+    place = {name: k for k, name in enumerate(flat[1].pairs["identity"])}
+    of_pair = np.array([place[name] for name in flat[1].changes["identity"]])
+    found = []
+    for limit in (round(float(np.quantile(moved, share)), 2) for share in np.arange(1, 10 * at_most + 0.5) / 10):
+        small = moved < limit
+        for quiet, loud in itertools.combinations(sorted(s for s in flat if s > 1), 2):
+            def mixed(column: str, part: str = "pairs", few=small, loud=loud, quiet=quiet) -> np.ndarray:
+                a, b = (getattr(flat[s], part)[column] for s in (loud, quiet))
+                return np.where(few if part == "pairs" else few[of_pair], a, b)
+
+            gain = 1 - mixed("lpips").mean() / flat[1].pairs["lpips_nothing"].mean()
+            found.append((Suited(quiet, loud, limit), GridPoint(
+                quiet, 1.0, mixed("success", "changes").mean(), float(gain),
+                mixed("similarity")[flat[1].keeps_person()].mean(), mixed("outside").mean())))
+    best = max(point.success for _, point in found)
+    return max((each for each in found if each[1].success >= best - slack), key=lambda each: each[1].lpips_gain)
+
+
+def grid_figure(points: Sequence[GridPoint], caption: str | None = None,
+                suited: tuple[Suited, GridPoint] | None = None) -> CourseFigure:
+    """The trade-off: success against similarity, one line per image guidance, text guidance growing along it. suited:
+    :func:`choose_suited`'s, as one more point; without it, the choice among the fixed scales is marked."""
     with chart(caption, 3.8) as (figure, axes):
         for i in sorted({p.image_guidance for p in points}):
             line = sorted((p for p in points if p.image_guidance == i), key=lambda p: p.guidance)
@@ -152,9 +191,14 @@ def grid_figure(points: Sequence[GridPoint], caption: str | None = None) -> Cour
             for p in line:
                 axes.annotate(f"{p.guidance:g}", (p.similarity, 100 * p.success), (4, 4), textcoords="offset points",
                               fontsize=8)
-        chosen = choose(points)
-        axes.plot([chosen.similarity], [100 * chosen.success], "s", markersize=13, markerfacecolor="none",
-                  markeredgecolor="black", label="chosen")
+        if suited:
+            scale, point = suited
+            axes.plot([point.similarity], [100 * point.success], "*", markersize=13, color="black",
+                      label=f"suited: {scale.large:g}, small changes {scale.small:g}")
+        else:
+            chosen = choose(points)
+            axes.plot([chosen.similarity], [100 * chosen.success], "s", markersize=13, markerfacecolor="none",
+                      markeredgecolor="black", label="chosen")
         axes.set(xlabel="similarity to the picture before (identity net)", ylabel="success in percent")
         axes.legend()
     return figure

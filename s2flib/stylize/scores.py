@@ -11,7 +11,8 @@ strict   of all values of the head, the judge reads the one asked for (numbers, 
 ceiling  the same for the true edited render: what the judge could attest at best. floor: for the picture before.
 
 Per pair: the perceptual distance to the true edit, and of the picture before to it (doing nothing); the mean absolute
-change outside the mask, in grey levels; similarity to the picture before by the identity net that measures; seconds.
+change outside the mask, and everywhere, in grey levels; similarity to the picture before by the identity net that
+measures; seconds.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class EditScores:
     """One editor's numbers. Columns of ``changes`` have one entry per change asked for, of ``pairs`` one per pair."""
 
     changes: dict[str, np.ndarray]       # kind, value, template, identity, success, strict, ceiling, floor
-    pairs: dict[str, np.ndarray]         # kind, identity, lpips, lpips_nothing, outside, similarity, seconds
+    pairs: dict[str, np.ndarray]         # kind, identity, lpips, lpips_nothing, outside, moved, similarity, seconds
     labels: dict[str, str] = field(default_factory=dict)        # the nets' names
     skipped: int = 0                     # pairs whose true edit cannot be seen
 
@@ -72,9 +73,13 @@ class EditScores:
         low, high = np.percentile(gains, [2.5, 97.5])
         return Interval(float(1 - a.mean() / b.mean()), float(low), float(high), len(a), len(a))
 
+    def keeps_person(self) -> np.ndarray:
+        """(pairs,) bool: is the person meant to stay the same?"""
+        return np.array([all(k in KEEPS_PERSON for k in kind.split("+")) for kind in self.pairs["kind"]])
+
     def similarity_kept(self) -> Interval:
         """Mean similarity before/after over the edits that are to keep the person."""
-        keep = np.array([all(k in KEEPS_PERSON for k in kind.split("+")) for kind in self.pairs["kind"]])
+        keep = self.keeps_person()
         return bootstrap_mean(self.pairs["similarity"][keep], self.pairs["identity"][keep])
 
 
@@ -90,7 +95,7 @@ def measure(
     """Edit every pair's before-picture by its instruction and compare with the truth."""
     changes: dict[str, list] = {k: [] for k in ("kind", "value", "template", "identity", "success", "strict", "ceiling",
                                                 "floor")}
-    rows: dict[str, list] = {k: [] for k in ("name", "kind", "identity", "lpips", "lpips_nothing", "outside",
+    rows: dict[str, list] = {k: [] for k in ("name", "kind", "identity", "lpips", "lpips_nothing", "outside", "moved",
                                              "similarity", "seconds")}
     typical, skipped = background_change(pairs), 0
     for start in progress_bar(range(0, len(pairs), batch), progress, "edits"):
@@ -117,7 +122,7 @@ def measure(
             moved = np.abs(edited[k].astype(float) - item["before"]).mean(2)
             for name, value in (("name", item["name"]), ("kind", item["kind"]), ("identity", item["identity"]),
                                 ("lpips", lpips[k]), ("lpips_nothing", nothing[k]), ("seconds", seconds),
-                                ("outside", moved[outside].mean() if outside.any() else 0.0),
+                                ("outside", moved[outside].mean() if outside.any() else 0.0), ("moved", moved.mean()),
                                 ("similarity", similarity[k])):
                 rows[name].append(value)
             mine = [{name: head[k] for name, head in read.items()} for read in reads]

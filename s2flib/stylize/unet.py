@@ -1,7 +1,7 @@
 """The tiny pipeline's UNet: what it says is added to the picture before the edit.
 
-A module of its own, named in the pipeline's model_index.json: diffusers imports it to read the folder, wherever s2flib
-is installed.
+A module of its own, for the pipeline's model_index.json names it: ``import s2flib.stylize.unet``, and diffusers'
+``from_pretrained`` reads the folder.
 """
 
 from __future__ import annotations

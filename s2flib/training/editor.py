@@ -6,11 +6,10 @@
 
 What differs from the published run, and why: the net predicts the clean latents ("sample") instead of ε. Guidance does
 not care (ε, v and x₀ are affine in each other with the same coefficients), but learning does: an edit leaves most of
-the picture as it is, and "copy the condition" is one fixed linear map at every noise level when x₀ is asked for, and
-another one at each level when ε is. Four thousand pairs on a laptop core do not suffice for the latter. The loss is
-weighted by SNR truncated to [1, 5] (Salimans & Ho 2202.00512; Hang et al. 2303.09556), and half of its weight lies
-where the pictures differ, because most of them does not. Pairs that differ little weigh more: to the squared error new
-eyes are a hundredth of new hair, to the witness they are not.
+the picture as it is, and when x₀ is asked for the net need only say what changes: the picture before is added to its
+answer (s2flib.stylize.unet). The loss is weighted by SNR truncated to [1, 5] (Salimans & Ho 2202.00512; Hang et al.
+2303.09556), and half of its weight lies where the pictures differ, because most of them does not. Pairs that differ
+little weigh more: to the squared error new eyes are a hundredth of new hair, to the witness they are not.
 
 Equal errors of latents look unequal once decoded, and the mean of two possible edits is fog. So in the last part of a
 training some guesses of x₀ are decoded, and their perceptual distance to the decoded truth is added to the loss (as in
@@ -61,8 +60,8 @@ class EditorConfig:
     prediction: str = "sample"          # what the UNet predicts: sample (x₀), v_prediction or epsilon
     drop: float = 0.05                  # each: no text, no picture, neither
     focus: float = 1.0                  # weight of where the pictures differ, against 1 for everywhere
-    small: float = 1.5                  # pairs count by (mean change)^−small: 0 is all alike
-    noisy: float = 2.0                  # times t/1000 are drawn as u^(1/noisy): 1 is all alike, 2 more noise
+    small: float = 1.0                  # pairs count by (mean change)^−small: 0 is all alike
+    noisy: float = 1.25                 # times t/1000 are drawn as u^(1/noisy): 1: all alike, more: noisier
     lambda_lpips: float = 1.0           # weight of the decoded guesses' perceptual distance to the decoded truth …
     lpips_from: float = 0.7             # … after this share of the steps: it takes as long as all the rest …
     lpips_share: float = 0.25           # … though it sees only this share of each batch

@@ -7,7 +7,7 @@ import numpy as np
 
 from s2flib.errors import S2FError
 from s2flib.stylize import EditSession
-from s2flib.stylize.networks import DEFAULTS
+from s2flib.stylize.networks import DEFAULTS, Suited
 from s2flib.widgets.base import from_png, png_bytes, sheet
 from s2flib.widgets.compare import Compare
 
@@ -24,8 +24,12 @@ class EditPanel(ipywidgets.VBox):
         chosen = DEFAULTS[self.session.preset.name]
         wide = ipywidgets.Layout(width="420px")
         self.words = ipywidgets.Text(placeholder="make the hair blond", description="edit", layout=wide)
-        self.guidance = ipywidgets.FloatSlider(chosen.guidance, min=1, max=12, step=0.25, description="text",
-                                               layout=wide)
+        suited = isinstance(chosen.guidance, Suited)
+        self.guidance = ipywidgets.FloatSlider(chosen.guidance.large if suited else chosen.guidance, min=1, max=12,
+                                               step=0.25, description="text", layout=wide, disabled=suited)
+        self.suited = ipywidgets.Checkbox(suited, disabled=not suited, indent=False,
+                                          description="text as loud as suits the size of the change")
+        self.suited.observe(lambda change: setattr(self.guidance, "disabled", change["new"]), "value")
         self.image_guidance = ipywidgets.FloatSlider(chosen.image_guidance, min=1, max=3, step=0.05,
                                                      description="picture", layout=wide)
         self.seed = ipywidgets.IntText(0, description="seed", layout=ipywidgets.Layout(width="180px"))
@@ -36,13 +40,14 @@ class EditPanel(ipywidgets.VBox):
         self.view = Compare(self.session.original, self.session.image, "original", "now")
         self.go.on_click(lambda _: self.apply())
         self.back.on_click(lambda _: self.undo())
-        super().__init__([self.words, self.guidance, self.image_guidance,
+        super().__init__([self.words, self.suited, self.guidance, self.image_guidance,
                           ipywidgets.HBox([self.seed, self.go, self.back]), self.bar, self.status, self.view])
 
     def apply(self) -> None:
         """What the button does."""
         def work() -> str:
-            made = self.session.apply(self.words.value, guidance=self.guidance.value, seed=self.seed.value,
+            made = self.session.apply(self.words.value, seed=self.seed.value,
+                                      guidance=None if self.suited.value else self.guidance.value,
                                       image_guidance=self.image_guidance.value, progress=self._progress)
             self.words.value = ""
             return "; ".join(made.notes)
