@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from s2flib.errors import S2FError, WeightsError
 from s2flib.judges import perceptual_judge
 from s2flib.presets import get_preset
-from s2flib.stylize.networks import DEFAULTS, EditorSize, build_scheduler, build_text_encoder, build_unet, build_vae
+from s2flib.stylize.editing import edit_batch
+from s2flib.stylize.networks import EditorSize, build_scheduler, build_text_encoder, build_unet, build_vae
 from s2flib.stylize.pairs import EditPairs, Wish
 from s2flib.stylize.paraphrases import sentence
 from s2flib.stylize.pipeline import assemble, load_pipeline, load_tokenizer, save_pipeline
@@ -323,14 +324,12 @@ class EditorTrainer:
 
     def picture(self) -> np.ndarray:
         """Rows: before, edited by held-out words, after; val pairs."""
-        n, chosen = min(8, len(self.val_rows)), DEFAULTS[self.cfg.preset]
-        before = editor_vae.as_float(torch.from_numpy(self.val_before[:n]))
-        made = self.pipeline()(
-            [row.instruction for row in self.val_rows[:n]], image=before / 2 + 0.5, num_inference_steps=chosen.steps,
-            guidance_scale=chosen.guidance, image_guidance_scale=max(chosen.image_guidance, 1.0), output_type="pt",
-            generator=torch.Generator().manual_seed(0)).images
-        after = editor_vae.as_float(torch.from_numpy(self.val_after[:n]))
-        return engine.picture_grid(torch.cat([before, made * 2 - 1, after]), n)
+        n = min(8, len(self.val_rows))
+        before, after = (torch.from_numpy(p[:n]) for p in (self.val_before, self.val_after))
+        made = edit_batch([p.permute(1, 2, 0).numpy() for p in before], [row.instruction for row in self.val_rows[:n]],
+                          self.cfg.preset, pipe=self.pipeline())
+        edited = torch.stack([torch.from_numpy(e.image).permute(2, 0, 1) for e in made])
+        return engine.picture_grid(editor_vae.as_float(torch.cat([before, edited, after])), n)
 
     def export(self, out: Path) -> None:
         save_pipeline(self.pipeline(), out / "pipeline")
