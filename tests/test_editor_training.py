@@ -219,7 +219,8 @@ def test_training_goes_on_from_a_pipeline(trained, tmp_path):
     for part in ("unet", "vae", "text_encoder"):
         for (name, a), b in zip(getattr(made, part).state_dict().items(), getattr(pipe, part).state_dict().values(),
                                 strict=True):
-            assert torch.equal(a, b.float()), (part, name)
+            # the scale is taken from the pipeline's settings, where it is not rounded to float16
+            assert torch.allclose(a, b.float(), rtol=1e-3 if name == "picture_scale" else 0, atol=0), (part, name)
     assert made.vae.config.scaling_factor == pipe.vae.config.scaling_factor == trainer.latents.scale
 
 
