@@ -11,6 +11,7 @@ from s2flib import cli
 from s2flib.errors import S2FError, WeightsError
 from s2flib.stylize import pipeline as edit_pipeline
 from s2flib.stylize.networks import EditorSize, build_scheduler, build_unet, build_vae
+from s2flib.stylize.pairs import EditPairs
 from s2flib.training import editor, editor_vae
 from s2flib.training.editor import (
     EditorConfig,
@@ -229,10 +230,21 @@ def test_editor_loss_falls(pairs_folder, vae_file, tmp_path):
     from s2flib.training import engine
 
     cfg = EditorConfig(out=str(tmp_path), pairs=str(pairs_folder), vae=str(vae_file), batch=4, limit=2, school=0,
-                       steps=30, lr=2e-3, **SMALL)
+                       steps=100, lr=1e-2, **SMALL)
     trainer = editor.EditorTrainer(cfg, engine.make_accelerator("no", cpu=True))
-    losses = [trainer.step()["loss"] for _ in range(18)]
-    assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
+    z = trainer.latents.z[0].float()
+    ids = trainer.words([row.instruction for row in EditPairs(pairs_folder, "train", limit=2).rows])
+
+    @torch.no_grad()
+    def error():
+        """At the same times and noises before and after."""
+        generator = torch.Generator().manual_seed(0)
+        return np.mean([trainer.loss(trainer.nets, ids, z[:, 0], z[:, 1], trainer.latents.change, generator)[0].item()
+                        for _ in range(16)])
+
+    first = error()
+    losses = [trainer.step()["loss"] for _ in range(30)]
+    assert error() < 0.75 * first
     assert all(np.isfinite(losses)) and "val_nothing_done" in trainer.validate()
 
 
