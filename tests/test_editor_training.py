@@ -10,14 +10,13 @@ from typer.testing import CliRunner
 from s2flib import cli
 from s2flib.errors import S2FError, WeightsError
 from s2flib.stylize import pipeline as edit_pipeline
-from s2flib.stylize.networks import EditorSize, build_scheduler, build_unet, build_vae
+from s2flib.stylize.networks import build_scheduler, build_vae
 from s2flib.stylize.pairs import EditPairs
 from s2flib.training import editor, editor_vae
 from s2flib.training.editor import (
     EditorConfig,
     clean_of,
     drop_conditions,
-    load_shallower,
     noise_times,
     noise_weight,
     pair_weight,
@@ -96,24 +95,6 @@ def test_noisy_times_come_more_often():
         assert t.min() >= 0 and t.max() == 999 and t.dtype == torch.int64
         for x in (0.25, 0.5, 0.75):                              # the distribution is x^noisy
             assert (t < 1000 * x).float().mean().item() == pytest.approx(x**noisy, abs=0.01)
-
-
-@pytest.mark.parametrize("layers", [(1, 1, 1), (2, 1, 1), (2, 2, 3)])
-@torch.no_grad()
-def test_a_deeper_net_begins_by_saying_what_the_shallower_says(layers):
-    torch.manual_seed(0)
-    small = dict(unet_widths=(16, 24, 32), heads=(1, 2, 2), text_width=8, latent_channels=4)
-    trained, unet = (build_unet(EditorSize(unet_layers=n, **small)).eval() for n in ((1, 1, 1), layers))
-    for p in trained.parameters():
-        p.copy_(torch.randn_like(p) * 0.2)
-    z, t, words = torch.randn(2, 8, 16, 16), torch.tensor([3, 900]), torch.randn(2, 5, 8)
-    theirs = trained(z, t, words).sample
-    assert not torch.allclose(unet(z, t, words).sample, theirs, atol=1e-2)
-    load_shallower(unet, trained)
-    assert torch.allclose(unet(z, t, words).sample, theirs, atol=1e-4)
-    with pytest.raises(RuntimeError):
-        load_shallower(build_unet(EditorSize(unet_widths=(24, 24, 32), heads=(1, 2, 2), text_width=8,
-                                             latent_channels=4)), trained)
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------
@@ -223,6 +204,21 @@ def test_training_goes_on_from_a_pipeline(trained, tmp_path):
             # the scale is taken from the pipeline's settings, where it is not rounded to float16
             assert torch.allclose(a, b.float(), rtol=1e-3 if name == "picture_scale" else 0, atol=0), (part, name)
     assert made.vae.config.scaling_factor == pipe.vae.config.scaling_factor == trainer.latents.scale
+
+
+def test_training_does_not_go_on_from_another_unet(trained, tmp_path):
+    from diffusers import UNet2DConditionModel
+
+    from s2flib.training import engine
+
+    _, common, folder = trained
+    pipe = edit_pipeline.load_pipeline("tiny", folder, "cpu")
+    plain = UNet2DConditionModel.from_config(pipe.unet.config)
+    other = edit_pipeline.save_pipeline(
+        edit_pipeline.assemble(plain, pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.scheduler), tmp_path / "plain")
+    with pytest.raises(WeightsError, match="another UNet"):
+        editor.EditorTrainer(EditorConfig(out=str(tmp_path), init=str(other), **common | {"vae": str(folder)}),
+                             engine.make_accelerator("no", cpu=True))
 
 
 def test_editor_loss_falls(pairs_folder, vae_file, tmp_path):

@@ -209,7 +209,11 @@ class EditorTrainer:
         self.school = {}
         if cfg.init:
             pipe = load_pipeline("tiny", cfg.init, "cpu")
-            load_shallower(unet, pipe.unet)
+            try:
+                unet.load_state_dict(pipe.unet.state_dict())
+            except RuntimeError:
+                raise WeightsError(f"{cfg.init} holds another UNet than is trained here: give a pipeline that s2f "
+                                   "train-editor of this version has written.") from None
             text.load_state_dict(self.words.compacted(pipe.text_encoder))
             self.latents.scale = self.val.scale = pipe.vae.config.scaling_factor
         elif cfg.school and not (cfg.resume and (out / "checkpoint.pt").exists()):
@@ -333,33 +337,6 @@ class EditorTrainer:
 
     def export(self, out: Path) -> None:
         save_pipeline(self.pipeline(), out / "pipeline")
-
-
-@torch.no_grad()
-def load_shallower(unet: nn.Module, trained: nn.Module) -> None:
-    """Load the weights of a UNet with as many or fewer residual blocks a level; blocks it lacks begin as the identity,
-    so that both nets say the same.
-
-    On the way up each block reads what the one opposite has left; the last one of a level reads the level above, and
-    stays the last. Raises RuntimeError (torch's) if the nets differ in more than that.
-    """
-    weights = trained.state_dict()
-    for level, (few, many) in enumerate(zip(trained.up_blocks, unet.up_blocks, strict=True)):
-        old, new = len(few.resnets) - 1, len(many.resnets) - 1
-        for part in ("resnets", "attentions"):
-            last, place = f"up_blocks.{level}.{part}.{old}.", f"up_blocks.{level}.{part}.{new}."
-            weights = {name.replace(last, place): value for name, value in weights.items()}
-    for block in (*unet.down_blocks, *unet.up_blocks):
-        for resnet in block.resnets:
-            nn.init.zeros_(resnet.conv2.weight)
-            nn.init.zeros_(resnet.conv2.bias)
-            if resnet.conv_shortcut is not None:
-                nn.init.dirac_(resnet.conv_shortcut.weight)
-                nn.init.zeros_(resnet.conv_shortcut.bias)
-        for attention in getattr(block, "attentions", ()):
-            nn.init.zeros_(attention.proj_out.weight)
-            nn.init.zeros_(attention.proj_out.bias)
-    unet.load_state_dict(unet.state_dict() | weights)
 
 
 def slow_attention(unet: nn.Module) -> nn.Module:
