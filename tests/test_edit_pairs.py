@@ -12,7 +12,7 @@ from s2flib.errors import DataError
 from s2flib.stylize import paraphrases
 from s2flib.stylize import pipeline as edit_pipeline
 from s2flib.stylize.networks import TEXT_TOKENS, build_text_encoder
-from s2flib.stylize.pairs import KINDS, Change, EditPairs, Request, attributes_of, words_of
+from s2flib.stylize.pairs import KINDS, Change, EditPairs, PairRow, Request, attributes_of, wishes, words_of
 from s2flib.synthfaces import phrases
 from s2flib.training.editor_text import UNKNOWN, Words, school
 
@@ -65,18 +65,51 @@ def test_pairs_that_are_missing_or_damaged_are_named(tmp_path):
         EditPairs(folder, "train").wishes()
 
 
-def test_the_way_back_undoes_the_change(pairs_folder):
+def test_the_way_back_is_known_where_words_say_what_was_there():
+    was = {"age": 30.0, "skin_tone": 2.0, "hair_style": "bob", "beard": "none", "glasses": "none"}
+
+    def back(kind, value="", words="", **known):
+        before = was | known
+        row = PairRow("000000", 0, "", (Request(kind, value),))
+        after = before | ({"age": float(value)} if kind == "age" else {})
+        there, way = wishes(row, before, after)
+        assert [change.kind for change in there] == [kind]
+        return way and (way[0].kind, way[0].value, way[0].words)
+
+    assert back("glasses", "clear") == back("sunglasses", "sun") == ("no_glasses", "", "")
+    assert back("sunglasses", "sun", glasses="round") is None           # others were under them
+    assert back("makeup", "0.9") == ("no_makeup", "0", "")
+    assert back("hat", "cap") == ("no_hat", "", "")
+    assert back("beard", "full") == ("no_beard", "none", "")
+    assert back("beard", "full", beard="goatee") == back("no_beard", "none", beard="goatee") == (
+        "beard", "goatee", "a goatee")
+    assert back("hair_style", "afro") == ("hair_style", "bob", "a bob")
+    assert back("hair_style", "afro", hair_style="mohawk") is None      # no words for that
+    assert back("skin_tone", "3.8") == ("skin_tone", "2.0", "lighter")
+    assert back("age", "42.0") == ("age", "30.0", "younger")
+    assert back("age", "60.0") is None                                  # no "thirty years younger"
+    assert back("age", "46.0", age=34.0) is None                        # hair greys from 45 on
+    for kind, value in (("hair_color", "blond"), ("eye_color", "blue"), ("expression", "grin"), ("no_hat", ""),
+                        ("no_glasses", ""), ("no_makeup", "0"), ("background", "7")):
+        assert back(kind, value) is None                                # what was there was the person's own
+
+
+def test_a_pair_of_two_changes_goes_back_by_both_or_not_at_all():
+    before = {"glasses": "none", "beard": "none", "hair_color": "black"}
+    hat, dye = Request("hat", "cap"), Request("hair_color", "blond")
+    assert wishes(PairRow("000000", 0, "", (hat, dye)), before, before)[1] is None
+    back = wishes(PairRow("000000", 0, "", (hat, Request("makeup", "0.9"))), before, before)[1]
+    assert [change.kind for change in back] == ["no_hat", "no_makeup"]
+
+
+def test_renders_are_put_into_wishes(pairs_folder):
     pairs = EditPairs(pairs_folder, "train")
-    kinds = {"hair_color": "hair_color", "eye_color": "eye_color", "background": "background", "age": "age"}
     for row, (there, back) in zip(pairs.rows, pairs.wishes(), strict=True):
         (change,) = there
-        assert change.kind == row.kind
-        if back is None:
-            continue
-        assert back[0].kind == kinds.get(row.kind, back[0].kind)
         before, after = attributes_of(row, 0)
-        if row.kind in ("hair_color", "eye_color"):
-            assert back[0].value == before[row.kind] and after[row.kind] == change.value
+        assert change.kind == row.kind
+        if row.kind == "eye_color":
+            assert after[row.kind] == change.value and back is None
 
 
 def test_values_are_put_into_words():

@@ -21,6 +21,7 @@ from s2flib.training.editor import (
     noise_weight,
     pair_weight,
     target_of,
+    times_drawn,
     train_editor,
 )
 from s2flib.training.editor_vae import VaeConfig, place_weight, train_vae, training_pictures
@@ -95,6 +96,26 @@ def test_noisy_times_come_more_often():
         assert t.min() >= 0 and t.max() == 999 and t.dtype == torch.int64
         for x in (0.25, 0.5, 0.75):                              # the distribution is x^noisy
             assert (t < 1000 * x).float().mean().item() == pytest.approx(x**noisy, abs=0.01)
+
+
+def test_some_kinds_are_drawn_more_often(pairs_folder, vae_file, tmp_path):
+    from collections import Counter
+
+    from s2flib.training import engine
+
+    assert times_drawn("age=2,hat=3") == {"age": 2, "hat": 3} and times_drawn("") == {}
+    for wrong in ("aeg=2", "age", "age=0", "age=x", "age:2", "age=1.5"):
+        with pytest.raises(S2FError, match="such as age=2"):
+            times_drawn(wrong)
+    rows, items = EditPairs(pairs_folder, "train", limit=8).rows, {}
+    hit = rows[0].requests[0].kind
+    for often in ("", f"{hit}=3"):
+        cfg = EditorConfig(out=str(tmp_path), pairs=str(pairs_folder), vae=str(vae_file), limit=8, school=0,
+                           often=often, **SMALL)
+        items[often] = Counter((i, back, wish[0].kind) for i, back, wish in editor.EditorTrainer(
+            cfg, engine.make_accelerator("no", cpu=True)).items)
+    assert set(items[""].values()) == {1} and len(items[""]) >= len(rows)
+    assert items[f"{hit}=3"] == {item: 3 if item[2] == hit else 1 for item in items[""]}
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------

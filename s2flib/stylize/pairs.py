@@ -218,6 +218,8 @@ def attributes_of(row: PairRow, seed: int) -> tuple[dict, dict]:
 _OPPOSITE = {"older": "twenty years younger", "a little older": "younger", "younger": "a little older",
              "twenty years younger": "older", "lighter": "darker", "darker": "lighter",
              "a little lighter": "a little darker", "a little darker": "a little lighter"}
+_UNDONE_BY = {"glasses": ("no_glasses", ""), "sunglasses": ("no_glasses", ""), "makeup": ("no_makeup", "0"),
+              "hat": ("no_hat", "")}
 
 
 def wishes(row: PairRow, before: dict, after: dict) -> tuple[Wish, Wish | None]:
@@ -246,30 +248,24 @@ def words_of(request: Request, before: dict) -> str:
 
 
 def _back(change: Change, before: dict, after: dict) -> Change | None:
-    """The change that undoes ``change``; None where no phrase asks for it."""
+    """The change that undoes ``change``; None where no phrase asks for it, or where the words do not say what came
+    back: edits draw one beanie, one grin and one blue for everybody, but the hat, the grin and the eyes that a person
+    had before are their own, and hair that has greyed does not tell what it was."""
     kind = change.kind
-    if kind in ("age", "skin_tone"):
+    if kind == "sunglasses" and before["glasses"] != "none":
+        return None                                        # others were there, and "add glasses" takes none off
+    if kind in _UNDONE_BY:
+        return Change(*_UNDONE_BY[kind], "")
+    if kind == "beard" and before["beard"] == "none":
+        return Change("no_beard", "none", "")
+    if kind == "skin_tone" or kind == "age" and max(before["age"], after["age"]) <= 45:
         words = _OPPOSITE.get(change.words)
-        column = {"age": "age", "skin_tone": "skin_tone"}[kind]
-        return words and Change(kind, str(before[column]), words)
-    if kind == "background":
-        return Change(kind, "", "")
-    if kind in ("glasses", "no_glasses", "sunglasses"):
-        was = before["glasses"]
-        if kind == "sunglasses" and was != "none":
-            return None                                    # "add glasses" takes none off
-        return Change(*{"none": ("no_glasses", ""), "sun": ("sunglasses", "sun")}.get(was, ("glasses", "clear")), "")
-    if kind in ("makeup", "no_makeup"):
-        return Change("no_makeup", "0", "") if kind == "makeup" else Change("makeup", "0.9", "")
-    target, column = {"beard": ("beard", "beard"), "no_beard": ("beard", "beard"), "hat": ("hat", "hat"),
-                      "no_hat": ("hat", "hat")}.get(kind, (kind, kind))
-    value = before[column]
-    if target in ("beard", "hat") and value == "none":
-        return Change(f"no_{target}", "none" if target == "beard" else "", "")
+        return words and Change(kind, str(before[kind]), words)
+    column = {"hair_style": "hair_style", "beard": "beard", "no_beard": "beard"}.get(kind)
     try:
-        return Change(target, value, words_of(Request(target, value), before))
+        return column and Change(column, before[column], words_of(Request(column, before[column]), before))
     except KeyError:
-        return None                                        # an expression or a style without a phrase
+        return None                                        # a style without a phrase
 
 
 def _rows(path: Path) -> list[tuple[str, PairRow]]:

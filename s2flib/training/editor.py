@@ -16,7 +16,8 @@ training some guesses of x₀ are decoded, and their perceptual distance to the 
 Berrada et al. 2411.04873, who take the decoder's features for it). The perceptual net is ST-LPIPS, as in stage 1.
 
 Latents are computed once and kept, pairs and their mirror images; words cost nothing, so every step says them anew,
-and pairs are used backwards as well ("remove the hat") where the renderer knows what was there before.
+and pairs are used backwards as well ("remove the hat") where words say what was there before. Kinds that are learnt
+slowly are drawn more often.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from s2flib.judges import perceptual_judge
 from s2flib.presets import get_preset
 from s2flib.stylize.editing import edit_batch
 from s2flib.stylize.networks import EditorSize, build_scheduler, build_text_encoder, build_unet, build_vae
-from s2flib.stylize.pairs import EditPairs, Wish
+from s2flib.stylize.pairs import KINDS, EditPairs, Wish
 from s2flib.stylize.paraphrases import sentence
 from s2flib.stylize.pipeline import assemble, load_pipeline, load_tokenizer, save_pipeline
 from s2flib.training import editor_vae, engine
@@ -62,6 +63,8 @@ class EditorConfig:
     drop: float = 0.05                  # each: no text, no picture, neither
     focus: float = 1.0                  # weight of where the pictures differ, against 1 for everywhere
     small: float = 1.0                  # pairs count by (mean change)^−small: 0 is all alike
+    # pairs of these kinds are drawn so many times as often as others
+    often: str = "hair_color=2,eye_color=2,makeup=2,hat=2,age=2,expression=3"
     noisy: float = 1.25                 # times t/1000 are drawn as u^(1/noisy): 1: all alike, more: noisier
     lambda_lpips: float = 1.0           # weight of the decoded guesses' perceptual distance to the decoded truth …
     lpips_from: float = 0.7             # … after this share of the steps: it takes as long as all the rest …
@@ -164,6 +167,18 @@ def pair_weight(change: Tensor, power: float) -> Tensor:
     return weight / weight.mean()
 
 
+def times_drawn(often: str) -> dict[str, int]:
+    """EditorConfig.often, "age=2,hat=3" → {"age": 2, "hat": 3}."""
+    out = {}
+    for part in filter(None, often.split(",")):
+        kind, _, times = part.partition("=")
+        if kind not in KINDS or not times.isdecimal() or int(times) < 1:
+            raise S2FError(f"often: {part!r} is not a kind of edit and how many times to draw it, such as age=2; "
+                           f"kinds: {', '.join(KINDS)}.")
+        out[kind] = int(times)
+    return out
+
+
 def noise_weight(prediction: str, alpha_bar: Tensor, low: float = 1.0, high: float = 5.0) -> Tensor:
     """Weight of the squared error such that an error of x₀ weighs SNR truncated to [low, high]."""
     snr = alpha_bar / (1 - alpha_bar)
@@ -195,11 +210,12 @@ class EditorTrainer:
         editor_vae.float_norms(self.vae)
         self.judge = perceptual_judge(cfg.preset).to(self.device)
         train, val = EditPairs(cfg.pairs, "train", side, cfg.limit), EditPairs(cfg.pairs, "val", side, cfg.limit or 64)
+        often = times_drawn(cfg.often)
         self.items: list[tuple[int, bool, Wish]] = []          # pair, backwards, what is asked for
         for i, (there, back) in enumerate(train.wishes()):
-            self.items.append((i, False, there))
-            if cfg.backwards and back:
-                self.items.append((i, True, back))
+            for backwards, wish in ((False, there), (True, back if cfg.backwards else None)):
+                if wish:
+                    self.items += [(i, backwards, wish)] * max(often.get(change.kind, 1) for change in wish)
         self.latents = cached_latents(out / "latents-train.safetensors", self.vae, train, accelerator.autocast)
         self.weight = pair_weight(self.latents.change, cfg.small)
         arrays = val.arrays()
