@@ -264,10 +264,10 @@ def test_suited_guidance_is_chosen_from_the_pairs_of_the_grid():
 
     points = [point(s) for s in (1, 2, 4, 7)] + [point(2, 1.3)]
     suited, expected = report.choose_suited(points)
-    assert suited[:2] == (2, 7) and 0.5 < suited.below <= 9
-    assert expected.success == 1 and expected.lpips_gain == pytest.approx(1 - (2 * 0.001 + 8 * 0.02) / 10 / 0.1)
-    assert expected.similarity == pytest.approx((2 * 0.3 + 7 * 0.8) / 9)          # age need not keep the person
-    assert expected.outside == pytest.approx((2 * 7 + 8 * 2) / 10)
+    assert suited.scales == (7, 1) and 0.5 < suited.limits[0] <= 9
+    assert expected.success == 1 and expected.lpips_gain == pytest.approx(1 - (2 * 0.001 + 8 * 0.01) / 10 / 0.1)
+    assert expected.similarity == pytest.approx((2 * 0.3 + 7 * 0.9) / 9)          # age need not keep the person
+    assert expected.outside == pytest.approx((2 * 7 + 8 * 1) / 10)
     assert set(report.plain(points[0])) == {"guidance", "image_guidance", "success", "lpips_gain", "similarity",
                                             "outside"}
     assert report.grid_figure(points, "caption", (suited, expected)) is not None
@@ -282,7 +282,7 @@ def test_command_measures_a_pipeline(pairs_folder, tiny_pipeline_folder, tmp_pat
     done = CliRunner().invoke(cli.app, command)
     assert done.exit_code == 0, done.output
     record = json.loads((out / "run.json").read_text())
-    assert len(record["grid"]) == 11 and record["chosen"]["small"] > record["chosen"]["large"]
+    assert len(record["grid"]) == 11 and len(record["chosen"]["scales"]) == len(record["chosen"]["limits"]) + 1
     assert "similarity before/after" in done.output and "on 2 validation pairs" in done.output
     for name in ("edits.csv", "edits.png", "phrasings.csv", "grid.png", "faces.png"):
         assert (out / name).is_file(), name

@@ -86,7 +86,7 @@ def test_progress_counts_every_step_of_every_batch(face, tiny_pipe):
     edit_batch([face] * 3, [WORDS] * 3, guidance=2.0, **common)
     assert seen == [(i, 6) for i in (0, 1, 2, 3, 3, 4, 5, 6)]
     seen.clear()
-    edit_batch([face] * 3, [WORDS] * 3, guidance=Suited(2.0, 4.0, 0.0), **common)        # first unguided, then guided
+    edit_batch([face] * 3, [WORDS] * 3, guidance=Suited((4.0, 2.0), (0.0,)), **common)     # first unguided, then guided
     assert seen == [(i, 12) for i in (0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12)]
 
 
@@ -97,13 +97,18 @@ def test_guidance_suits_the_size_of_the_change(face, tiny_pipe):
              for p, t in zip(pictures, texts, strict=True)]
     moved = [np.abs(a - p).mean() for a, p in zip(plain, pictures, strict=True)]
     assert abs(moved[0] - moved[1]) > 0.5
-    made = edit_batch(pictures, texts, pipe=tiny_pipe, guidance=Suited(2.0, 6.0, sum(moved) / 2), **FAST)
+    made = edit_batch(pictures, texts, pipe=tiny_pipe, guidance=Suited((6.0, 2.0), (sum(moved) / 2,)), **FAST)
     for i, text in enumerate(texts):
         scale = 6.0 if moved[i] < moved[1 - i] else 2.0
         assert made[i].parameters["guidance"] == scale
         assert close(made[i].image, edit(pictures[i], text, pipe=tiny_pipe, guidance=scale, **FAST).image)
     assert isinstance(DEFAULTS["tiny"].guidance, Suited)
-    assert edit(face, WORDS, pipe=tiny_pipe, **FAST).parameters["guidance"] in DEFAULTS["tiny"].guidance[:2]
+    assert edit(face, WORDS, pipe=tiny_pipe, **FAST).parameters["guidance"] in DEFAULTS["tiny"].guidance.scales
+    three = Suited((7.0, 3.0, 1.5), (0.2, 2.0))
+    assert [three.of(m) for m in (0, 0.1, 0.2, 1.9, 2, 90)] == [7, 7, 3, 3, 1.5, 1.5]
+    assert str(three) == ("7 for changes below 0.2 grey levels, 3 for changes below 2 grey levels, "
+                          "1.5 for larger ones")
+    assert str(Suited((4.0,), ())) == "4"
 
 
 def test_cancel_stops_between_steps(face, tiny_pipe):
@@ -244,7 +249,8 @@ def test_unknown_words_among_known_ones_are_named(face, tiny_pipe):
 @pytest.mark.parametrize("options, message", [
     ({"steps": 0}, "steps"), ({"steps": 1.5}, "steps"), ({"guidance": 0.5}, "guidance"), ({"guidance": 99}, "guidance"),
     ({"image_guidance": 0.2}, "image_guidance"), ({"guidance": 1, "image_guidance": 1.5}, "no effect"),
-    ({"guidance": Suited(2.0, 40.0, 1.0)}, "guidance"), ({"guidance": Suited(0.5, 4.0, 1.0)}, "guidance"),
+    ({"guidance": Suited((40.0, 2.0), (1.0,))}, "guidance"), ({"guidance": Suited((4.0, 0.5), (1.0,))}, "guidance"),
+    ({"guidance": Suited((4.0, 2.0), ())}, "one scale more"), ({"guidance": Suited((4, 3, 2), (2.0, 1.0))}, "rising"),
     ({"interval": (0.8, 0.2)}, "interval"), ({"interval": (0.2, 1.2)}, "interval"), ({"interval": (0.5,)}, "interval"),
     ({"seed": -1}, "seed"), ({"seed": []}, "seeds"), ({"preset": "huge"}, "unknown preset"),
     ({"negative": "hair " * 100}, "shorter"),

@@ -155,7 +155,7 @@ def edit_batch(
         x = torch.stack([_tensor(framed[i][0]) for i in group])
         if isinstance(guidance, Suited):
             moved = (run(x, group, 1, 1, 1.0) - x).abs().mean((1, 2, 3)) * 127.5             # grey levels
-            scales = [guidance.small if m < guidance.below else guidance.large for m in moved.tolist()]
+            scales = [guidance.of(m) for m in moved.tolist()]
         else:
             scales = [guidance] * len(group)
         for scale in sorted(set(scales)):
@@ -319,7 +319,10 @@ def _check_numbers(steps: int, guidance: float | Suited, image_guidance: float, 
                    seeds: list[int]) -> None:
     if not isinstance(steps, (int, np.integer)) or not 1 <= steps <= 1000:
         raise S2FError(f"steps must be a whole number from 1 to 1000, not {steps!r}.")
-    for scale in guidance[:2] if isinstance(guidance, Suited) else (guidance,):
+    if isinstance(guidance, Suited) and (len(guidance.scales) != len(guidance.limits) + 1
+                                         or sorted(guidance.limits) != list(guidance.limits)):
+        raise S2FError(f"suited guidance needs rising limits and one scale more than limits, not {tuple(guidance)}.")
+    for scale in guidance.scales if isinstance(guidance, Suited) else (guidance,):
         if not 1 <= scale <= 30:
             raise S2FError(f"guidance must lie between 1 (none) and 30, not {scale}.")
         if scale == 1 and image_guidance != 1:

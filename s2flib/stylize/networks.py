@@ -13,6 +13,7 @@ diffusers' StableDiffusionInstructPix2PixPipeline runs all; they lie on disk in 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,16 +24,20 @@ TEXT_TOKENS = 32                       # tiny's longest instruction with start a
 
 
 class Suited(NamedTuple):
-    """Text guidance that suits the change: the edit is made unguided first; if it changes the picture by less than
-    ``below`` grey levels on average, s_T is ``small``, else ``large``. A small change needs loud words to be seen at
-    all; a large one they drive beyond its mark and over its borders."""
+    """Text guidance that suits the change: the edit is made unguided first, and s_T is chosen by how many grey levels
+    that moves a pixel on average. A small change needs loud words to be seen at all; a large one they drive beyond its
+    mark and over its borders."""
 
-    large: float
-    small: float
-    below: float
+    scales: tuple[float, ...]       # s_T, from the smallest changes to the largest
+    limits: tuple[float, ...]       # where one scale gives way to the next, rising; one fewer
+
+    def of(self, moved: float) -> float:
+        """s_T for a change of ``moved`` grey levels."""
+        return self.scales[bisect_right(self.limits, moved)]
 
     def __str__(self) -> str:
-        return f"{self.large:g} ({self.small:g} for changes below {self.below:g} grey levels)"
+        below = [f"{s:g} for changes below {m:g} grey levels" for s, m in zip(self.scales, self.limits, strict=False)]
+        return ", ".join([*below, f"{self.scales[-1]:g}" + " for larger ones" * bool(below)])
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class EditDefaults:
 # equally often (100 pairs). The published ones are their authors' (README of timothybrooks/instruct-pix2pix); colab
 # takes half the steps.
 DEFAULTS = {
-    "tiny": EditDefaults(128, 8, Suited(3.0, 4.5, 0.2), 1.0, (0.2, 0.8), True, 8),
+    "tiny": EditDefaults(128, 8, Suited((4.5, 3.0), (0.2,)), 1.0, (0.2, 0.8), True, 8),
     "colab": EditDefaults(512, 50, 7.5, 1.5, (0.0, 1.0), False, 1),
     "paper": EditDefaults(512, 100, 7.5, 1.5, (0.0, 1.0), False, 1),
 }

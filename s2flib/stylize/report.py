@@ -151,30 +151,34 @@ def choose(points: Sequence[GridPoint], slack: float = 0.02) -> GridPoint:
     return max((p for p in points if p.success >= best - slack), key=lambda p: p.lpips_gain)
 
 
-def choose_suited(points: Sequence[GridPoint], slack: float = 0.02, at_most: float = 0.5) -> tuple[Suited, GridPoint]:
+def choose_suited(points: Sequence[GridPoint], slack: float = 0.02, tiers: int = 3) -> tuple[Suited, GridPoint]:
     """The guidance that suits the change, by the rule of :func:`choose`, and how it does on the grid's pairs.
 
-    Nothing is measured anew: every pair has been edited at either scale. Scales: any two of the grid at image guidance
-    1; limits: those that call a tenth, two tenths … up to the share ``at_most`` of the pairs small.
+    Nothing is measured anew: every pair has been edited at every scale. Scales: up to ``tiers`` of the grid's at image
+    guidance 1, falling as changes grow; limits: the deciles of how much the unguided edit changes.
     """
     flat = {p.guidance: p.scores for p in points if p.image_guidance == 1}
     if 1 not in flat:
         raise DataError("text guidance 1 is not in the grid: what an edit changes unguided is read from it.")
     moved = flat[1].pairs["moved"]
+    deciles = sorted({round(float(np.quantile(moved, share)), 2) for share in np.arange(1, 10) / 10})
     place = {name: k for k, name in enumerate(flat[1].pairs["identity"])}
     of_pair = np.array([place[name] for name in flat[1].changes["identity"]])
+    every = sorted(flat, reverse=True)
+    table = {column: np.stack([getattr(flat[s], part)[column] for s in every]) for part, column in (
+        ("changes", "success"), ("pairs", "lpips"), ("pairs", "similarity"), ("pairs", "outside"))}
     found = []
-    for limit in (round(float(np.quantile(moved, share)), 2) for share in np.arange(1, 10 * at_most + 0.5) / 10):
-        small = moved < limit
-        for quiet, loud in itertools.combinations(sorted(s for s in flat if s > 1), 2):
-            def mixed(column: str, part: str = "pairs", few=small, loud=loud, quiet=quiet) -> np.ndarray:
-                a, b = (getattr(flat[s], part)[column] for s in (loud, quiet))
-                return np.where(few if part == "pairs" else few[of_pair], a, b)
-
-            gain = 1 - mixed("lpips").mean() / flat[1].pairs["lpips_nothing"].mean()
-            found.append((Suited(quiet, loud, limit), GridPoint(
-                quiet, 1.0, mixed("success", "changes").mean(), float(gain),
-                mixed("similarity")[flat[1].keeps_person()].mean(), mixed("outside").mean())))
+    for n in range(1, tiers + 1):
+        for scales, limits in itertools.product(itertools.combinations(every, n),
+                                                itertools.combinations(deciles, n - 1)):
+            suited = Suited(scales, limits)
+            taken = np.array([every.index(suited.of(m)) for m in moved])
+            mixed = {column: values[taken[of_pair] if column == "success" else taken, np.arange(values.shape[1])]
+                     for column, values in table.items()}
+            gain = 1 - mixed["lpips"].mean() / flat[1].pairs["lpips_nothing"].mean()
+            found.append((suited, GridPoint(scales[-1], 1.0, mixed["success"].mean(), float(gain),
+                                            mixed["similarity"][flat[1].keeps_person()].mean(),
+                                            mixed["outside"].mean())))
     best = max(point.success for _, point in found)
     return max((each for each in found if each[1].success >= best - slack), key=lambda each: each[1].lpips_gain)
 
@@ -194,7 +198,7 @@ def grid_figure(points: Sequence[GridPoint], caption: str | None = None,
         if suited:
             scale, point = suited
             axes.plot([point.similarity], [100 * point.success], "*", markersize=13, color="black",
-                      label=f"suited: {scale.large:g}, small changes {scale.small:g}")
+                      label="suited to the change: " + ", ".join(f"{s:g}" for s in scale.scales))
         else:
             chosen = choose(points)
             axes.plot([chosen.similarity], [100 * chosen.success], "s", markersize=13, markerfacecolor="none",

@@ -25,7 +25,7 @@ class EditPanel(ipywidgets.VBox):
         wide = ipywidgets.Layout(width="420px")
         self.words = ipywidgets.Text(placeholder="make the hair blond", description="edit", layout=wide)
         suited = isinstance(chosen.guidance, Suited)
-        self.guidance = ipywidgets.FloatSlider(chosen.guidance.large if suited else chosen.guidance, min=1, max=12,
+        self.guidance = ipywidgets.FloatSlider(chosen.guidance.scales[0] if suited else chosen.guidance, min=1, max=12,
                                                step=0.25, description="text", layout=wide, disabled=suited)
         self.suited = ipywidgets.Checkbox(suited, disabled=not suited, indent=False,
                                           description="text as loud as suits the size of the change")
