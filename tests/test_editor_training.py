@@ -11,7 +11,7 @@ from s2flib import cli
 from s2flib.errors import S2FError, WeightsError
 from s2flib.stylize import pipeline as edit_pipeline
 from s2flib.stylize.networks import build_scheduler, build_vae
-from s2flib.stylize.pairs import EditPairs
+from s2flib.stylize.pairs import EditPairs, times_drawn
 from s2flib.training import editor, editor_vae
 from s2flib.training.editor import (
     EditorConfig,
@@ -19,12 +19,10 @@ from s2flib.training.editor import (
     drop_conditions,
     noise_times,
     noise_weight,
-    pair_weight,
     target_of,
-    times_drawn,
     train_editor,
 )
-from s2flib.training.editor_vae import VaeConfig, place_weight, train_vae, training_pictures
+from s2flib.training.editor_vae import VaeConfig, pair_weight, place_weight, train_vae, training_pictures
 from s2flib.weights import load_tensors, save_safetensors
 
 SMALL = dict(cpu=True, mixed_precision="no", log_every=1, save_every=1e9, seed=3)
@@ -169,6 +167,40 @@ def test_autoencoder_looks_where_pairs_differ(pairs_folder, tmp_path, monkeypatc
     assert stats["weighted"] == pytest.approx((weight * (error + 20 * colour)).mean().item(), rel=2e-3)
     assert stats["weighted"] != pytest.approx((error + 20 * colour).mean().item(), rel=1e-2)
     assert stats["l1"] == pytest.approx(error.mean().item(), rel=1e-4)
+
+
+def test_autoencoder_is_told_what_a_change_looks_like(pairs_folder, tmp_path, monkeypatch):
+    """The loss of the change is 0 if both pictures are off alike, counts by the pair, and its pairs stay together."""
+    from types import SimpleNamespace
+
+    from s2flib.training import engine
+
+    cfg = VaeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=True, batch=8, limit=6, lambda_lpips=0,
+                    lambda_change=2.0, small=0.5, often="", **SMALL)
+    trainer = editor_vae.VaeTrainer(cfg, engine.make_accelerator("no", cpu=True))
+    index, k = trainer.indices()
+    assert k == 3 and (index[3:6] == index[:3] + 6).all() and (index[:3] < 6).all() and (index[6:] >= 12).all()
+    shift, seen = torch.full((8, 3, 128, 128), 0.1), []
+    encode = trainer.vae.encode
+    monkeypatch.setattr(trainer.vae, "encode", lambda x: (seen.append(x), encode(x))[1])
+    monkeypatch.setattr(trainer.vae, "decode", lambda z: SimpleNamespace(sample=0 * z.mean() + seen[-1] + shift))
+    stats = trainer.step()
+    assert stats["missed"] == pytest.approx(0, abs=1e-6) and stats["l1"] == pytest.approx(0.1, rel=1e-4)
+    for a, b in zip(seen[0][:3], seen[0][3:6], strict=True):                   # mirrored together: the same person
+        assert (a - b).abs().mean() < (a - b.flip(2)).abs().mean()
+    index, _ = trainer.indices()
+    shift[3:6, 0] = 0.4                                                        # red is off after the change alone
+    stats = trainer.step()
+    change = trainer.change[index[:3]].float() / 255
+    weight = pair_weight(trainer.change[:6].float() / 255, 0.5)[index[:3]]
+    error = 0.3 / 3 + 20 * (0.2**2 + 2 * 0.1**2) / 3
+    assert stats["missed"] == pytest.approx((error * place_weight(change, 1.0).mean((1, 2, 3)) * weight).mean().item(),
+                                            rel=1e-3)
+    with pytest.raises(S2FError, match="--pairs"):
+        editor_vae.pairs_drawn(VaeConfig(out=str(tmp_path), **SMALL))
+    first = EditPairs(pairs_folder, "train", limit=6).rows[0].requests[0].kind
+    drawn = editor_vae.pairs_drawn(VaeConfig(out="", pairs=str(pairs_folder), limit=6, often=f"{first}=4", **SMALL))
+    assert (drawn == 0).sum() == 4 and set(drawn) == set(range(6))
 
 
 # --- stage 2 ----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from s2flib.datasets import SPLITS, _open_zip
-from s2flib.errors import DataError
+from s2flib.errors import DataError, S2FError
 from s2flib.images import available_cpus
 
 COLUMNS = ("pair", "split", "instruction", "identity", "kinds", "values")
@@ -151,6 +151,18 @@ class EditPairs:
             raise DataError(f"{self.root} was rendered by version {version} of SynthFaces and this is {VERSION}: "
                             "render the pairs again.")
         return seed
+
+
+def times_drawn(often: str) -> dict[str, int]:
+    """How often pairs of a kind are drawn in training: "age=2,hat=3" → {"age": 2, "hat": 3}; else S2FError."""
+    out = {}
+    for part in filter(None, often.split(",")):
+        kind, _, times = part.partition("=")
+        if kind not in KINDS or not times.isdecimal() or int(times) < 1:
+            raise S2FError(f"often: {part!r} is not a kind of edit and how many times to draw it, such as age=2; "
+                           f"kinds: {', '.join(KINDS)}.")
+        out[kind] = int(times)
+    return out
 
 
 class FreshPairs:

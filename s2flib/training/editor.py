@@ -35,7 +35,7 @@ from s2flib.judges import perceptual_judge
 from s2flib.presets import get_preset
 from s2flib.stylize.editing import edit_batch
 from s2flib.stylize.networks import EditorSize, build_scheduler, build_text_encoder, build_unet, build_vae
-from s2flib.stylize.pairs import KINDS, EditPairs, Wish
+from s2flib.stylize.pairs import EditPairs, Wish, times_drawn
 from s2flib.stylize.paraphrases import sentence
 from s2flib.stylize.pipeline import assemble, load_pipeline, load_tokenizer, save_pipeline
 from s2flib.training import editor_vae, engine
@@ -161,24 +161,6 @@ def clean_of(prediction: str, said: Tensor, noisy: Tensor, alpha_bar: Tensor) ->
     return alpha_bar.sqrt() * noisy - (1 - alpha_bar).sqrt() * said
 
 
-def pair_weight(change: Tensor, power: float) -> Tensor:
-    """change (N, h, w) ≥ 0 → weights of mean 1 (N,), proportional to (mean change + 0.002)^−power."""
-    weight = (change.mean((1, 2)) + 2e-3) ** -power
-    return weight / weight.mean()
-
-
-def times_drawn(often: str) -> dict[str, int]:
-    """EditorConfig.often, "age=2,hat=3" → {"age": 2, "hat": 3}."""
-    out = {}
-    for part in filter(None, often.split(",")):
-        kind, _, times = part.partition("=")
-        if kind not in KINDS or not times.isdecimal() or int(times) < 1:
-            raise S2FError(f"often: {part!r} is not a kind of edit and how many times to draw it, such as age=2; "
-                           f"kinds: {', '.join(KINDS)}.")
-        out[kind] = int(times)
-    return out
-
-
 def noise_weight(prediction: str, alpha_bar: Tensor, low: float = 1.0, high: float = 5.0) -> Tensor:
     """Weight of the squared error such that an error of x₀ weighs SNR truncated to [low, high]."""
     snr = alpha_bar / (1 - alpha_bar)
@@ -217,7 +199,7 @@ class EditorTrainer:
                 if wish:
                     self.items += [(i, backwards, wish)] * max(often.get(change.kind, 1) for change in wish)
         self.latents = cached_latents(out / "latents-train.safetensors", self.vae, train, accelerator.autocast)
-        self.weight = pair_weight(self.latents.change, cfg.small)
+        self.weight = editor_vae.pair_weight(self.latents.change, cfg.small)
         arrays = val.arrays()
         self.val_rows, self.val_before, self.val_after = val.rows, arrays["before"], arrays["after"]
         self.val = encode_pairs(self.vae, arrays, self.latents.scale, autocast=accelerator.autocast)

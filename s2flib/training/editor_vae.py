@@ -7,6 +7,8 @@ of one size in one frame, so it may be narrow.
 
 Its error must lie far below an edit's size, or the loss of detail would drown "make the eyes green". So half of the
 weight of a pair's L1 lies where its two pictures differ: on two irises of a dozen pixels each, if that is the edit.
+And as an edit is seen by what it changes, the change is a loss of its own: D(E(after)) − D(E(before)) is to be
+after − before, which L1 on either picture says only faintly where a smile is half a grey level on average.
 
 Once a UNet has learnt these latents the encoder has to stay as it is, but the decoder may be trained on (as Stability
 AI did for its ft-MSE decoders): ``decoder_only``.
@@ -26,7 +28,7 @@ from s2flib.errors import S2FError
 from s2flib.judges import perceptual_judge
 from s2flib.presets import get_preset
 from s2flib.stylize.networks import EditorSize, build_vae
-from s2flib.stylize.pairs import EditPairs
+from s2flib.stylize.pairs import EditPairs, times_drawn
 from s2flib.stylize.pipeline import load_pipeline
 from s2flib.training import engine
 from s2flib.training.classifiers import _photos
@@ -53,6 +55,9 @@ class VaeConfig:
     lambda_kl: float = 1e-6           # latent diffusion's weight
     chroma: float = 20.0              # weight of the squared error in colour alone
     focus: float = 1.0                # weight of where a pair's pictures differ, against 1 for everywhere
+    lambda_change: float = 0.0        # weight of the decoded change's error; above 0, batches hold whole pairs, and …
+    small: float = 1.0                # … in that loss pairs count by (mean change)^−small, and …
+    often: str = ""                   # … pairs of these kinds are drawn more often: "expression=3,eye_color=2"
     seed: int = 0
     mixed_precision: str = "auto"
     cpu: bool = False
@@ -79,6 +84,12 @@ def place_weight(change: Tensor, focus: float) -> Tensor:
     return ((1 + focus * (change + 1e-4) / (mean + 1e-4)) / (1 + focus))[:, None]
 
 
+def pair_weight(change: Tensor, power: float) -> Tensor:
+    """change (N, h, w) ≥ 0 → weights of mean 1 (N,), proportional to (mean change + 0.002)^−power."""
+    weight = (change.mean((1, 2)) + 2e-3) ** -power
+    return weight / weight.mean()
+
+
 def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
     """What to train on and a few val pictures to look at.
 
@@ -94,7 +105,8 @@ def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
         if cfg.kinds is not None:
             pairs.keep_kinds(cfg.kinds.split(","))
         arrays = pairs.arrays()
-        parts += [torch.from_numpy(arrays[k]) for k in ("before", "after")]
+        before, mask = torch.from_numpy(arrays["before"]), torch.from_numpy(arrays["mask"])
+        parts += [before, torch.where(mask[:, None], torch.from_numpy(arrays["after"]), before)]
         change = torch.cat([(a.float() - b.float()).abs().mean(1).round().byte()
                             for a, b in zip(*(p.split(256) for p in parts), strict=True)]).repeat(2, 1, 1)
         arrays = EditPairs(cfg.pairs, "val", size, 16).arrays()
@@ -106,6 +118,16 @@ def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
     if not parts:
         raise S2FError("there is nothing to train the autoencoder on: give --pairs or leave photos on.")
     return torch.cat(parts), change, held
+
+
+def pairs_drawn(cfg: VaeConfig) -> np.ndarray:
+    """Numbers of training pairs, each as often as ``cfg.often`` wants its kind drawn."""
+    if cfg.pairs is None:
+        raise S2FError("lambda_change compares the pictures of a pair: give --pairs.")
+    pairs, often = EditPairs(cfg.pairs, "train", limit=cfg.limit), times_drawn(cfg.often)
+    if cfg.kinds is not None:
+        pairs.keep_kinds(cfg.kinds.split(","))
+    return np.repeat(np.arange(len(pairs)), [max(often.get(r.kind, 1) for r in row.requests) for row in pairs.rows])
 
 
 class VaeTrainer:
@@ -129,6 +151,11 @@ class VaeTrainer:
         self.opt = torch.optim.AdamW(learning, cfg.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         self.judge = perceptual_judge(cfg.preset).to(self.device)
         self.pictures, self.change, self.held = training_pictures(cfg)
+        self.n_pairs = len(self.change) // 2
+        if cfg.lambda_change:
+            self.drawn = pairs_drawn(cfg)
+            means = torch.stack([change.float().mean() / 255 for change in self.change[:self.n_pairs]])
+            self.weight = pair_weight(means[:, None, None], cfg.small)
 
     def state(self) -> dict:
         return {k: getattr(self, k).state_dict() for k in ("vae", "average", "opt")} | {"step": self.done}
@@ -141,9 +168,10 @@ class VaeTrainer:
     def step(self) -> dict[str, float]:
         cfg = self.cfg
         engine.seed_step(cfg.seed, self.done)
-        index = engine.batch_indices(len(self.pictures), cfg.batch, self.done, cfg.seed)
+        index, k = self.indices()
         x = as_float(self.pictures[index]).to(self.device).contiguous(memory_format=torch.channels_last)
         flip = torch.rand(len(x), device=self.device) < 0.5
+        flip[k:2 * k] = flip[:k]                                           # both pictures of a pair, or neither
         x = torch.where(flip[:, None, None, None], x.flip(3), x)
         weight = place_weight(self.change_of(index).to(self.device), cfg.focus)
         weight = torch.where(flip[:, None, None, None], weight.flip(3), weight)
@@ -152,10 +180,15 @@ class VaeTrainer:
                 latents = self.vae.encode(x).latent_dist
             y = self.vae.decode(latents.sample()).sample
         y, n = y.float(), max(1, round(cfg.lpips_share * len(x)))
-        error = (y - x).abs().mean(1, keepdim=True)
-        colour = colours_only(y - x).square().mean(1, keepdim=True)    # L1 alone settles for brownish irises and lips
-        l1, kl = (weight * (error + cfg.chroma * colour)).mean(), latents.kl().mean() / x[0].numel()
-        loss, stats = l1 + cfg.lambda_kl * kl, {"l1": error.mean().item(), "weighted": l1.item(), "kl": kl.item()}
+        l1, kl = (weight * self.error(y - x)).mean(), latents.kl().mean() / x[0].numel()
+        loss = l1 + cfg.lambda_kl * kl
+        stats = {"l1": (y - x).abs().mean().item(), "weighted": l1.item(), "kl": kl.item()}
+        if k:
+            off = y - x
+            missed = (weight[:k] * self.error(off[k:2 * k] - off[:k])).mean((1, 2, 3))
+            missed = (missed * self.weight[index[:k]].to(self.device)).mean()
+            loss = loss + cfg.lambda_change * missed
+            stats["missed"] = missed.item()
         if cfg.lambda_lpips and self.done >= cfg.lpips_from * cfg.steps:
             with self.acc.autocast():
                 lpips = self.judge(y[:n], x[:n]).mean()
@@ -170,6 +203,25 @@ class VaeTrainer:
         self.average.update_parameters(self.vae)
         self.done += 1
         return stats
+
+    def indices(self) -> tuple[np.ndarray, int]:
+        """The batch's pictures, and k: with lambda_change the first k are before a change, the next k after it, and
+        the rest, a quarter if there are any, photos. Else k is 0."""
+        cfg, photos = self.cfg, len(self.pictures) - len(self.change)
+
+        def some(n: int, batch: int) -> np.ndarray:
+            return engine.batch_indices(n, batch, self.done, cfg.seed)
+
+        if not cfg.lambda_change:
+            return some(len(self.pictures), cfg.batch), 0
+        k = max(1, (cfg.batch - cfg.batch // 4 * (photos > 0)) // 2)
+        before = self.drawn[some(len(self.drawn), k)]
+        rest = len(self.change) + some(photos, cfg.batch - 2 * k) if photos else before[:0]
+        return np.concatenate([before, before + self.n_pairs, rest]), k
+
+    def error(self, off: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, 1, H, W): L1, and the square in colour alone: L1 settles for brownish lips and irises."""
+        return off.abs().mean(1, keepdim=True) + self.cfg.chroma * colours_only(off).square().mean(1, keepdim=True)
 
     def change_of(self, index) -> Tensor:
         """(B, H, W) in [0, 1]: how much each pixel differs in the pair's other picture; 0 for photos."""
