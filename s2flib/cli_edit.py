@@ -149,16 +149,20 @@ def evaluate_editor(
                                     interval=interval, keep=keep)
     scores = measure(editor, held_out, reader, judges, progress=True)
     report.save_report(out, scores, preset, overwrite)
+    ceiling = measure(report.true_latents(pipe, held_out), held_out, reader, judges)
     level = same_person_level(open_dataset(preset, "test"), judges.identity)
     kept, gain = scores.similarity_kept(), scores.lpips_gain()
     found |= {"table": report.records(scores), "phrasings": report.by_phrasing(scores), "lpips_gain": gain._asdict(),
-              "similarity_kept": kept._asdict(), "same_person_level": level._asdict(), "skipped": scores.skipped}
+              "similarity_kept": kept._asdict(), "same_person_level": level._asdict(), "skipped": scores.skipped,
+              "true_latents": {"table": report.records(ceiling), "lpips_gain": ceiling.lpips_gain()._asdict()}}
     for row in report.records(scores):
         typer.echo(f"{row['kind']:12s} success {100 * row['success']:5.1f} %  strict {100 * row['strict']:5.1f} %  "
                    f"ceiling {100 * row['ceiling']:5.1f} %  floor {100 * row['floor']:5.1f} %  n {row['n']}")
     typer.echo(f"distance to the true edit: {report.gain_in_words(gain)}; similarity before/after "
                f"{kept.value:.3f}, two real renders of one person {level.value:.3f} "
                f"(ratio {kept.value / level.value:.2f})")
+    typer.echo(f"with the true edits' latents {100 * ceiling.overall().value:.1f} % would succeed, at a distance of "
+               f"{report.gain_in_words(ceiling.lpips_gain())}: what the autoencoder lets through")
     if faces:
         made = report.edit_generated(weights.load_psp(preset), open_dataset(preset, "test"), editor, reader,
                                      judges.identity, faces, progress=True)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from s2flib import cli
 from s2flib.errors import DataError, S2FError, WeightsError
 from s2flib.evaluation import Judges
-from s2flib.stylize import report
+from s2flib.stylize import keep_detail, report
 from s2flib.stylize.judge import HEADS, STRIPS, EditJudge, load_edit_judge, truth, wanted
 from s2flib.stylize.pairs import EditPairs, Request
 from s2flib.stylize.scores import (
@@ -275,6 +275,22 @@ def test_suited_guidance_is_chosen_from_the_pairs_of_the_grid():
         report.choose_suited(points[1:])
 
 
+def test_true_latents_are_the_best_that_an_autoencoder_lets_through(pairs_folder, tiny_pipe):
+    pairs = EditPairs(pairs_folder, "val")
+    editor, items = report.true_latents(tiny_pipe, pairs), [pairs[1], pairs[0]]
+    before, texts = [i["before"] for i in items], [i["instruction"] for i in items]
+    made = editor(before, texts)
+    for item, picture in zip(items, made, strict=True):
+        after = np.where(item["mask"][..., None], item["after"], item["before"])
+        x, y = (torch.from_numpy(p).permute(2, 0, 1)[None].float() / 127.5 - 1 for p in (item["before"], after))
+        with torch.no_grad():
+            rebuilt, true = (tiny_pipe.vae.decode(tiny_pipe.vae.encode(p).latent_dist.mode()).sample for p in (x, y))
+        expected = keep_detail(x, rebuilt, true)[0].clamp(-1, 1).permute(1, 2, 0) * 127.5 + 127.5
+        assert np.abs(picture - expected.numpy()).max() <= 1
+    with pytest.raises(DataError, match="none of the pairs"):
+        editor(before, texts[::-1])
+
+
 def test_command_measures_a_pipeline(pairs_folder, tiny_pipeline_folder, tmp_path):
     out = tmp_path / "out"
     command = ["evaluate-editor", "--pairs", str(pairs_folder), "--pipeline", str(tiny_pipeline_folder), "-o", str(out),
@@ -283,6 +299,7 @@ def test_command_measures_a_pipeline(pairs_folder, tiny_pipeline_folder, tmp_pat
     assert done.exit_code == 0, done.output
     record = json.loads((out / "run.json").read_text())
     assert len(record["grid"]) == 11 and len(record["chosen"]["scales"]) == len(record["chosen"]["limits"]) + 1
+    assert set(record["true_latents"]) == {"table", "lpips_gain"} and "with the true edits' latents" in done.output
     assert "similarity before/after" in done.output and "on 2 validation pairs" in done.output
     for name in ("edits.csv", "edits.png", "phrasings.csv", "grid.png", "faces.png"):
         assert (out / name).is_file(), name

@@ -15,14 +15,15 @@ import torch
 
 from s2flib.errors import DataError
 from s2flib.evaluation import Judges, progress_bar
+from s2flib.images import to_array
 from s2flib.plotting import CourseFigure, chart, grid, table_figure
 from s2flib.presets import get_preset
 from s2flib.statistics import Interval, bootstrap_mean
-from s2flib.stylize import edit_batch
+from s2flib.stylize import edit_batch, keep_detail
 from s2flib.stylize.judge import EditJudge, wanted
 from s2flib.stylize.networks import Suited
 from s2flib.stylize.pairs import EditPairs, Request
-from s2flib.stylize.scores import Editor, EditScores, measure
+from s2flib.stylize.scores import Editor, EditScores, measure, to_batch
 
 TEXT_SCALES = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0)
 IMAGE_SCALES = (1.0, 1.3)
@@ -39,6 +40,31 @@ def pipeline_editor(pipe, preset="tiny", seed: int = 0, **options) -> Editor:
 def do_nothing(pictures: Sequence[np.ndarray], instructions: Sequence[str]) -> list[np.ndarray]:
     """The control: every picture as it was."""
     return [p.copy() for p in pictures]
+
+
+def true_latents(pipe, pairs: EditPairs) -> Editor:
+    """What an editor would make that guessed the true edit's latents exactly: D(E(after)), detail kept as ``edit``
+    keeps it. No editor in these latents can be expected to do better. DataError for a picture that is not of ``pairs``.
+    """
+    after = {}
+    for i in range(len(pairs)):
+        item = pairs[i]
+        after[item["before"].tobytes(), item["instruction"]] = np.where(
+            item["mask"][..., None], item["after"], item["before"])
+
+    @torch.no_grad()
+    def rebuilt(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        x = to_batch(pictures).to(pipe.device, pipe.vae.dtype)
+        return pipe.vae.decode(pipe.vae.encode(x).latent_dist.mode()).sample.float().cpu()
+
+    def run(pictures: Sequence[np.ndarray], instructions: Sequence[str]) -> list[np.ndarray]:
+        keys = [(p.tobytes(), text) for p, text in zip(pictures, instructions, strict=True)]
+        if not after.keys() >= set(keys):
+            raise DataError("the true edit of this picture is not known: it is none of the pairs.")
+        made = keep_detail(to_batch(pictures), rebuilt(pictures), rebuilt([after[key] for key in keys]))
+        return [to_array(picture) for picture in made]
+
+    return run
 
 
 # --- the table --------------------------------------------------------------------------------------------------
@@ -254,8 +280,6 @@ class FaceEdits:
 def edit_generated(psp, dataset, editor: Editor, judge: EditJudge, identity, n: int = 24, device: str = "cpu",
                    wishes: Sequence[tuple[str, Request]] = WITNESS, progress: bool = False) -> FaceEdits:
     """Sketch → face → edit: draw faces from n held-out sketches, edit each by every wish, and read the result."""
-    from s2flib.images import to_array
-
     places = np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int)
     items = [dataset[int(i)] for i in places]
     psp = psp.to(device).eval()
@@ -263,7 +287,7 @@ def edit_generated(psp, dataset, editor: Editor, judge: EditJudge, identity, n: 
     success, similar, edited = np.full((len(faces), len(wishes)), np.nan), np.zeros((len(faces), len(wishes))), []
 
     def read(pictures: Sequence[np.ndarray]) -> tuple[dict, torch.Tensor]:
-        x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
+        x = to_batch(pictures).to(device)
         return judge.heads(x), x
 
     for r, face in enumerate(progress_bar(faces, progress, "faces")):

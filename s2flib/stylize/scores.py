@@ -110,7 +110,7 @@ def measure(
         seconds = (time.perf_counter() - began) / len(items)
         if len(edited) != len(items) or any(e.shape != i["before"].shape for e, i in zip(edited, items, strict=True)):
             raise S2FError("the editor must give one picture of the same shape for each it gets.")
-        before, after, made = (_stack(x).to(device) for x in (
+        before, after, made = (to_batch(x).to(device) for x in (
             [i["before"] for i in items], [i["after"] for i in items], edited))
         with torch.inference_mode():
             reads = [judge.heads(x) for x in (before, after, made)]
@@ -220,5 +220,6 @@ def same_person_level(dataset, identity, limit: int = 400, device: str = "cpu") 
     return bootstrap_mean((e[i] * e[j]).sum(1)[same], who[i][same])
 
 
-def _stack(pictures: Sequence[np.ndarray]) -> Tensor:
+def to_batch(pictures: Sequence[np.ndarray]) -> Tensor:
+    """Pictures of one size, uint8 (H, W, 3) → (B, 3, H, W) float in [−1, 1]."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
