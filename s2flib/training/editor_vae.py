@@ -8,7 +8,7 @@ of one size in one frame, so it may be narrow.
 Its error must lie far below an edit's size, or the loss of detail would drown "make the eyes green". So half of the
 weight of a pair's L1 lies where its two pictures differ: on two irises of a dozen pixels each, if that is the edit.
 And as an edit is seen by what it changes, the change is a loss of its own: D(E(after)) − D(E(before)) is to be
-after − before, which L1 on either picture says only faintly where a smile is half a grey level on average.
+after − before, which L1 on either picture says only faintly where make-up is half a grey level on average.
 
 Once a UNet has learnt these latents the encoder has to stay as it is, but the decoder may be trained on (as Stability
 AI did for its ft-MSE decoders): ``decoder_only``.
