@@ -112,7 +112,8 @@ def evaluate_editor(
 ) -> None:
     """Measure edits on held-out people and phrasings: success per kind, distance to the true edit, ID drift, time.
 
-    With --grid the text guidance is chosen on validation pairs and used for the rest (unless given). Writes edits.csv,
+    With --grid the text guidance is chosen on validation pairs and used for the rest (unless given). Last, the true
+    edits' latents are decoded and measured alike: what the autoencoder lets through. Writes edits.csv,
     edits.png, phrasings.csv, grid.png, faces.png and run.json.
     """
     from s2flib import runs, weights

@@ -44,7 +44,8 @@ def do_nothing(pictures: Sequence[np.ndarray], instructions: Sequence[str]) -> l
 
 def true_latents(pipe, pairs: EditPairs) -> Editor:
     """What an editor would make that guessed the true edit's latents exactly: D(E(after)), detail kept as ``edit``
-    keeps it. No editor in these latents can be expected to do better. DataError for a picture that is not of ``pairs``.
+    keeps it. Only by exaggerating can an editor in these latents be read as done more often. DataError for a picture
+    that is not of ``pairs``.
     """
     after = {}
     for i in range(len(pairs)):
