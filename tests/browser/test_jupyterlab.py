@@ -1,4 +1,4 @@
-"""The whole chain once: JupyterLab, its kernel, anywidget's own front end, a mouse; the strokes reach the kernel."""
+"""The whole chain: JupyterLab, its kernel, the widgets' own front end, a mouse; strokes and clicks reach the kernel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     find_browser() is None, reason="NO BROWSER: the pad is NOT tested in JupyterLab; install chromium or set CHROMIUM")]
 
-CELL = ("from s2flib.widgets import SketchPad\n"
+PAD = ("from s2flib.widgets import SketchPad\n"
         "pad = SketchPad(256)\n"
         "def write(p):\n"
         "    import json\n"
@@ -35,17 +35,24 @@ CELL = ("from s2flib.widgets import SketchPad\n"
         "    Path('seen.part').write_text(json.dumps(out)); Path('seen.part').rename('seen.json')\n"
         "pad.on_draw(write)\n"
         "pad")
+PANEL = ("from s2flib.datasets import open_dataset\n"
+         "from s2flib.widgets import EditPanel\n"
+         "panel = EditPanel(open_dataset('tiny', 'test')[0]['photo'], steps=500)\n"
+         "panel.words.value = 'brown hair'\n"
+         "panel")
 
 
 @pytest.fixture
-def lab(tmp_path):
+def lab(tmp_path, request):
+    """The address of a notebook, in a JupyterLab of its own, whose one cell is the fixture's parameter."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": {
         "name": "python3", "display_name": "Python 3", "language": "python"}}, "cells": [
-        {"cell_type": "code", "id": "pad", "metadata": {}, "source": CELL, "outputs": [], "execution_count": None}]}
-    (tmp_path / "pad.ipynb").write_text(json.dumps(notebook))
+        {"cell_type": "code", "id": "cell", "metadata": {}, "source": request.param, "outputs": [],
+         "execution_count": None}]}
+    (tmp_path / "one.ipynb").write_text(json.dumps(notebook))
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     own |= {"PYTHONPATH": str(ROOT), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
             "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"), "IPYTHONDIR": str(tmp_path / "ipython")}
@@ -63,7 +70,7 @@ def lab(tmp_path):
                     break
                 except OSError:
                     time.sleep(0.2)
-            yield f"{address}/lab/tree/pad.ipynb?reset&token=s2f"
+            yield f"{address}/lab/tree/one.ipynb?reset&token=s2f"
         finally:
             server.terminate()
             try:
@@ -81,7 +88,9 @@ def result(folder: Path, enough, seconds: float = 60) -> dict:
     raise TimeoutError("the drawing did not reach the kernel")
 
 
-def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(lab, tmp_path):
+@pytest.fixture
+def page(lab, tmp_path):
+    """A browser in which that notebook has begun to run."""
     folder = tmp_path / "chromium"
     folder.mkdir()
     with Browser(folder) as browser:
@@ -92,19 +101,42 @@ def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(lab, tmp_path):
                     "jupyterapp.shell.activateById(panel.id); panel.sessionContext.ready.then(() => true)")
         browser.wait("jupyterapp.shell.currentWidget === panel")
         browser.run("void jupyterapp.commands.execute('notebook:run-all-cells')")
-        browser.wait("!!document.querySelector('.s2f canvas.paper')", 240)
-        browser.run("document.querySelector('.s2f canvas.paper').scrollIntoView({block: 'center'})")
-        time.sleep(1)
-        left, top, width = browser.run("(({left, top, width}) => [left, top, width])(document.querySelector('.paper')"
-                                       ".getBoundingClientRect())")
-        scale = width / 256
-        line = [(40 + 4 * i, 128 + 40 * np.sin(i / 6)) for i in range(40)]
-        browser.drag([(left + x * scale, top + y * scale) for x, y in line])
-        found = result(tmp_path, lambda f: len(f["strokes"]) == 1)
-        got = np.array(found["strokes"][0]["p"]).reshape(-1, 3)[:, :2]
-        assert np.abs(got - line).max() < 2 and found["min"] < 128 and found["size"] == 256
+        yield browser
 
-        browser.key("z", modifiers=2)                       # undo by keyboard: the pad's, not the notebook's
-        assert result(tmp_path, lambda f: f["strokes"] == [])["min"] == 255
-        browser.screenshot(tmp_path / "lab.png")
-        assert browser.run("document.querySelectorAll('.jp-CodeCell').length") == 1
+
+@pytest.mark.parametrize("lab", [PAD], indirect=True, ids=["pad"])
+def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(page, tmp_path):
+    page.wait("!!document.querySelector('.s2f canvas.paper')", 240)
+    page.run("document.querySelector('.s2f canvas.paper').scrollIntoView({block: 'center'})")
+    time.sleep(1)
+    left, top, width = page.run("(({left, top, width}) => [left, top, width])(document.querySelector('.paper')"
+                                ".getBoundingClientRect())")
+    scale = width / 256
+    line = [(40 + 4 * i, 128 + 40 * np.sin(i / 6)) for i in range(40)]
+    page.drag([(left + x * scale, top + y * scale) for x, y in line])
+    found = result(tmp_path, lambda f: len(f["strokes"]) == 1)
+    got = np.array(found["strokes"][0]["p"]).reshape(-1, 3)[:, :2]
+    assert np.abs(got - line).max() < 2 and found["min"] < 128 and found["size"] == 256
+
+    page.key("z", modifiers=2)                       # undo by keyboard: the pad's, not the notebook's
+    assert result(tmp_path, lambda f: f["strokes"] == [])["min"] == 255
+    page.screenshot(tmp_path / "lab.png")
+    assert page.run("document.querySelectorAll('.jp-CodeCell').length") == 1
+
+
+@pytest.mark.parametrize("lab", [PANEL], indirect=True, ids=["panel"])
+def test_an_edit_is_cancelled_in_jupyterlab(page, tmp_path):
+    """500 steps take long enough to click Cancel; a kernel busy with the callback would hear it after the last."""
+    def button(name: str) -> str:
+        return f"[...document.querySelectorAll('.jupyter-button')].find((b) => b.textContent.trim() === '{name}')"
+
+    page.wait(f"!!{button('Cancel')}", 240)
+    assert page.run(f"{button('Cancel')}.disabled")
+    page.run(f"{button('Apply')}.click()")
+    page.wait(f"!{button('Cancel')}.disabled && {button('Apply')}.disabled", 60)
+    page.screenshot(tmp_path / "editing.png")
+    page.run(f"{button('Cancel')}.click()")
+    said = "nothing edited yet; the edit was cancelled"
+    page.wait(f"document.querySelector('.jp-OutputArea').textContent.includes({said!r})", 60)
+    page.wait(f"{button('Cancel')}.disabled && !{button('Apply')}.disabled")
+    page.screenshot(tmp_path / "cancelled.png")
