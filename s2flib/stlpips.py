@@ -79,7 +79,8 @@ class STLPIPS(nn.Module):
     """Distance between two images as a person would judge it, tolerant of small shifts.
 
     The weights are constants: parameters do not require gradients, inputs may. About 2 GFLOP an image
-    at 128 px. Keys: conv1..conv5.{weight,bias}, lin1..lin5 (channel weights, all ≥ 0).
+    at 128 px. Keys: conv1..conv5.{weight,bias}, lin1..lin5 (channel weights, all ≥ 0). Autocast leaves it alone:
+    in bfloat16 its small distances are rounding errors, and on CPUs with AMX (torch 2.14) they came out as NaN.
     """
 
     label = "ST-LPIPS (alex)"
@@ -106,6 +107,10 @@ class STLPIPS(nn.Module):
                 f"ST-LPIPS compares (B,3,H,W) images of at least {SMALLEST} px, got {tuple(x.shape)}: "
                 "give it photos in [-1,1], not sketches."
             )
+        with torch.autocast(x.device.type, enabled=False):
+            return self._features(x.to(self.conv1.weight.dtype))
+
+    def _features(self, x: Tensor) -> list[Tensor]:
         x = (x - self.shift) / self.scale
         h1 = F.relu(conv_blurpool(x, self.conv1.weight, self.conv1.bias, padding=2))
         h2 = F.relu(self.conv2(self.blur2(F.max_pool2d(h1, 3, 1))))

@@ -77,6 +77,17 @@ def test_st_lpips_is_a_labelled_batched_frozen_distance(st_lpips):
     assert st_lpips(x, x).abs().max() == 0
 
 
+def test_st_lpips_is_float32_under_autocast(st_lpips):
+    x = torch.rand(4, 3, 128, 128) * 2 - 1
+    y = (x + 0.05 * torch.randn_like(x)).requires_grad_()
+    want, = torch.autograd.grad(st_lpips(x, y).sum(), y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = st_lpips(x, y)
+    got, = torch.autograd.grad(mixed.sum(), y)
+    torch.testing.assert_close(mixed, st_lpips(x, y))
+    torch.testing.assert_close(got, want)
+
+
 def test_st_lpips_gradient_is_that_of_finite_differences():
     torch.manual_seed(0)
     net = STLPIPS().double()

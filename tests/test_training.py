@@ -13,7 +13,7 @@ from s2flib.stylegan2 import Discriminator
 from s2flib.training import engine
 from s2flib.training.checkpoint import load_checkpoint, save_checkpoint
 from s2flib.training.gan import Networks, feature_distance, path_length, sliced_wasserstein, tie_rows, warm_start
-from s2flib.training.pretrain import GeneratorConfig, train_generator
+from s2flib.training.pretrain import GeneratorConfig, GeneratorTrainer, train_generator
 from s2flib.training.ranger import Ranger
 
 SMALL = dict(preset="tiny", size=32, batch=4, limit=12, cpu=True, mixed_precision="no", path_every=3, r1_every=2,
@@ -209,6 +209,17 @@ def test_a_run_is_never_trained_over(tmp_path):
     train_generator(cfg)
     with pytest.raises(S2FError, match="--resume"):
         train_generator(cfg)
+
+
+def test_a_training_that_breaks_stops_and_keeps_what_it_saved(tmp_path, monkeypatch):
+    good = GeneratorConfig(out=str(tmp_path), steps=2, **SMALL)
+    path = train_generator(good).with_name("checkpoint.pt")
+    saved = path.read_bytes()
+    step = GeneratorTrainer.step
+    monkeypatch.setattr(GeneratorTrainer, "step", lambda self: step(self) | {"rec": float("nan")})
+    with pytest.raises(S2FError, match="broke at step 3: rec came out as no number.*--resume"):
+        train_generator(GeneratorConfig(out=good.out, steps=5, resume=True, save_every=0.0, **SMALL))
+    assert path.read_bytes() == saved
 
 
 def test_generator_training_resumes_exactly(tmp_path):

@@ -7,6 +7,7 @@ drawn, on any number of processes, and a checkpoint needs no generator states be
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -232,7 +233,12 @@ def run_training(trainer, cfg, kind: str, accelerator) -> None:
 
     # Processes must stop and save together: only the first one looks at the clock.
     while trainer.done < cfg.steps and not agree(clock.is_over(), accelerator):
-        log.add(trainer.step())
+        stats = trainer.step()
+        if bad := [name for name, value in stats.items() if not math.isfinite(value)]:
+            raise S2FError(f"training broke at step {trainer.done:,}: {', '.join(bad)} came out as no number. What was "
+                           "saved before still stands: go on from it with --resume, or begin again with a smaller lr "
+                           "or --mixed-precision no.")
+        log.add(stats)
         if trainer.done % cfg.log_every == 0:
             means = log.flush(trainer.done)
             rate = (trainer.done - first) * cfg.batch / clock.elapsed()
