@@ -5,7 +5,7 @@ picture to edit is encoded and its latents are concatenated to the noisy ones, s
 
 | preset       | networks                                    | size   | text      | UNet's weights |
 |--------------|---------------------------------------------|--------|-----------|----------------|
-| tiny         | ours, trained here on SynthFaces edit pairs | 128 px | 32 tokens | 7 M            |
+| tiny         | ours, trained here on SynthFaces edit pairs | 128 px | 32 tokens | 9 M            |
 | colab, paper | timbrooks/instruct-pix2pix, published       | 512 px | 77 tokens | 860 M          |
 
 diffusers' StableDiffusionInstructPix2PixPipeline runs all; they lie on disk in its layout (s2flib.stylize.pipeline).
@@ -67,10 +67,10 @@ DEFAULTS = {
 class EditorSize:
     """Shapes of the tiny networks. Widths are channels at 128, 64, 32, 16 px (VAE) and 16, 8, 4 (UNet)."""
 
-    vae_widths: tuple[int, ...] = (16, 16, 48, 96)
+    vae_widths: tuple[int, ...] = (16, 32, 48, 96)
     latent_channels: int = 16               # at 16×16: eye colour must survive, so more than Stable Diffusion's 4
     unet_widths: tuple[int, ...] = (64, 96, 160)
-    unet_layers: tuple[int, ...] = (2, 1, 1)        # residual blocks a level on the way down; one more on the way up
+    unet_layers: tuple[int, ...] = (3, 2, 1)        # residual blocks a level on the way down; one more on the way up
     heads: tuple[int, ...] = (2, 3, 5)
     text_width: int = 96
     text_layers: int = 2
