@@ -222,7 +222,7 @@ def guidance_schedule(scheduler, guidance: float, interval: tuple[float, float])
     return [guidance if low <= share <= high or guidance == 1 else 1 + 1e-6 for share in shares]
 
 
-def keep_detail(x: Tensor, rebuilt: Tensor, after: Tensor, low: float = 0.04, high: float = 0.25) -> Tensor:
+def keep_detail(x: Tensor, rebuilt: Tensor, after: Tensor, low: float = 0.02, high: float = 0.25) -> Tensor:
     """Give an edited picture its input's own detail back where the edit left it alone. All (B, 3, H, W) in [−1, 1].
 
     An autoencoder loses detail, of a face above all, and would lose it in every pixel for the sake of a few.
