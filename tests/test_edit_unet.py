@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from s2flib.stylize.networks import build_scheduler, build_text_encoder, build_unet, build_vae
+from s2flib.stylize.networks import SIZE, build_scheduler, build_text_encoder, build_unet, build_vae
 from s2flib.stylize.pipeline import assemble, load_pipeline, load_tokenizer, save_pipeline
 from s2flib.stylize.unet import ResidualUNet
 
@@ -44,7 +44,7 @@ def test_diffusers_reads_it_back_by_itself(tmp_path):
     assert index["unet"] == ["s2flib.stylize.unet", "ResidualUNet"]
     for read in (DiffusionPipeline.from_pretrained(folder, safety_checker=None), load_pipeline("tiny", folder, "cpu")):
         assert type(read.unet) is ResidualUNet and read.unet.picture_scale.item() == 0.25
-        assert read.unet.config.cross_attention_dim == 96 and read.unet.config.layers_per_block == [2, 1, 1]
+        assert read.unet.config.cross_attention_dim == 96 and read.unet.config.layers_per_block == list(SIZE.unet_layers)
         for name, tensor in unet.state_dict().items():
             assert torch.equal(tensor.half(), read.unet.state_dict()[name].half()), name
     code = f"from s2flib.stylize.pipeline import load_pipeline as load; print(load('tiny', {str(folder)!r}).unet)"
