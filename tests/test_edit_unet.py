@@ -44,7 +44,8 @@ def test_diffusers_reads_it_back_by_itself(tmp_path):
     assert index["unet"] == ["s2flib.stylize.unet", "ResidualUNet"]
     for read in (DiffusionPipeline.from_pretrained(folder, safety_checker=None), load_pipeline("tiny", folder, "cpu")):
         assert type(read.unet) is ResidualUNet and read.unet.picture_scale.item() == 0.25
-        assert read.unet.config.cross_attention_dim == 96 and read.unet.config.layers_per_block == list(SIZE.unet_layers)
+        assert read.unet.config.cross_attention_dim == SIZE.text_width
+        assert read.unet.config.layers_per_block == list(SIZE.unet_layers)
         for name, tensor in unet.state_dict().items():
             assert torch.equal(tensor.half(), read.unet.state_dict()[name].half()), name
     code = f"from s2flib.stylize.pipeline import load_pipeline as load; print(load('tiny', {str(folder)!r}).unet)"
