@@ -1,3 +1,5 @@
+"""CelebAMask-HQ as published: splits, masks, identities, and what is missing or damaged."""
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,3 +1,5 @@
+"""Published checkpoints (pSp, StyleGAN2, IR-SE50): their layouts are read, and others refused."""
+
 import argparse
 import dataclasses
 

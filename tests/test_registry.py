@@ -1,3 +1,5 @@
+"""Published files: listed, fetched once, pinned to their hash."""
+
 import re
 import warnings
 from urllib.parse import urlparse

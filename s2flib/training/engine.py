@@ -236,8 +236,8 @@ def run_training(trainer, cfg, kind: str, accelerator) -> None:
         stats = trainer.step()
         if bad := [name for name, value in stats.items() if not math.isfinite(value)]:
             raise S2FError(f"training broke at step {trainer.done:,}: {', '.join(bad)} came out as no number. What was "
-                           "saved before still stands: go on from it with --resume, or begin again with a smaller lr "
-                           "or --mixed-precision no.")
+                           "saved before still stands. Begin again with a smaller lr or --mixed-precision no; the "
+                           "same options and --resume would most likely break at the same step.")
         log.add(stats)
         if trainer.done % cfg.log_every == 0:
             means = log.flush(trainer.done)
