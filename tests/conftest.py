@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 from PIL import Image
 
 from s2flib import celeba
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 class BadImages(dict):
@@ -122,3 +126,18 @@ def _celeba_template(tmp_path_factory) -> Path:
     (root / celeba.MAPPING).write_text("\n".join(mapping) + "\n")
     (root / celeba.ATTRIBUTES).write_text("\n".join(attributes) + "\n")
     return root
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a file of scripts/ by its name."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
