@@ -178,9 +178,8 @@ def choose(points: Sequence[GridPoint], slack: float = 0.02) -> GridPoint:
     return max((p for p in points if p.success >= best - slack), key=lambda p: p.lpips_gain)
 
 
-def choose_suited(points: Sequence[GridPoint], slack: float = 0.01, tiers: int = 3) -> tuple[Suited, GridPoint]:
-    """The guidance that suits the change, by the rule of :func:`choose`, and how it does on the grid's
-    pairs. Less slack, for there are more points to choose among.
+def choose_suited(points: Sequence[GridPoint], slack: float = 0.02, tiers: int = 3) -> tuple[Suited, GridPoint]:
+    """The guidance that suits the change, by the rule of :func:`choose`, and how it does on the grid's pairs.
 
     Nothing is measured anew: every pair has been edited at every scale. Scales: up to ``tiers`` of the grid's at image
     guidance 1, falling as changes grow; limits: the deciles of how much the unguided edit changes.
