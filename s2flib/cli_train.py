@@ -23,6 +23,7 @@ TRAININGS = {
     "id": ("s2flib.training.classifiers", "IdentityConfig", "train_identity"),
     "attributes": ("s2flib.training.classifiers", "AttributesConfig", "train_attributes"),
     "edit-judge": ("s2flib.training.editjudge", "JudgeConfig", "train_judge"),
+    "edit-reader": ("s2flib.training.editjudge", "ReaderConfig", "train_reader"),
 }
 
 

@@ -1,7 +1,11 @@
 """Reads from a face what edits change: hair, eyes, glasses, beard, make-up, expression, hat, age, skin.
 
-The judge of edits' success. Trained on real renders of train identities alone (s2flib.training.editjudge), it never
-sees an edited picture before it measures one, and no edit model ever sees it.
+Two nets, both trained on real renders of train identities alone (s2flib.training.editjudge):
+
+EditJudge    measures edits' success. It never sees an edited picture before it measures one, and no edit model ever
+             sees it.
+EditReader   teaches: in the last stage of its training the editor's pictures are to be read as the true edits are.
+             A net of another build, lest the editor learn to please the judge.
 """
 
 from __future__ import annotations
@@ -11,13 +15,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from s2flib.cbam import AttributeNet
 from s2flib.published import load_strict
 from s2flib.stylize.pairs import Request
 from s2flib.weights import data_dir, load_tensors
 
-KIND = "edit-judge"
+KIND, READER_KIND = "edit-judge", "edit-reader"
 # head → its values; a head without values is a number
 HEADS: dict[str, tuple[str, ...]] = {
     "hair_color": ("black", "darkbrown", "brown", "lightbrown", "blond", "platinum", "auburn", "red", "grey", "white",
@@ -75,31 +80,11 @@ def wanted(request: Request) -> tuple[str, int | None] | None:
     return head, HEADS[head].index(value)
 
 
-class EditJudge(nn.Module):
-    """(B, 3, 128, 128) in [−1, 1] → {head: logits (B, values) or a number (B,)}.
-
-    AttributeNets (s2flib.cbam): one sees the face, and one each of ``STRIPS``.
+class FaceReader(nn.Module):
+    """What both have in common. forward: (B, 3, 128, 128) in [−1, 1] → (B, sum(sizes)), HEADS' answers in their order.
     """
 
-    def __init__(self):
-        super().__init__()
-        self.sizes = [max(1, len(v)) for v in HEADS.values()]
-        self.face = AttributeNet(sum(self.sizes))
-        self.strips = nn.ModuleDict({head: AttributeNet(len(HEADS[head])) for head in STRIPS})
-
-    @property
-    def label(self) -> str:
-        return "edit judge"
-
-    def forward(self, x: Tensor) -> Tensor:
-        """→ (B, sum of head sizes): the face net's answers, to which the strips' nets add theirs."""
-        h, w = x.shape[2:]
-        out = dict(zip(HEADS, self.face(x).split(self.sizes, 1), strict=True))
-        for head, (top, bottom, left, right) in STRIPS.items():
-            strip = x[:, :, round(top * h):round(bottom * h), round(left * w):round(right * w)]
-            strip = F.interpolate(strip, scale_factor=2, mode="bilinear", align_corners=False)
-            out[head] = out[head] + self.strips[head](strip)
-        return torch.cat(list(out.values()), 1)
+    sizes = [max(1, len(v)) for v in HEADS.values()]
 
     def heads(self, x: Tensor) -> dict[str, Tensor]:
         """Log-probabilities (B, values) per head; numbers (B,) for age (years) and skin tone (0 … 7)."""
@@ -110,9 +95,49 @@ class EditJudge(nn.Module):
         return out
 
 
+class EditJudge(FaceReader):
+    """AttributeNets (s2flib.cbam): one sees the face, and one each of ``STRIPS``, whose answers are added to its."""
+
+    label = "edit judge"
+
+    def __init__(self):
+        super().__init__()
+        self.face = AttributeNet(sum(self.sizes))
+        self.strips = nn.ModuleDict({head: AttributeNet(len(HEADS[head])) for head in STRIPS})
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[2:]
+        out = dict(zip(HEADS, self.face(x).split(self.sizes, 1), strict=True))
+        for head, (top, bottom, left, right) in STRIPS.items():
+            strip = x[:, :, round(top * h):round(bottom * h), round(left * w):round(right * w)]
+            strip = F.interpolate(strip, scale_factor=2, mode="bilinear", align_corners=False)
+            out[head] = out[head] + self.strips[head](strip)
+        return torch.cat(list(out.values()), 1)
+
+
+class EditReader(FaceReader):
+    """torchvision's ResNet with one block a level and no max pooling, for wrinkles are one pixel wide; 4.9 M weights.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.net = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=sum(self.sizes))
+        self.net.maxpool = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.contiguous(memory_format=torch.channels_last))
+
+
 def load_edit_judge(path: str | Path | None = None) -> EditJudge:
     """The shipped judge (or another file), frozen; WeightsError when it is not there."""
-    path = Path(path) if path else data_dir() / "weights" / "tiny-edit-judge.safetensors"
-    net = EditJudge()
-    load_strict(net, load_tensors(path, KIND), str(path))
+    return _load(EditJudge(), path or data_dir() / "weights" / "tiny-edit-judge.safetensors", KIND)
+
+
+def load_edit_reader(path: str | Path) -> EditReader:
+    """A reader that ``s2f train --what edit-reader`` has trained, frozen; WeightsError when it is not there."""
+    return _load(EditReader(), path, READER_KIND)
+
+
+def _load(net: FaceReader, path: str | Path, kind: str) -> FaceReader:
+    load_strict(net, load_tensors(Path(path), kind), str(path))
     return net.requires_grad_(False).eval()

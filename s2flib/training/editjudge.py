@@ -1,4 +1,5 @@
-"""Training the judge of edits: attributes of SynthFaces' people, read from real renders of train identities.
+"""Training the judge and the reader of edits: attributes of SynthFaces' people, read from real renders of train
+identities (s2flib.stylize.judge).
 
 Pictures are those of the edit pairs, before and after, whose attributes are known (s2flib.stylize.pairs.attributes_of),
 and the preset's own training photos. Half of them are softened, as an autoencoder softens.
@@ -17,7 +18,7 @@ from torch import Tensor
 from s2flib.datasets import open_dataset
 from s2flib.errors import S2FError
 from s2flib.presets import get_preset
-from s2flib.stylize.judge import HEADS, KIND, SCALE, EditJudge, truth
+from s2flib.stylize.judge import HEADS, KIND, READER_KIND, SCALE, EditJudge, EditReader, FaceReader, truth
 from s2flib.stylize.pairs import EditPairs, attributes_of
 from s2flib.training import engine
 from s2flib.training.classifiers import Trainer, _photos, _train
@@ -41,6 +42,14 @@ class JudgeConfig:
     log_every: int = 50
     limit: int | None = None
     cpu: bool = False
+
+
+@dataclass(frozen=True)
+class ReaderConfig(JudgeConfig):
+    """One run of the reader's training: as the judge's, with another seed and step size."""
+
+    lr: float = 1e-3
+    seed: int = 1
 
 
 def labelled(cfg, split: str) -> tuple[Tensor, Tensor]:
@@ -91,11 +100,12 @@ def disturb(x: Tensor) -> Tensor:
 class JudgeTrainer(Trainer):
     """The interface of engine.run_training, on classifiers.Trainer."""
 
-    def __init__(self, cfg: JudgeConfig):
+    def __init__(self, cfg: JudgeConfig, net: type[FaceReader] = EditJudge, kind: str = KIND):
         if cfg.pairs is None:
-            raise S2FError("the edit judge is trained on edit pairs: add --set pairs=DIR.")
+            raise S2FError(f"the {kind.replace('-', ' ')} is trained on edit pairs: add --set pairs=DIR.")
         torch.manual_seed(cfg.seed)
-        super().__init__(cfg, EditJudge())
+        super().__init__(cfg, net())
+        self.kind = kind
         self.sizes = self.net.sizes
         self.pictures, self.target = labelled(cfg, "train")
         self.val, self.val_target = labelled(cfg, "val")
@@ -131,9 +141,14 @@ class JudgeTrainer(Trainer):
         return engine.picture_grid(self.val[:n].float() / 127.5 - 1, n)
 
     def export(self, out: Path) -> None:
-        self.save_weights(out, KIND)
+        self.save_weights(out, self.kind)
 
 
 def train_judge(cfg: JudgeConfig) -> Path:
     """Train by ``cfg``; returns ``out/edit-judge.safetensors`` (float16, the averaged weights)."""
     return _train(JudgeTrainer(cfg), cfg, KIND)
+
+
+def train_reader(cfg: ReaderConfig) -> Path:
+    """Train by ``cfg``; returns ``out/edit-reader.safetensors`` (float16, the averaged weights)."""
+    return _train(JudgeTrainer(cfg, EditReader, READER_KIND), cfg, READER_KIND)

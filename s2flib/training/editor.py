@@ -12,8 +12,14 @@ answer (s2flib.stylize.unet). The loss is weighted by SNR truncated to [1, 5] (S
 little weigh more: to the squared error new eyes are a hundredth of new hair, to the witness they are not.
 
 Equal errors of latents look unequal once decoded, and the mean of two possible edits is fog. So in the last part of a
-training some guesses of x₀ are decoded, and their perceptual distance to the decoded truth is added to the loss (as in
-Berrada et al. 2411.04873, who take the decoder's features for it). The perceptual net is ST-LPIPS, as in stage 1.
+training some guesses of x₀ are shown as ``edit`` shows them, decoded and with the input's own detail where nothing
+changed, and compared with the true edit (as in Berrada et al. 2411.04873, who take the decoder's features for it):
+
+    lpips    perceptual distance, by ST-LPIPS as in stage 1
+    change   L1, half of it where the pictures differ, pairs that differ little weighing more: wrinkles are faint, and
+             ST-LPIPS hardly sees them
+    reading  what a net that reads attributes (s2flib.stylize.judge.EditReader) finds in the two: KL divergence of its
+             answers, Huber loss of age and skin tone. It is not the net that measures.
 
 Latents are computed once and kept, pairs and their mirror images; words cost nothing, so every step says them anew,
 and pairs are used backwards as well ("remove the hat") where words say what was there before. Kinds that are learnt
@@ -33,7 +39,8 @@ from torch import Tensor, nn
 from s2flib.errors import S2FError, WeightsError
 from s2flib.judges import perceptual_judge
 from s2flib.presets import get_preset
-from s2flib.stylize.editing import edit_batch
+from s2flib.stylize.editing import edit_batch, keep_detail
+from s2flib.stylize.judge import HEADS, load_edit_reader
 from s2flib.stylize.networks import EditorSize, build_scheduler, build_text_encoder, build_unet, build_vae
 from s2flib.stylize.pairs import EditPairs, Wish, times_drawn
 from s2flib.stylize.paraphrases import sentence
@@ -66,9 +73,12 @@ class EditorConfig:
     # pairs of these kinds are drawn so many times as often as others
     often: str = "hair_color=2,eye_color=2,makeup=2,hat=2,age=2,expression=3"
     noisy: float = 1.25                 # times t/1000 are drawn as u^(1/noisy): 1: all alike, more: noisier
-    lambda_lpips: float = 1.0           # weight of the decoded guesses' perceptual distance to the decoded truth …
-    lpips_from: float = 0.7             # … after this share of the steps: it takes as long as all the rest …
-    lpips_share: float = 0.25           # … though it sees only this share of each batch
+    reader: str | None = None           # edit-reader.safetensors of s2f train --what edit-reader, for lambda_reading
+    lambda_lpips: float = 1.0           # weights of what the guesses, shown as pictures, lack of the true edits: …
+    lambda_change: float = 0.0          # … see the module's head …
+    lambda_reading: float = 0.0
+    shown_from: float = 0.7             # … after this share of the steps: it takes as long as all the rest …
+    shown_share: float = 0.25           # … though it sees only this share of each batch
     backwards: bool = True              # use pairs from after to before, too
     school: int = 300                   # batches of the text encoder's schooling before
     ema: float = 0.999
@@ -97,13 +107,9 @@ class Latents:
 @torch.no_grad()
 def encode_pairs(vae: nn.Module, arrays: dict[str, np.ndarray], scale: float | None = None, batch: int = 32,
                  autocast=torch.no_grad) -> Latents:
-    """EditPairs.arrays() → :class:`Latents` (modes of the posterior, unscaled).
-
-    Outside its mask a pair differs by nothing but WebP's losses; there the picture after is taken to be that before.
-    """
+    """EditPairs.arrays() → :class:`Latents` (modes of the posterior, unscaled) of the masked pairs."""
     device, every = next(vae.parameters()).device, []
-    before, mask = torch.from_numpy(arrays["before"]), torch.from_numpy(arrays["mask"])
-    after = torch.where(mask[:, None], torch.from_numpy(arrays["after"]), before)
+    before, after = editor_vae.masked(arrays)
     for mirrored in (False, True):
         sides = []
         for pictures in (before, after):
@@ -174,6 +180,17 @@ def noise_times(n: int, steps: int, noisy: float, generator: torch.Generator | N
     return (u * steps).long().clamp(max=steps - 1)
 
 
+def reading_distance(read: Tensor, truth: Tensor, sizes: list[int]) -> Tensor:
+    """How differently a FaceReader reads two batches: sum over its heads, mean over pictures. read, truth: what it
+    says, (B, sum(sizes)). Heads with values: KL(truth ‖ read); numbers: Huber loss, in units of SCALE's spread, times
+    16: ten years are less than one such unit, and their slope would be a twentieth of the other heads'."""
+    lost = []
+    for said, true, values in zip(read.split(sizes, 1), truth.split(sizes, 1), HEADS.values(), strict=True):
+        lost.append(F.kl_div(said.log_softmax(1), true.log_softmax(1), reduction="batchmean", log_target=True)
+                    if values else 16 * F.smooth_l1_loss(said, true))
+    return torch.stack(lost).sum()
+
+
 class EditorTrainer:
     """UNet and text encoder on cached latents; what is kept are their moving averages."""
 
@@ -191,6 +208,10 @@ class EditorTrainer:
         self.vae = self.vae.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         editor_vae.float_norms(self.vae)
         self.judge = perceptual_judge(cfg.preset).to(self.device)
+        if cfg.lambda_reading and not cfg.reader:
+            raise S2FError("lambda_reading needs a net that reads: give --set unet.reader=FILE, trained by s2f train "
+                           "--what edit-reader.")
+        self.reader = load_edit_reader(cfg.reader).to(self.device) if cfg.lambda_reading else None
         train, val = EditPairs(cfg.pairs, "train", side, cfg.limit), EditPairs(cfg.pairs, "val", side, cfg.limit or 64)
         often = times_drawn(cfg.often)
         self.items: list[tuple[int, bool, Wish]] = []          # pair, backwards, what is asked for
@@ -200,6 +221,7 @@ class EditorTrainer:
                     self.items += [(i, backwards, wish)] * max(often.get(change.kind, 1) for change in wish)
         self.latents = cached_latents(out / "latents-train.safetensors", self.vae, train, accelerator.autocast)
         self.weight = editor_vae.pair_weight(self.latents.change, cfg.small)
+        self.pictures = torch.stack(editor_vae.masked(train.arrays()), 1)               # (N, 2, 3, H, W) uint8
         arrays = val.arrays()
         self.val_rows, self.val_before, self.val_after = val.rows, arrays["before"], arrays["after"]
         self.val = encode_pairs(self.vae, arrays, self.latents.scale, autocast=accelerator.autocast)
@@ -258,12 +280,15 @@ class EditorTrainer:
         loss, error, guess = self.loss(self.nets, self.words(texts, rng), before, after, change,
                                        weight=self.weight[pairs])
         stats = {"loss": loss.item(), "error": error.item()}
-        if cfg.lambda_lpips and self.done >= cfg.lpips_from * cfg.steps:
-            seen = before.flatten(1).any(1).nonzero()[:, 0][:max(1, round(cfg.lpips_share * len(z)))]
-            if len(seen):                                       # else every pair of the batch lost its picture
-                lpips = self.decoded_distance(guess[seen], after[seen] * self.latents.scale)
-                loss = loss + cfg.lambda_lpips * lpips
-                stats["lpips"] = lpips.item()
+        seen = before.flatten(1).any(1).nonzero()[:, 0].cpu()[:max(1, round(cfg.shown_share * len(z)))]
+        if len(seen) and self.done >= cfg.shown_from * cfg.steps:          # the batch may have lost all its pictures
+            sides = editor_vae.as_float(self.pictures[pairs[seen]])
+            sides = torch.where(flip[seen][:, None, None, None, None], sides.flip(4), sides).to(self.device)
+            x, truth = sides[rows[:len(seen)], back[seen]], sides[rows[:len(seen)], 1 - back[seen]]
+            lacks = self.lacks(self.shown(guess[seen], before[seen], x), x, truth, self.weight[pairs[seen]])
+            for name, lack in lacks.items():
+                loss = loss + getattr(cfg, f"lambda_{name}") * lack
+                stats[name] = lack.item()
         for group in self.opt.param_groups:
             group["lr"] = cfg.lr * group["share"] * min(1.0, (self.done + 1) / 200) * max(
                 0.05, 1 - self.done / cfg.steps)
@@ -294,13 +319,30 @@ class EditorTrainer:
         return ((error * noise_weight(self.cfg.prediction, alpha_bar) * place).mean(), error.mean(),
                 clean_of(self.cfg.prediction, said, noisy, alpha_bar))
 
-    def decoded_distance(self, guess: Tensor, x0: Tensor) -> Tensor:
-        """Mean perceptual distance of two batches of scaled latents, as the decoder shows them."""
+    def shown(self, guess: Tensor, before: Tensor, x: Tensor) -> Tensor:
+        """A guess of x₀ as ``edit`` shows it. before: the latents of the picture x (B, 3, H, W) that is edited."""
         with self.acc.autocast():
             with torch.no_grad():
-                truth = self.vae.decode(x0 / self.latents.scale).sample.float()
-            shown = self.vae.decode(guess / self.latents.scale).sample.float()
-            return self.judge(shown, truth).mean()
+                rebuilt = self.vae.decode(before).sample.float()
+            decoded = self.vae.decode(guess / self.latents.scale).sample.float()
+        return keep_detail(x, rebuilt, decoded)
+
+    def lacks(self, shown: Tensor, x: Tensor, truth: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """What the pictures ``shown`` lack of the true edits of x, all (B, 3, H, W): those of "lpips", "change" and
+        "reading" that have a weight above 0. weight (B,): of the pairs, in "change"."""
+        cfg, out = self.cfg, {}
+        with self.acc.autocast():
+            if cfg.lambda_lpips:
+                out["lpips"] = self.judge(shown, truth).float().mean()
+            if cfg.lambda_reading:
+                with torch.no_grad():
+                    read = self.reader(truth).float()
+                out["reading"] = reading_distance(self.reader(shown).float(), read, self.reader.sizes)
+        if cfg.lambda_change:
+            place = editor_vae.place_weight((truth - x).abs().mean(1) / 2, cfg.focus)
+            missed = (place * (shown - truth).abs()).mean((1, 2, 3))
+            out["change"] = (missed * weight.to(missed.device)).mean()
+        return out
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

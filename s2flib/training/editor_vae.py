@@ -90,6 +90,15 @@ def pair_weight(change: Tensor, power: float) -> Tensor:
     return weight / weight.mean()
 
 
+def masked(arrays: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+    """EditPairs.arrays() → pictures before and after (N, 3, H, W) uint8.
+
+    Outside its mask a pair differs by nothing but WebP's losses; there the picture after is taken to be that before.
+    """
+    before, mask = torch.from_numpy(arrays["before"]), torch.from_numpy(arrays["mask"])
+    return before, torch.where(mask[:, None], torch.from_numpy(arrays["after"]), before)
+
+
 def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
     """What to train on and a few val pictures to look at.
 
@@ -104,9 +113,7 @@ def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
         pairs = EditPairs(cfg.pairs, "train", size, cfg.limit)
         if cfg.kinds is not None:
             pairs.keep_kinds(cfg.kinds.split(","))
-        arrays = pairs.arrays()
-        before, mask = torch.from_numpy(arrays["before"]), torch.from_numpy(arrays["mask"])
-        parts += [before, torch.where(mask[:, None], torch.from_numpy(arrays["after"]), before)]
+        parts += masked(pairs.arrays())
         change = torch.cat([(a.float() - b.float()).abs().mean(1).round().byte()
                             for a, b in zip(*(p.split(256) for p in parts), strict=True)]).repeat(2, 1, 1)
         arrays = EditPairs(cfg.pairs, "val", size, 16).arrays()
