@@ -258,7 +258,8 @@ def test_suited_guidance_is_chosen_from_the_pairs_of_the_grid():
         pairs = {"kind": np.array(["hat"] * 9 + ["age"]), "identity": people, "moved": np.where(few, 0.5, 9.0) * scale,
                  "lpips": np.where(few, 0.001, 0.01 * scale), "lpips_nothing": np.full(10, 0.1),
                  "similarity": np.where(people == 9, 0.0, 1 - scale / 10), "outside": np.full(10, scale)}
-        changes = {"identity": np.repeat(people, 2), "success": np.repeat(~few | (scale == 7), 2).astype(float)}
+        changes = {"identity": np.repeat(people, 2), "success": np.repeat(~few | (scale == 7), 2).astype(float),
+                   "kind": np.repeat(pairs["kind"], 2)}
         scores = EditScores(changes, pairs)
         return report.GridPoint(scale, image, 0, 0, 0, 0, scores)
 
@@ -273,6 +274,28 @@ def test_suited_guidance_is_chosen_from_the_pairs_of_the_grid():
     assert report.grid_figure(points, "caption", (suited, expected)) is not None
     with pytest.raises(DataError, match="guidance 1"):
         report.choose_suited(points[1:])
+    nearest, near = report.choose_suited(points, gain=0.99)                       # none lies so near
+    assert near.lpips_gain == pytest.approx(1 - (2 * 0.001 + 8 * 0.01) / 10 / 0.1) and nearest.scales[-1] == 1
+
+
+def test_suited_guidance_must_lie_near_and_counts_every_kind_alike():
+    """Eight hats and two ages. Louder, ages succeed and hats fail; loudest, everything succeeds, but far from true."""
+    age, people = np.arange(10) >= 8, np.arange(10)
+    succeeds = {1: ~age, 2: age | (people < 5), 3: age | ~age}
+
+    def point(scale):
+        pairs = {"kind": np.where(age, "age", "hat"), "identity": people, "moved": np.ones(10), "outside": np.ones(10),
+                 "lpips": np.full(10, {1: 0.02, 2: 0.06, 3: 0.08}[scale]), "lpips_nothing": np.full(10, 0.1),
+                 "similarity": np.ones(10)}
+        changes = {"identity": people, "success": succeeds[scale].astype(float), "kind": pairs["kind"]}
+        return report.GridPoint(scale, 1, 0, 0, 0, 0, EditScores(changes, pairs))
+
+    points = [point(s) for s in (1, 2, 3)]
+    suited, expected = report.choose_suited(points)
+    assert suited.scales == (2,)                      # (5 / 8 + 1) / 2 of the kinds, though only 7 of 10 edits
+    assert expected.success == pytest.approx(0.7) and expected.lpips_gain == pytest.approx(0.4)
+    assert report.choose_suited(points, gain=0.2)[0].scales == (3,)
+    assert report.choose_suited(points, gain=0.5)[0].scales == (1,)
 
 
 def test_true_latents_are_the_best_that_an_autoencoder_lets_through(pairs_folder, tiny_pipe):

@@ -57,7 +57,7 @@ class EditDefaults:
 # equally often (100 pairs). The published ones are their authors' (README of timothybrooks/instruct-pix2pix); colab
 # takes half the steps.
 DEFAULTS = {
-    "tiny": EditDefaults(128, 8, Suited((7.0, 3.0, 1.5), (0.48, 12.6)), 1.0, (0.2, 0.7), True, 8),
+    "tiny": EditDefaults(128, 8, Suited((7.0, 3.0, 1.5), (0.28, 6.51)), 1.0, (0.2, 0.7), True, 8),
     "colab": EditDefaults(512, 50, 7.5, 1.5, (0.0, 1.0), False, 1),
     "paper": EditDefaults(512, 100, 7.5, 1.5, (0.0, 1.0), False, 1),
 }
