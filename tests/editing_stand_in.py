@@ -15,6 +15,8 @@ from s2flib.stylize.networks import build_scheduler, build_text_encoder, build_u
 from s2flib.stylize.pipeline import assemble, load_tokenizer, save_pipeline, update_pipeline_sums
 from s2flib.synthfaces import edits, phrases
 from s2flib.synthfaces.render import VERSION
+from s2flib.training import editor_vae
+from s2flib.weights import save_safetensors
 
 SIZE = 64
 
@@ -64,6 +66,14 @@ def write_pairs(folder, n=30, size=SIZE):
 @pytest.fixture(scope="session", name="pairs_folder")
 def pairs_folder_fixture(tmp_path_factory):
     return write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session", name="vae_file")
+def vae_file_fixture(tmp_path_factory):
+    """An autoencoder that has learnt nothing yet, as stage 1 would write it."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("vae") / "vae.safetensors"
+    return save_safetensors(path, build_vae().state_dict(), {"kind": editor_vae.KIND, "preset": "tiny"}, half=False)
 
 
 @pytest.fixture(scope="session", name="tiny_pipe")
