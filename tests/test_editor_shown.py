@@ -37,12 +37,21 @@ def test_guesses_are_shown_in_the_last_part(showing, monkeypatch):
     frozen = {k: v.clone() for net in (showing.vae, showing.reader) for k, v in net.state_dict().items()}
     seen, real = [], showing.shown
     monkeypatch.setattr(showing, "shown", lambda guess, before, x: seen.append((before, x)) or real(guess, before, x))
+    sides, compare = [], showing.lacks
+    monkeypatch.setattr(showing, "lacks", lambda shown, x, truth, weight: sides.append((x, truth)) or compare(
+        shown, x, truth, weight))
     ways = {"lpips", "change", "reading"}
     assert [ways & set(showing.step()) for _ in range(4)] == [set(), set(), ways, ways]
     assert all(torch.equal(v, frozen[k]) for net in (showing.vae, showing.reader) for k, v in net.state_dict().items())
     for before, x in seen:
         with torch.no_grad():
             assert torch.allclose(showing.vae.encode(x).latent_dist.mode(), before, atol=5e-3, rtol=5e-3)
+    pairs = editor_vae.as_float(showing.pictures)
+    pairs = torch.cat([pairs, pairs.flip(4)])
+    pairs = torch.cat([pairs, pairs.flip(1)])                        # mirrored, backwards, or both
+    for x, truth in sides:
+        for one in torch.stack([x, truth], 1):
+            assert (pairs == one).flatten(1).all(1).any()
     monkeypatch.setattr(editor, "drop_conditions", lambda texts, picture, u, share: (texts, picture * 0))
     assert set(showing.step()) == {"loss", "error"}                  # no picture left to compare
 
