@@ -44,7 +44,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch "$(READY)"
 
 course: $(READY) ## run the whole course headless (preset tiny), print Table 1 and where the report is
-	"$(PY)" -m s2flib.cli run $(ARGS)
+	"$(PY)" -m s2flib run $(ARGS)
 
 test: $(READY) ## run every test
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -n $(JOBS) --dist worksteal $(ARGS)
@@ -56,7 +56,7 @@ lint: $(READY) ## check the style
 	"$(PY)" -m ruff check .
 
 fetch: $(READY) ## list the published weights; make fetch ARGS=NAME downloads one
-	"$(PY)" -m s2flib.cli fetch $(ARGS)
+	"$(PY)" -m s2flib fetch $(ARGS)
 
 pin: $(READY) ## write the versions installed now into constraints.txt
 	@{ grep '^#' constraints.txt; "$(PY)" -m pip freeze --disable-pip-version-check --exclude-editable \

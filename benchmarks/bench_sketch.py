@@ -23,7 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from s2flib.sketch import gaussian_blur, sketch  # noqa: E402
+from s2flib.sketch import gaussian_blur
+from s2flib.sketch import sketch# noqa: E402
 
 
 def milliseconds(work: Callable[[], object], seconds: float = 0.5) -> float:

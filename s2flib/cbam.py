@@ -1,4 +1,4 @@
-"""CBAM: where and what to look at, as two gates on a feature map; and the small net that carries it here.
+"""CBAM: channel and spatial attention gates for a feature map, and the small network that uses them here.
 
 Woo et al., "CBAM: Convolutional Block Attention Module" (2018), arXiv:1807.06521, Sec. 3.
 """
@@ -13,9 +13,9 @@ VARIANTS = ("cbam", "seed")
 
 
 class ChannelGate(nn.Module):
-    """Which channels matter: M_c(F) = σ(MLP(avg F) + MLP(max F)) (CBAM, Eq. 2).
+    """Channel attention: M_c(F) = σ(MLP(avg F) + MLP(max F)) (CBAM, Eq. 2).
 
-    F (B, C, H, W) → M_c (B, C, 1, 1), each in (0, 1). One MLP with C / reduction hidden units serves both
+    F (B, C, H, W) → M_c (B, C, 1, 1), each in (0, 1). One MLP with C / reduction hidden units processes both
     pooled descriptors.
     """
 
@@ -25,12 +25,12 @@ class ChannelGate(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))       # (B, C)
+        gate = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))  # (B, C)
         return torch.sigmoid(gate)[:, :, None, None]
 
 
 class SpatialGate(nn.Module):
-    """Which places matter: M_s(F) = σ(conv([mean over channels; max over channels])) (CBAM, Eq. 3).
+    """Spatial attention: M_s(F) = σ(conv([mean over channels; max over channels])) (CBAM, Eq. 3).
 
     F (B, C, H, W) → M_s (B, 1, H, W), each in (0, 1).
     """
@@ -38,7 +38,7 @@ class SpatialGate(nn.Module):
     def __init__(self, kernel_size: int = 7):
         super().__init__()
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, so that the map keeps its size, not {kernel_size}")
+            raise ValueError(f"kernel_size must be odd to preserve the map's size, not {kernel_size}")
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,17 +47,17 @@ class SpatialGate(nn.Module):
 
 
 class CBAM(nn.Module):
-    """Channel gate, then spatial gate (CBAM, Eq. 1): the refined map F'' (B, C, H, W).
+    """Channel gate followed by spatial gate (CBAM, Eq. 1): the refined map F'' (B, C, H, W).
 
     Both variants start with  F' = M_c(F) ⊗ F  and differ in the second line:
 
     "cbam"  F'' = M_s(F') ⊗ F'   the CBAM paper: the spatial gate multiplies the channel-refined map.
-    "seed"  F'' = M_s(F') ⊗ F    the seed paper's formula: it multiplies the original map, so the channel gate
-                                 only steers the spatial one and scales no channel of the result. Probably a
-                                 slip of the pen; kept so that both readings can be tried.
+    "seed"  F'' = M_s(F') ⊗ F    the seed paper's formula: the spatial gate multiplies the original map, so the
+                                 channel gate only affects the spatial gate and scales no channel of the result.
+                                 Probably a typo in the paper; kept so that both readings can be tried.
 
-    The parameters are the same in both, so weights trained under one load under the other without an error:
-    keep the variant beside the weights.
+    Both variants have the same parameters, so weights trained with one load into the other without an error:
+    store the variant with the weights.
     """
 
     def __init__(self, channels: int, reduction: int = 16, kernel_size: int = 7, variant: str = "cbam"):
@@ -69,7 +69,7 @@ class CBAM(nn.Module):
         self.variant = variant
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """F (B, C, H, W) → (M_c (B, C, 1, 1), M_s (B, 1, H, W)), for looking at."""
+        """F (B, C, H, W) → (M_c (B, C, 1, 1), M_s (B, 1, H, W)), e.g. for visualisation."""
         m_c = self.channel_gate(x)
         return m_c, self.spatial_gate(m_c * x)
 
@@ -84,8 +84,12 @@ class CBAMBlock(nn.Module):
     def __init__(self, in_ch: int, out_ch: int, variant: str):
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(in_ch, out_ch, 3, 2, 1, bias=False), nn.BatchNorm2d(out_ch), nn.ReLU(),
-            nn.Conv2d(out_ch, out_ch, 3, 1, 1, bias=False), nn.BatchNorm2d(out_ch))
+            nn.Conv2d(in_ch, out_ch, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(out_ch),
+            nn.ReLU(),
+            nn.Conv2d(out_ch, out_ch, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(out_ch),
+        )
         self.cbam = CBAM(out_ch, reduction=8, variant=variant)
         self.shortcut = nn.Sequential(nn.Conv2d(in_ch, out_ch, 1, 2, bias=False), nn.BatchNorm2d(out_ch))
 
@@ -96,27 +100,27 @@ class CBAMBlock(nn.Module):
 
 
 class AttributeNet(nn.Module):
-    """A small CBAM network that recognises a face's attributes; frozen, its F'' maps feed the attention loss.
+    """A small CBAM network that classifies facial attributes; once frozen, its F'' maps feed the attention loss.
 
-    The seed paper compares F'' of the photo with F'' of the output and does not say which net the maps come
-    from. Trained along with the encoder, the gates would learn to close, and the loss would vanish for
-    nothing. So this net is trained first, to tell attributes apart (as a witness does), and then frozen.
+    The seed paper compares F'' of the photo with F'' of the output and does not say which network produces the
+    maps. If it were trained jointly with the encoder, the gates would learn to close, and the loss would go to
+    zero without any effect. So this network is first trained to predict attributes (what a witness describes)
+    and then frozen.
 
-    n_attributes:  logits, one per binary attribute
-    in_channels:   3 for photos in [−1, 1]
+    n_attributes:  number of logits, one per binary attribute
     variant:       see :class:`CBAM`
     About 47 M multiply-adds and 0.3 M parameters at 128 px.
     """
 
     WIDTHS = (32, 64, 128)
 
-    def __init__(self, n_attributes: int, in_channels: int = 3, variant: str = "cbam"):
+    def __init__(self, n_attributes: int, variant: str = "cbam"):
         super().__init__()
         stem = 16
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
         self.blocks = nn.ModuleList(
-            CBAMBlock(i, o, variant) for i, o in zip((stem, *self.WIDTHS), self.WIDTHS, strict=False))
+            CBAMBlock(i, o, variant) for i, o in zip((stem, *self.WIDTHS), self.WIDTHS, strict=False)
+        )
         self.head = nn.Linear(self.WIDTHS[-1], n_attributes)
 
     def _run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -128,13 +132,13 @@ class AttributeNet(nn.Module):
         return x, refined
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, in_channels, H, W), H and W at least 16 → logits (B, n_attributes)."""
+        """x (B, 3, H, W) in [−1, 1], H and W at least 16 → logits (B, n_attributes)."""
         return self.head(self._run(x)[0].mean((2, 3)))
 
     def attention_features(self, x: Tensor) -> list[Tensor]:
-        """x (B, in_channels, H, W) → the refined maps F'' of the three blocks.
+        """x (B, 3, H, W) in [−1, 1] → the refined maps F'' of the three blocks.
 
-        [(B, 32, H/4, W/4), (B, 64, H/8, W/8), (B, 128, H/16, W/16)]. Call it on a net in eval mode with
-        ``requires_grad_(False)``: batch statistics would make the maps of an image depend on its neighbours.
+        [(B, 32, H/4, W/4), (B, 64, H/8, W/8), (B, 128, H/16, W/16)]. Call it on a network in eval mode with
+        ``requires_grad_(False)``: batch statistics would make an image's maps depend on the rest of the batch.
         """
         return self._run(x)[1]

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 import s2flib
-from s2flib import images, weights
-from s2flib.download import sha256_of
-from s2flib.drawing import prepare_drawing
+from s2flib import images
+from s2flib.datasets.user_drawing import prepare_drawing
 from s2flib.errors import S2FError
+from s2flib.files import cache_dir, sha256_of, weights_dir
 from s2flib.presets import Preset, get_preset
+from s2flib.weights.load import fingerprint, load_psp
+from s2flib.weights.registry import REGISTRY
 
 OVERVIEW = "overview.png"
 GAP = 4                 # px of white between the overview's pictures
@@ -77,16 +78,16 @@ def generate(
     _check_free([*sum(files, []), out / OVERVIEW], overwrite)
 
     prepared = [_read(path, preset, from_photo, align, which) for path in sources]
-    model = weights.load_psp(preset, weights_file, generator_file)
+    model = load_psp(preset, weights_file, generator_file)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().to(device)
     about = {
         "software": f"s2flib {s2flib.__version__}", "preset": preset.name, "label": preset.label,
         "weights_sha256": sha256_of(encoder_file(preset, weights_file)),
-        "generator": weights.fingerprint(model.decoder), "seed": seed,
+        "generator": fingerprint(model.decoder), "seed": seed,
     }
     out.mkdir(parents=True, exist_ok=True)
-    done, rows = [], []
+    done, shown = [], []
     for path, (sketch, notes), targets in zip(sources, prepared, files, strict=True):
         faces = sample_faces(model, sketch.to(device), n, seed)
         pictures = [images.to_array(face) for face in faces]
@@ -96,9 +97,10 @@ def generate(
             images.save_image(target, picture, metadata=details, synthetic=True, overwrite=overwrite,
                               mark=mark)
         progress(f"{path}: {n} face{'s' if n > 1 else ''} -> {targets[0].parent}")
-        rows.append([np.repeat(np.uint8(np.round(sketch.numpy().transpose(1, 2, 0) * 255)), 3, 2), *pictures])
+        shown += [np.uint8(np.round(sketch[0].numpy() * 255)), *pictures]
         done.append(GeneratedFaces(path, targets, notes))
-    images.save_image(out / OVERVIEW, overview(rows), metadata=about | {"what": "sketch, then its faces"},
+    sheet = images.contact_sheet(shown, columns=n + 1, gap=GAP)
+    images.save_image(out / OVERVIEW, sheet, metadata=about | {"what": "sketch, then its faces"},
                       synthetic=True, overwrite=overwrite, mark=mark)
     return done
 
@@ -112,27 +114,11 @@ def sample_faces(model: torch.nn.Module, sketch: Tensor, n: int, seed: int) -> T
     return torch.cat([first, model.multimodal(sketch, n - 1, seed)]).cpu()
 
 
-def overview(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """A picture of all: per row one sketch and its faces, each (s, s, 3) uint8, enlarged to the largest."""
-    side = max(picture.shape[0] for row in rows for picture in row)
-    height = len(rows) * (side + GAP) + GAP
-    width = max(map(len, rows)) * (side + GAP) + GAP
-    page = np.full((height, width, 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
-            if picture.shape[0] != side:
-                picture = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
-            y, x = GAP + i * (side + GAP), GAP + j * (side + GAP)
-            page[y:y + side, x:x + side] = picture
-    return page
-
-
 def encoder_file(preset: Preset, given: str | Path | None = None) -> Path:
-    """The file the encoder comes from: the one given, the shipped one, or the published one in the cache."""
-    shipped = weights.data_dir() / "weights" / f"{preset.name}-psp.safetensors"
-    if given is not None or shipped.exists():
-        return Path(given or shipped)
-    return weights.cache_dir() / weights.REGISTRY["psp-sketch"].file
+    """The encoder's file: the one given, the shipped one, or the published one in the cache."""
+    if given is not None:
+        return Path(given)
+    return weights_dir() / preset.shipped_psp if preset.shipped_psp else cache_dir() / REGISTRY[preset.published_psp].file
 
 
 def _read(path: Path, preset: Preset, from_photo: bool, align: bool, which: int | None
@@ -146,7 +132,7 @@ def _read(path: Path, preset: Preset, from_photo: bool, align: bool, which: int 
         from s2flib.sketch import sketch
 
         if align:
-            from s2flib.align import align_face
+            from s2flib.datasets.align import align_face
 
             array = align_face(array, preset.size, which=which)
         return sketch(images.to_photo(array, preset.size)), ["a photo: sketched first"]

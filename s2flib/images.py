@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import functools
+import io
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,9 +16,11 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from s2flib.errors import ImageError, S2FError
+from s2flib.errors import ImageError
+from s2flib.files import atomic_path
 
 MIN_SIDE, MAX_SIDE = 16, 12_000   # pixels
+Picture = str | os.PathLike | BinaryIO | bytes | Image.Image | torch.Tensor | np.ndarray    # see as_array
 
 # A closed list: Pillow would hand PostScript to an external interpreter.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -27,32 +28,32 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
             ".jp2")
 
 
-def available_cpus() -> int:
-    """Cores this process may use (its affinity where the system has one)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # --- reading ----------------------------------------------------------------------------------------------
 
-def load_image(path: str | os.PathLike | BinaryIO) -> np.ndarray:
+def load_image(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> np.ndarray:
     """Any picture file as (H, W, 3) uint8 RGB, upright.
 
     EXIF rotation is applied, 16-bit grey is scaled down, CMYK converted, transparency laid on white, and of
     an animation the first frame taken. path may be an open binary file. Raises ImageError, one sentence, for
-    a file that is missing, empty, truncated, not an image, or with a side outside 16 … 12,000 px.
+    a file that is missing, empty, truncated, not an image, or with a side outside min_side … 12,000 px.
     """
-    with _opened(path) as (image, name):
-        with contextlib.suppress(Exception):      # a damaged EXIF block does not spoil the picture
-            image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):            # 16 bits a pixel (Pillow's "I;16*", and "I" from PGM)
-            grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255)
-            return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
-        if image.mode == "F":
-            raise ImageError(f"{name} holds floating-point pixels: save it as an 8- or 16-bit PNG first.")
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return np.array(image.convert("RGB"))
+    with _opened(path, min_side) as (image, name):
+        return _rgb(image, name)
+
+
+def _rgb(image: Image.Image, name: str) -> np.ndarray:
+    """Any Pillow image as (H, W, 3) uint8; the one place that decides about depth, transparency and colour."""
+    with contextlib.suppress(Exception):  # a damaged EXIF block does not spoil the picture
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel (Pillow's "I;16*", and "I" from PGM)
+        grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255)
+        return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ImageError(f"{name} holds floating-point pixels: save it as an 8- or 16-bit PNG first.")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
 
 
 def load_mask(path: str | os.PathLike | BinaryIO) -> np.ndarray:
@@ -71,7 +72,7 @@ def load_mask(path: str | os.PathLike | BinaryIO) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike | BinaryIO) -> Iterator[tuple[Image.Image, str]]:
+def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Iterator[tuple[Image.Image, str]]:
     """The decoded Pillow image and its name for messages; every failure of reading becomes an ImageError."""
     is_file = hasattr(path, "read")
     name = str(getattr(path, "name", "the picture") if is_file else Path(path))
@@ -89,8 +90,8 @@ def _opened(path: str | os.PathLike | BinaryIO) -> Iterator[tuple[Image.Image, s
             w, h = image.size
             if max(w, h) > MAX_SIDE:
                 raise ImageError(_too_large(name))
-            if min(w, h) < MIN_SIDE:
-                raise ImageError(f"{name} is {w}×{h} px: give a picture of at least {MIN_SIDE} px a side.")
+            if min(w, h) < min_side:
+                raise ImageError(f"{name} is {w}×{h} px: give a picture of at least {min_side} px a side.")
             image.load()
             yield image, name
     except Image.DecompressionBombError:
@@ -110,6 +111,35 @@ def _too_large(name: str) -> str:
 
 # --- arrays ↔ tensors -------------------------------------------------------------------------------------
 
+def as_array(image: Picture) -> np.ndarray:
+    """Any picture a caller may hold → (H, W, 3) uint8 RGB; the CLI, the library and the widgets all read by it.
+
+    Files (paths, open binary files, their bytes) as :func:`load_image`; Pillow images by the same rules; photo tensors
+    (3, H, W) in [−1, 1] and sketch tensors (1, H, W) in [0, 1], a batch of one allowed; uint8 arrays (H, W), (H, W, 3) or
+    (H, W, 4). ImageError says what else it is.
+    """
+    if isinstance(image, bytes):
+        image = io.BytesIO(image)
+    if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
+        return load_image(image)
+    if isinstance(image, Image.Image):
+        return _rgb(image, "the picture")
+    if isinstance(image, torch.Tensor):
+        x = image[0] if image.ndim == 4 and len(image) == 1 else image
+        if x.ndim != 3 or x.shape[0] not in (1, 3):
+            raise ImageError(f"a picture tensor is (3, H, W) or (1, H, W), not {tuple(image.shape)}: give one image.")
+        if not torch.isfinite(x).all():
+            raise ImageError("the picture holds NaN or infinite values: check the step that made it.")
+        return to_array(x if x.shape[0] == 3 else x.expand(3, -1, -1) * 2 - 1)
+    array = np.asarray(image)
+    if array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):
+        return array if array.shape[2:] == (3,) else _rgb(Image.fromarray(array), "the picture")
+    raise ImageError(
+        f"a picture array is uint8 (H, W, 3), not {array.dtype} {array.shape}: read files with "
+        "s2flib.images.load_image, convert tensors with s2flib.images.to_array."
+    )
+
+
 def centre_square(array: np.ndarray, size: int) -> np.ndarray:
     """The largest centred square of (H, W) or (H, W, 3) uint8, resized; area averaging down, cubic up."""
     h, w = array.shape[:2]
@@ -127,15 +157,57 @@ def to_photo(array: np.ndarray, size: int) -> torch.Tensor:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ImageError(f"a photo array is uint8 (H, W, 3), not {array.dtype} {array.shape}: "
                          "read files with s2flib.images.load_image.")
-    return torch.from_numpy(centre_square(array, size)).permute(2, 0, 1).float() / 127.5 - 1
+    return as_float(centre_square(array, size))
+
+
+def as_float(x):
+    """uint8 images as float in [−1, 1]: tensors (…, 3, H, W) keep their layout, arrays (…, H, W, 3) become tensors
+    (…, 3, H, W)."""
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(np.ascontiguousarray(x)).movedim(-1, -3)
+    return x.float() / 127.5 - 1
 
 
 def to_array(photo: torch.Tensor) -> np.ndarray:
-    """(3, H, W) float in [−1, 1] → (H, W, 3) uint8; values outside are clipped."""
-    if photo.ndim != 3 or photo.shape[0] != 3:
-        raise ImageError(f"a photo tensor is (3, H, W), not {tuple(photo.shape)}: give one image.")
+    """The way back: (…, 3, H, W) float in [−1, 1] → (…, H, W, 3) uint8; values outside are clipped."""
+    if photo.ndim < 3 or photo.shape[-3] != 3:
+        raise ImageError(f"a photo tensor is (3, H, W) or (N, 3, H, W), not {tuple(photo.shape)}.")
     pixels = (photo.detach().float().cpu() + 1) * 127.5
-    return pixels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return pixels.round().clamp(0, 255).to(torch.uint8).movedim(-3, -1).contiguous().numpy()
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray],  # uint8 (H, W, 3) or (H, W), row by row
+    columns: int,
+    titles: Sequence[str] | None = None,  # a line of text above each image
+    cell: int | None = None,  # side of a cell in pixels; None: the largest image's
+    gap: int = 0,  # pixels of white around each cell
+) -> np.ndarray:
+    """Images in rows on white, each scaled to its cell: (H, W, 3) uint8."""
+    cell = cell or max(max(image.shape[:2]) for image in images)
+    text = 20 if titles else 0
+    rows = -(-len(images) // columns)
+    page = Image.new("RGB", (gap + columns * (cell + gap), gap + rows * (cell + text + gap)), "white")
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        x, y = gap + column * (cell + gap), gap + row * (cell + text + gap)
+        picture = Image.fromarray(image).convert("RGB")
+        scale = cell / max(picture.size)
+        if scale != 1:
+            size = [max(1, round(side * scale)) for side in picture.size]
+            picture = picture.resize(size, Image.Resampling.BICUBIC)
+        page.paste(picture, (x, y + text))
+        if titles:
+            ImageDraw.Draw(page).text((x, y), titles[i], fill=(40, 40, 40), font=_font(12))
+    return np.asarray(page)
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's own DejaVu Sans, installed everywhere: Pillow's built-in font has no ψ and no σ."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 # --- writing ----------------------------------------------------------------------------------------------
@@ -191,53 +263,3 @@ def mark_synthetic(image: Image.Image) -> Image.Image:
     draw.text((w / 2, h - strip / 2), "SYNTHETIC", fill="white", anchor="mm",
               font=ImageFont.load_default(strip * 0.8))
     return image
-
-
-_REASONS = {
-    errno.ENOSPC: "the disk is full: free some space or choose another folder",
-    errno.EDQUOT: "your quota is used up: free some space or choose another folder",
-    errno.EFBIG: "the file grows larger than the system allows: choose another folder",
-    errno.EROFS: "the disk is read-only: choose another folder",
-    errno.EACCES: "permission is denied: choose another folder",
-    errno.EPERM: "permission is denied: choose another folder",
-    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
-    errno.ENOTDIR: "a part of the path is a file: choose another folder",
-    errno.EEXIST: "a file stands where the folder should be: choose another folder",
-    errno.EISDIR: "a folder of that name stands there: choose another name",
-}
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """``with atomic_path(p) as part:`` write to part; p then appears whole, or stays as it was.
-
-    part lies beside p (same suffix, hidden name), is flushed to disk and moved over p. Any exception removes
-    it; a full disk and its like become S2FError. Missing folders are made.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.stem[:64]}.{secrets.token_hex(4)}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with open(part, "r+b") as f:
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    except BaseException as e:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        reason = _REASONS.get(getattr(e, "errno", None)) if isinstance(e, OSError) else None
-        if reason is None and isinstance(e, Exception) and _is_disk_full(e, path.parent):
-            reason = _REASONS[errno.ENOSPC]
-        if reason is not None:
-            raise S2FError(f"{path} cannot be written, {reason}.") from e
-        raise
-
-
-def _is_disk_full(error: Exception, folder: Path) -> bool:
-    # torch.save and safetensors wrap a full disk in errors of their own, without errno.
-    if "No space left" in str(error):
-        return True
-    try:
-        return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < 1 << 20
-    except OSError:
-        return False

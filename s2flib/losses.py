@@ -23,7 +23,7 @@ much as of 10⁹, training follows the attention loss alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +68,7 @@ def attention_loss(
     net must be frozen. The paper does not say which net its F'' come from. Were the net trained along with the
     encoder by this loss, nothing would keep its attention open: closing every gate, or shrinking every map, makes
     F''(x) − F''(y) zero whatever the picture shows, and gradient descent finds that long before it finds a better
-    face. Then the loss reads zero and teaches nothing (:func:`collapse_demo` shows it in seconds). So F'' comes
+    face. Then the loss is zero and teaches nothing (notebook 04 shows it). So F'' comes
     from a net that learned to tell attributes apart first and is then held still: the only way to lower this
     loss is to draw a face with the same attributes in the same places.
     """
@@ -118,30 +118,20 @@ class LossWeights:
 class SketchLoss(nn.Module):
     """The weighted sum of all of them: (photo, output, w_plus, latent_avg) -> (total, each loss as a float).
 
-    preset:   decides the judges; weights: default the preset's
-    judges:   {"lpips": …, "id": …, "attention": …} replaces any of them by a net of your own
+    networks: {"lpips": a perceptual judge, "id": an identity judge, "attention": an AttributeNet}, one for each of these
+    losses whose weight is above 0; :func:`s2flib.judges.loss_networks` gives a preset's.
 
-    Only nets of losses with a weight above 0 are loaded. All are frozen: this module has nothing to train, and
-    its state dict is no part of a checkpoint. The floats are unweighted; "total" is among them.
+    All are frozen: this module has nothing to train, and its state dict is no part of a checkpoint. The floats are
+    unweighted; "total" is among them.
     """
 
-    def __init__(
-        self, preset: str | Preset, weights: LossWeights | None = None, judges: dict[str, nn.Module] | None = None
-    ):
+    def __init__(self, weights: LossWeights, networks: Mapping[str, nn.Module]):
         super().__init__()
-        from s2flib.judges import attribute_net, identity_judge, perceptual_judge
-
-        preset = get_preset(preset)
-        self.weights = weights or LossWeights.of(preset)
-        load = {
-            "lpips": lambda: perceptual_judge(preset),
-            "id": lambda: identity_judge(preset, role="train"),
-            "attention": attribute_net,
-        }
-        own = judges or {}
-        self.nets = nn.ModuleDict(
-            {k: own.get(k) or make() for k, make in load.items() if getattr(self.weights, k) > 0}
-        ).requires_grad_(False).eval()  # fmt: skip
+        self.weights = weights
+        wanted = [k for k in ("lpips", "id", "attention") if getattr(weights, k) > 0]
+        if missing := [k for k in wanted if k not in networks]:
+            raise S2FError(f"the {missing[0]} loss needs its network: see s2flib.judges.loss_networks.")
+        self.nets = nn.ModuleDict({k: networks[k] for k in wanted}).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> SketchLoss:
         return super().train(False)         # frozen means frozen: no batch statistics, no dropout
@@ -174,47 +164,3 @@ class SketchLoss(nn.Module):
         total = sum(getattr(self.weights, k) * v.float() for k, v in parts.items())
         values = torch.stack([total, *parts.values()]).detach().tolist()    # one wait for the GPU, not five
         return total, dict(zip(["total", *parts], values, strict=True))
-
-
-@dataclass(frozen=True)
-class Collapse:
-    """What :func:`collapse_demo` saw at every step: lists of floats, first entry before any training."""
-
-    loss: list[float]              # attention loss of the net being trained along
-    frozen: list[float]            # of the frozen net, on the same, unchanged pictures
-    gate: list[float]              # mean of M_c and M_s over the net: how open its attention is
-    feature: list[float]           # RMS of F''(photo): what is left to compare
-
-
-def collapse_demo(photos: Tensor, outputs: Tensor, net: AttributeNet, steps: int = 40, lr: float = 3e-3) -> Collapse:
-    """Trains a copy of ``net`` by the attention loss on fixed pictures, as joint training would.
-
-    photos, outputs: (B,3,H,W) in [-1,1]; no pixel of them changes, so an honest measure must stay where it is,
-    and the frozen net's does. The copy's falls towards zero: its gates close, its maps shrink, and it has stopped
-    looking (shipped net, 8 pairs of strangers: from 0.53 to 0.001 in 40 steps). ``net`` is not modified.
-    """
-    import copy
-
-    frozen = copy.deepcopy(net).eval().requires_grad_(False)
-    joint = copy.deepcopy(net).eval().requires_grad_(True)
-    optimiser = torch.optim.Adam(joint.parameters(), lr)
-    curves = Collapse([], [], [], [])
-    with torch.no_grad():
-        honest = float(attention_loss(photos, outputs, frozen))
-    openness: list[Tensor] = []
-    for block in joint.blocks:
-        for gate in (block.cbam.channel_gate, block.cbam.spatial_gate):
-            gate.register_forward_hook(lambda _gate, _in, out: openness.append(out.detach().mean()))
-    for step in range(steps + 1):
-        openness.clear()
-        fx, fy = joint.attention_features(photos), joint.attention_features(outputs)
-        loss = attention_loss(fx, fy)
-        curves.loss.append(loss.item())
-        curves.frozen.append(honest)
-        curves.gate.append(float(torch.stack(openness).mean()))
-        curves.feature.append(float(torch.stack([f.detach().square().mean() for f in fx]).mean().sqrt()))
-        if step < steps:
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    return curves

@@ -3,9 +3,51 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from s2flib.errors import S2FError
+
+
+class Suited(NamedTuple):
+    """Text guidance that depends on the size of the change.
+
+    The edit is made without guidance first; s_T is then chosen by the mean absolute change of a pixel in grey levels.
+    A small change needs strong guidance to be visible at all; strong guidance exaggerates a large one.
+    """
+
+    scales: tuple[float, ...]  # s_T, from the smallest changes to the largest
+    limits: tuple[float, ...]  # grey levels where one scale gives way to the next, rising; one fewer than scales
+
+    def of(self, moved: float) -> float:
+        """s_T for a change of ``moved`` grey levels."""
+        return self.scales[bisect_right(self.limits, moved)]
+
+    def __str__(self) -> str:
+        below = [f"{s:g} for changes below {m:g} grey levels" for s, m in zip(self.scales, self.limits, strict=False)]
+        return ", ".join([*below, f"{self.scales[-1]:g}" + " for larger ones" * bool(below)])
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """The preset's InstructPix2Pix and its defaults."""
+
+    shipped: str | None  # the pipeline's folder in the weights directory; None: the published one, fetched
+    size: int  # pixels of the shorter side
+    square: bool  # edits the centre square at size × size; else both sides are multiples of 64
+    steps: int  # denoising steps
+    guidance: float | Suited  # s_T, of the text
+    image_guidance: float  # s_I, of the image
+    interval: tuple[float, float]  # noise levels, 0 to 1, at which s_T acts
+    keep_detail: bool  # see instruct_pix2pix.keep_detail
+    batch: int  # images at a time
+    half_on_gpu: bool  # float16 on a GPU
+
+    @property
+    def trained_here(self) -> bool:
+        """The pipeline is trained by this repository on SynthFaces' vocabulary; a published one has read the web."""
+        return self.shipped is not None
 
 
 @dataclass(frozen=True)
@@ -44,6 +86,13 @@ class Preset:
     perceptual: str                  # "st-lpips" | "lpips"
     id_train: str                    # "synthface-id" | "arcface-ir-se50"
     id_measure: str                  # "dlib" | "facenet-vggface2"
+    # files: names in the weights directory, or of published weights (weights.registry)
+    shipped_psp: str | None          # the sketch encoder in the weights directory
+    published_psp: str | None        # … or its registry name; neither: train one
+    shipped_generator: str | None
+    published_generator: str | None
+    edit: EditSettings
+    cell_timeout_s: int | None       # a notebook cell that computes longer has hung; None: no limit
     label: str                       # stands beside every result
 
     @property
@@ -62,6 +111,12 @@ _PUBLISHED = dict(
     encoder_units=(3, 4, 14, 3), encoder_widths=(64, 128, 256, 512), encoder_head=512,
     lr=1e-4, lambda_l2=1.0, lambda_lpips=0.8, lambda_reg=0.005,
     perceptual="lpips", id_train="arcface-ir-se50", id_measure="facenet-vggface2",
+    shipped_psp=None, shipped_generator=None, cell_timeout_s=None,
+)
+# The authors' settings (README of timothybrooks/instruct-pix2pix); colab takes half the steps.
+_PUBLISHED_EDITOR = dict(
+    shipped=None, size=512, square=False, guidance=7.5, image_guidance=1.5, interval=(0.0, 1.0), keep_detail=False,
+    batch=1, half_on_gpu=True,
 )
 
 TINY = Preset(
@@ -71,18 +126,31 @@ TINY = Preset(
     batch=8, steps=1500, lr=1e-3,
     lambda_l2=1.0, lambda_lpips=0.8, lambda_id=0.3, lambda_reg=0.005, lambda4=1.0,
     perceptual="st-lpips", id_train="synthface-id", id_measure="dlib",
+    shipped_psp="tiny-psp.safetensors", published_psp=None,
+    shipped_generator="tiny-stylegan2.safetensors", published_generator=None,
+    # Guidance was chosen on the validation split by s2f evaluate-editor --grid; there 4, 8 and 20 steps succeeded
+    # equally often (100 pairs).
+    edit=EditSettings(
+        shipped="tiny-instruct-pix2pix", size=128, square=True, steps=8,
+        guidance=Suited((7.0, 3.0, 1.5), (0.28, 6.51)), image_guidance=1.0, interval=(0.2, 0.7), keep_detail=True,
+        batch=8, half_on_gpu=False),
+    cell_timeout_s=1800,
     label="tiny preset: not the paper's numbers",
 )
 
 COLAB = Preset(
     name="colab", data="celebamask-hq", size=256, encoder_size=256, loss_size=256, eval_size=256,
     batch=8, steps=20_000, lambda_id=0.1, lambda4=1.0,
+    published_psp=None, published_generator="stylegan2-ffhq-256",
+    edit=EditSettings(steps=50, **_PUBLISHED_EDITOR),
     label="colab preset: 256 px, not the paper's numbers", **_PUBLISHED,
 )
 
 PAPER = Preset(
     name="paper", data="celebamask-hq", size=1024, encoder_size=256, loss_size=256, eval_size=256,
     batch=4, steps=100_000, lambda_id=0.1, lambda4=1.0,
+    published_psp="psp-sketch", published_generator="stylegan2-ffhq-1024",
+    edit=EditSettings(steps=100, **_PUBLISHED_EDITOR),
     label="paper preset", **_PUBLISHED,
 )
 

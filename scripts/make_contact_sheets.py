@@ -2,7 +2,7 @@
 
     python scripts/make_contact_sheets.py [--out docs/synthfaces]
 
-Photos and shots are the shipped test set's; attributes, hands and edits are rendered for the purpose (2 minutes).
+Photos and shots come from the shipped test set; attributes, drawings and edits are rendered here (2 minutes).
 """
 
 from __future__ import annotations
@@ -13,38 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from s2flib.datasets import SynthFaces, open_dataset
-from s2flib.images import save_image
-from s2flib.plotting import colour_mask
+from s2flib.datasets.faces import SynthFaces, open_dataset
+from s2flib.images import contact_sheet, save_image
+from s2flib.plotting.pictures import colour_mask
 from s2flib.sketch import sketch
-from s2flib.synthfaces import (
-    HANDS,
-    Person,
-    Scene,
-    line_drawing,
-    photograph,
-    possible_edits,
-    render_edit,
-    render_shot,
-    sample_identity,
-    sample_look,
-    sample_shot,
-)
-from s2flib.synthfaces.look import BEARDS, HAIR_STYLES, HATS, sample_glasses, sample_hat
+from s2flib.synthfaces.drawing import HANDS, line_drawing
+from s2flib.synthfaces.edits import Scene, possible_edits, render_edit
+from s2flib.synthfaces.identity import sample_identity
+from s2flib.synthfaces.look import BEARDS, HAIR_STYLES, HATS, sample_glasses, sample_hat, sample_look
+from s2flib.synthfaces.person import Person
+from s2flib.synthfaces.portrait import photograph
+from s2flib.synthfaces.render import render_shot
+from s2flib.synthfaces.shot import sample_shot
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 900
-
-
-def sheet(pictures: list[np.ndarray], columns: int) -> np.ndarray:
-    """(H, W, 3) pictures row by row on white."""
-    h, w = pictures[0].shape[:2]
-    rows = -(-len(pictures) // columns)
-    out = np.full((rows * h, columns * w, 3), 255, np.uint8)
-    for i, picture in enumerate(pictures):
-        y, x = i // columns * h, i % columns * w
-        out[y:y + h, x:x + w] = picture if picture.ndim == 3 else picture[..., None]
-    return out
 
 
 def photos(dataset: SynthFaces, people: int, shots: int) -> list[np.ndarray]:
@@ -78,7 +61,7 @@ def attributes() -> list[np.ndarray]:
 
 
 def drawings() -> list[np.ndarray]:
-    """For each of five people: photo, labels, pencil sketch, then the line drawing in three hands."""
+    """For each of five people: photo, labels, pencil sketch, then the line drawing in the three styles (HANDS)."""
     out = []
     for i in (3, 8, 14, 21, 30):
         picture, _, _ = render_shot(SEED, i, 0, 256, keep_buffers=True)
@@ -88,7 +71,7 @@ def drawings() -> list[np.ndarray]:
 
 
 def edits(columns: int) -> list[np.ndarray]:
-    """Two rows a person: before, after; one edit of each kind that makes sense."""
+    """Two rows per person, before and after, with one edit of each possible kind."""
     out = []
     for i in (5, 12):
         identity = sample_identity(SEED, i)
@@ -106,10 +89,10 @@ def main() -> None:
     small = open_dataset("tiny", "test")
     large = SynthFaces(small.root / "test-256", "test", size=256)
     sheets = {
-        "after_128": sheet(photos(small, 32, 1), 8),
-        "after_256": sheet([large.read(4 * i + 1)[0] for i in range(8)], 4),
-        "shots": sheet(photos(small, 6, 4), 8), "attributes": sheet(attributes(), 9),
-        "drawings": sheet(drawings(), 6), "edits": sheet(edits(11), 11),
+        "after_128": contact_sheet(photos(small, 32, 1), 8),
+        "after_256": contact_sheet([large.read(4 * i + 1)[0] for i in range(8)], 4),
+        "shots": contact_sheet(photos(small, 6, 4), 8), "attributes": contact_sheet(attributes(), 9),
+        "drawings": contact_sheet(drawings(), 6), "edits": contact_sheet(edits(11), 11),
     }
     for name, picture in sheets.items():
         save_image(args.out / f"{name}.png", picture, overwrite=True, synthetic=True)

@@ -1,6 +1,6 @@
-"""Draw docs/teaser.png: sketches of test people, the shipped model's faces, the photos it never saw.
+"""Draw docs/teaser.png: sketches of test people, the shipped model's faces, and the photos it has not seen.
 
-The people are evenly spaced over the test split, not chosen. Usage: python scripts/make_teaser.py
+The people are evenly spaced over the test split, not hand-picked. Usage: python scripts/make_teaser.py
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from s2flib.datasets import open_dataset
-from s2flib.plotting import save_figure, sketch_output_photo_grid
-from s2flib.weights import load_psp
+from s2flib.datasets.faces import open_dataset
+from s2flib.plotting.canvas import save_figure
+from s2flib.plotting.pictures import sketch_output_photo_grid
+from s2flib.weights.load import load_psp
 
 PEOPLE = 8
 

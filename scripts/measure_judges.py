@@ -1,4 +1,4 @@
-"""The figures of the model cards in data/weights: how well the shipped nets tell SynthFaces apart.
+"""Print the results of the model cards in data/weights: how well the shipped networks tell SynthFaces apart.
 
     python scripts/measure_judges.py
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from s2flib.datasets import attribute_targets, open_dataset
-from s2flib.faceid import rank_1, verification_auc
-from s2flib.judges import attribute_net, identity_judge
+from s2flib.datasets.attributes import attribute_targets
+from s2flib.datasets.faces import open_dataset
+from s2flib.judges.load import attribute_net, identity_judge
+from s2flib.judges.synthface_id import rank_1, verification_auc
 from s2flib.training.classifiers import attribute_scores
 
 

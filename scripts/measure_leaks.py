@@ -1,8 +1,8 @@
-"""Print what a small reader can guess from photo, pencil sketch and line drawing (s2flib.synthfaces.leaks).
+"""Print what ridge regression predicts from photo, pencil sketch and line drawing (s2flib.evaluation.leaks).
 
     python scripts/measure_leaks.py [--train 4000] [--test 1200]
 
-Ridge regression from 32 × 32 pixels; trained on train people of the shipped data set, R² on test people.
+The input is 32 × 32 pixels; trained on train people of the shipped data set, R² on test people.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import argparse
 def main() -> None:
     from tqdm import tqdm
 
-    from s2flib.datasets import open_dataset
-    from s2flib.synthfaces.leaks import PICTURES, TARGETS, measure_leaks
+    from s2flib.datasets.faces import open_dataset
+    from s2flib.evaluation.leaks import PICTURES, TARGETS, measure_leaks
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--train", type=int, default=4000)

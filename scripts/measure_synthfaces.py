@@ -1,10 +1,10 @@
-"""Measure what a face renderer must be able to do: are the faces found, and are people told apart?
+"""Measure the face renderer: are its faces detected, and can its people be told apart?
 
     python scripts/measure_synthfaces.py [--people 200] [--size 128] [--seed 4242]
 
-Two photos of each person are rendered (the second on another day). MTCNN looks for the face; the measuring
-identity net (tiny preset) compares every pair: verification AUC over all pairs, and rank-1 of photo 2 among
-everybody's photo 1. Nothing is shown to any net during training: the seed is one no data set uses.
+Two photos of each person are rendered (the second on another day). MTCNN detects the face; the identity network used
+for evaluation (tiny preset) compares every pair: verification AUC over all pairs, and rank-1 of photo 2 among
+everybody's photo 1. No network has been trained on these people: no data set uses this seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 
 def auc(same: np.ndarray, other: np.ndarray) -> float:
-    """Probability that a same-person pair scores above a two-person pair (Mann-Whitney)."""
+    """Probability that a same-person pair scores above a different-person pair (Mann-Whitney)."""
     ranks = np.argsort(np.argsort(np.concatenate([same, other])))[:len(same)]
     return float((ranks.sum() - len(same) * (len(same) - 1) / 2) / (len(same) * len(other)))
 
@@ -30,7 +30,7 @@ def main() -> None:
     from facenet_pytorch import MTCNN
     from tqdm import tqdm
 
-    from s2flib.judges import identity_judge
+    from s2flib.judges.load import identity_judge
     from s2flib.synthfaces.render import render_shot
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s2flib import celeba
+from s2flib.datasets import celeba
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

@@ -10,12 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from s2flib import images, weights
-from s2flib.stylize.networks import build_scheduler, build_text_encoder, build_unet, build_vae
-from s2flib.stylize.pipeline import assemble, load_tokenizer, save_pipeline, update_pipeline_sums
+from s2flib import images
+from s2flib.instruct_pix2pix.networks import build_scheduler, build_text_encoder, build_unet, build_vae
+from s2flib.instruct_pix2pix.pipeline import (
+    assemble,
+    load_tokenizer,
+    save_pipeline,
+    shipped_folder,
+    update_pipeline_sums,
+)
 from s2flib.synthfaces import edits, phrases
 from s2flib.synthfaces.render import VERSION
-from s2flib.training import editor_vae
+from s2flib.training import edit_vae as editor_vae
 from s2flib.weights import save_safetensors
 
 SIZE = 64
@@ -103,7 +109,7 @@ def published_template(tmp_path_factory):
 
     torch.manual_seed(1)
     tokenizer = CLIPTokenizer.from_pretrained(
-        weights.Path(__file__).resolve().parents[1] / "data/weights/tiny-instruct-pix2pix/tokenizer",
+        shipped_folder() / "tokenizer",
         model_max_length=77)
     text = CLIPTextModel(CLIPTextConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1,
                                         num_attention_heads=2, projection_dim=16, max_position_embeddings=77))

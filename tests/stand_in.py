@@ -33,5 +33,5 @@ def stand_in_data_fixture(tmp_path_factory):
 
 @pytest.fixture(name="stand_in")
 def stand_in_fixture(stand_in_data, monkeypatch):
-    monkeypatch.setenv("S2F_DATA", str(stand_in_data))
+    monkeypatch.setenv("S2F_WEIGHTS", str(stand_in_data / "weights"))
     return stand_in_data

@@ -12,9 +12,11 @@ from PIL import Image
 from stand_in import drawing, stand_in_data_fixture, stand_in_fixture  # noqa: F401  (fixtures)
 
 from s2flib import images, weights
-from s2flib.drawing import prepare_drawing
+from s2flib.datasets.user_drawing import prepare_drawing
 from s2flib.errors import ImageError, S2FError, WeightsError
-from s2flib.generate import GAP, generate, overview
+from s2flib.files import sha256_of
+from s2flib.generate import GAP, generate
+from s2flib.images import contact_sheet
 from s2flib.presets import TINY
 
 
@@ -54,8 +56,8 @@ def test_metadata_says_synthetic_and_how(stand_in, page, tmp_path):
     text = Image.open(result.faces[1]).text
     assert text["synthetic"] == "true" and text["preset"] == "tiny" and text["seed"] == "7" and text["face"] == "2"
     assert text["label"] == TINY.label and text["sketch"] == "page.png"
-    assert text["weights_sha256"] == weights.sha256_of(stand_in / "weights" / "tiny-psp.safetensors")
-    assert text["sketch_sha256"] == weights.sha256_of(page)
+    assert text["weights_sha256"] == sha256_of(stand_in / "weights" / "tiny-psp.safetensors")
+    assert text["sketch_sha256"] == sha256_of(page)
     assert Image.open(tmp_path / "out" / "overview.png").text["synthetic"] == "true"
 
 
@@ -134,7 +136,7 @@ def test_no_input_and_out_is_a_file(stand_in, page, tmp_path):
 
 
 def test_missing_weights_are_an_error_not_a_substitute(tmp_path, page, monkeypatch):
-    monkeypatch.setenv("S2F_DATA", str(tmp_path / "nothing"))
+    monkeypatch.setenv("S2F_WEIGHTS", str(tmp_path / "nothing"))
     with pytest.raises(WeightsError):
         generate([page], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -144,7 +146,7 @@ def test_own_weights_file(stand_in, page, tmp_path):
     own = tmp_path / "own.safetensors"
     shutil.copy(stand_in / "weights" / "tiny-psp.safetensors", own)
     result, = generate([page], tmp_path / "out", n=1, weights_file=own)
-    assert Image.open(result.faces[0]).text["weights_sha256"] == weights.sha256_of(own)
+    assert Image.open(result.faces[0]).text["weights_sha256"] == sha256_of(own)
 
 
 def test_full_disk_is_one_sentence_and_no_half_file(stand_in, page, tmp_path, monkeypatch):
@@ -195,7 +197,7 @@ def test_align_without_a_face(stand_in, tmp_path):
 
 def test_overview_enlarges_small_sketches():
     sketch, face = np.zeros((64, 64, 3), np.uint8), np.full((128, 128, 3), 100, np.uint8)
-    page = overview([[sketch, face], [sketch, face]])
+    page = contact_sheet([sketch, face, sketch, face], columns=2, gap=GAP)
     assert page.shape == (2 * (128 + GAP) + GAP, 2 * (128 + GAP) + GAP, 3)
     assert (page[GAP:GAP + 128, GAP:GAP + 128] == 0).all() and (page[:GAP] == 255).all()
 

@@ -8,16 +8,8 @@ import torch
 from PIL import Image
 
 from s2flib.errors import ImageError, S2FError
-from s2flib.images import (
-    MAX_SIDE,
-    atomic_path,
-    centre_square,
-    load_image,
-    load_mask,
-    save_image,
-    to_array,
-    to_photo,
-)
+from s2flib.files import atomic_path
+from s2flib.images import MAX_SIDE, centre_square, load_image, load_mask, save_image, to_array, to_photo
 
 REFUSED = {
     "missing": "does not exist", "folder": "is a folder", "empty": "is empty", "truncated": "cut short",
@@ -118,8 +110,9 @@ def test_array_and_tensor_errors():
     for bad in (np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)):
         with pytest.raises(ImageError, match="load_image"):
             to_photo(bad, 8)
-    with pytest.raises(ImageError, match="one image"):
-        to_array(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ImageError, match=r"\(3, H, W\)"):
+        to_array(torch.zeros(4, 8, 8))
+    assert to_array(torch.zeros(2, 3, 8, 9)).shape == (2, 8, 9, 3)
     out = to_array(torch.tensor([-5.0, 0.0, 5.0])[:, None, None].expand(3, 2, 2))
     assert out[0, 0].tolist() == [0, 128, 255]           # clipped; 127.5 rounds to even
 

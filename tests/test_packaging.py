@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
 import s2flib
-from s2flib import cli
+from s2flib.cli import app as cli
 
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
@@ -128,7 +128,7 @@ def test_make_alone_is_help():
 
 
 @pytest.mark.parametrize("target, command", [
-    ("course", "-m s2flib.cli run"), ("test", "-m pytest"), ("lab", "-m jupyterlab"), ("lint", "-m ruff check")])
+    ("course", "-m s2flib run"), ("test", "-m pytest"), ("lab", "-m jupyterlab"), ("lint", "-m ruff check")])
 def test_targets_set_up_by_themselves(target, command, tmp_path):
     done = make("-n", target, f"VENV={tmp_path}/venv")
     assert done.returncode == 0, done.stderr
@@ -180,7 +180,7 @@ def check_command(name, options):
 
 def test_slurm_sweep_uses_the_folders_of_s2f_sweep():
     script = (REPO / "slurm" / "sweep.sbatch").read_text()
-    from s2flib.sweep import LAMBDAS, SEEDS
+    from s2flib.lambda4_sweep import LAMBDAS, SEEDS
 
     names = re.search(r"lambdas=\(([^)]*)\)", script).group(1).split()
     assert names == [f"{value:g}" for value in LAMBDAS]

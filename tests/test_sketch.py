@@ -10,14 +10,7 @@ from PIL import Image
 
 from s2flib.errors import DataError, ImageError, S2FError
 from s2flib.images import load_image
-from s2flib.sketch import (
-    canny,
-    gaussian_blur,
-    noise_figure,
-    sketch,
-    sketch_folder,
-    sketch_stages,
-)
+from s2flib.sketch import canny, gaussian_blur, noise_figure, sketch, sketch_folder, sketch_stages
 
 
 def _face(size=96, seed=0):

@@ -1,15 +1,19 @@
-"""SynthFaces: portraits of people who do not exist, rendered with numpy from CC0 MakeHuman head data.
+"""SynthFaces: portraits of synthetic people, rendered with numpy from CC0 MakeHuman head data.
 
-    from s2flib.synthfaces import Person, photograph, sample_identity, sample_look, sample_shot
+    from s2flib.synthfaces.identity import sample_identity
+    from s2flib.synthfaces.look import sample_look
+    from s2flib.synthfaces.person import Person
+    from s2flib.synthfaces.portrait import photograph
+    from s2flib.synthfaces.shot import sample_shot
     identity = sample_identity(seed=7, index=0)
     person = Person(identity, sample_look(identity, seed=7))
     picture = photograph(person, sample_shot(identity, seed=7), size=128)
 
-One idea per module: ``mesh`` and ``assets`` (the head), ``identity``, ``look`` and ``shot`` (what is sampled),
-``person`` (geometry), ``hair``, ``accessories``, ``regions``; ``camera``, ``raster``, ``lighting``, ``skin``,
-``eyes``, ``strands``, ``background``, ``film`` and ``portrait`` (the picture); ``labels`` and ``landmarks``;
-``drawing`` and ``strokes`` (artists' lines); ``recall`` (witness noise); ``edits`` and ``phrases``; ``render``
-(data sets).
+Modules: ``mesh`` and ``assets`` (the head); ``identity``, ``look`` and ``shot`` (sampling); ``person``, ``hair``,
+``accessories`` and ``regions`` (geometry); ``camera``, ``raster``, ``lighting``, ``skin``, ``eyes``, ``strands``,
+``background``, ``film`` and ``portrait`` (rendering); ``labels`` and ``landmarks`` (annotations); ``drawing`` and
+``strokes`` (line drawings); ``recall`` (witness noise); ``edits`` and ``phrases`` (edit pairs); ``render`` (data
+sets).
 """
 
 from s2flib.synthfaces.drawing import HANDS, line_drawing
@@ -23,9 +27,11 @@ from s2flib.synthfaces.recall import recall, recall_curve
 from s2flib.synthfaces.render import attributes, render_dataset, render_shot
 from s2flib.synthfaces.shot import Shot, sample_shot
 
+# fmt: off
 __all__ = [
     "HANDS", "LABELS", "Edit", "EditPair", "Identity", "Look", "Person", "Portrait", "Scene", "Shot", "apply_edit",
     "attributes", "line_drawing", "photograph", "possible_edits", "recall", "recall_curve", "render_dataset",
     "render_edit", "render_shot", "restyle", "sample_edit_pair", "sample_identity", "sample_look", "sample_shot",
     "with_sliders",
 ]
+# fmt: on

@@ -1,4 +1,4 @@
-"""Glasses, hats and earrings as meshes fitted to a person's neutral head."""
+"""Glasses, hats and earrings: meshes fitted to a person's neutral head."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from s2flib.synthfaces.assets import Head
 from s2flib.synthfaces.look import Glasses, Hat
 from s2flib.synthfaces.mesh import smoothstep
 
-Mesh = tuple[np.ndarray, np.ndarray]   # vertices (V, 3), triangles (T, 3)
+Mesh = tuple[np.ndarray, np.ndarray]  # vertices (V, 3), triangles (T, 3)
 
 
 class HatFit(NamedTuple):
-    """Where a hat sits: ``centre``, tilt and the skull's half axes at the hat's rim."""
+    """Position of a hat: centre, tilt and the skull's half axes at the rim of the hat."""
 
     centre: np.ndarray
-    tilt: np.ndarray         # (3, 3)
+    tilt: np.ndarray  # (3, 3)
     side: float
     front: float
     back: float
     top: float
 
     def height(self, points: np.ndarray) -> np.ndarray:
-        """Height (dm) above the hat's rim."""
+        """Height (dm) above the rim of the hat."""
         return ((points - self.centre) @ self.tilt)[..., 1]
 
 
 def glasses_meshes(glasses: Glasses, skin: np.ndarray, head: Head, eyes: list) -> tuple[Mesh, Mesh]:
-    """Frame and lenses. skin (V, 3); eyes: [(centre, radius)] of right and left."""
+    """Frame and lenses. skin (V, 3); eyes: [(centre, radius)], right and left."""
     near_eyes = (np.abs(head.smooth[:, 0]) < 0.6) & (np.abs(head.smooth[:, 1] - 7.28) < 0.2)
     front = max(skin[near_eyes, 2].max() - 0.02, eyes[0][0][2] + eyes[0][1] + 0.13)
     power = {"round": 2.0, "oval": 2.5, "rect": 4.5}[glasses.kind]
@@ -63,63 +63,57 @@ def glasses_meshes(glasses: Glasses, skin: np.ndarray, head: Head, eyes: list) -
 
 
 def fit_hat(hat: Hat, skin: np.ndarray, head: Head) -> HatFit:
-    """Measure the skull where the hat's rim will lie: above the brows, low at the nape."""
-    brow_height = 7.70 if hat.kind != "beanie" else 7.74
-    anchor = skin[head.nearest(np.array([[0, brow_height, 1.5]]))[0]]
+    """Measures the skull at the rim of the hat: above the brows, low at the nape."""
+    brow = head.nearest(np.array([0, 7.70 if hat.kind != "beanie" else 7.74, 1.5]))
     tilt = mesh.rotation(0, -(hat.tilt + 0.16), 0)
-    centre = np.array([0.0, anchor[1], 0.42])
+    centre = np.array([0.0, skin[brow, 1], 0.42])
     local = (skin - centre) @ tilt
-    centre = centre + tilt @ np.array([0, local[head.nearest(np.array([[0, brow_height, 1.5]]))[0]][1], 0])
+    centre = centre + tilt @ np.array([0, local[brow, 1], 0])
     local = (skin - centre) @ tilt
     masks = head.vertex_masks
     on_skull = (head.smooth[:, 1] > 7.1) & (masks["ears"] < 0.05) & (masks["inside_mouth"] < 0.05)
     band = on_skull & (local[:, 1] > -0.06) & (local[:, 1] < 0.45)
-    return HatFit(centre, tilt, float(np.abs(local[band, 0]).max()), float(local[band, 2].max()),
-                  float(-local[band, 2].min()), float(local[on_skull, 1].max()))
+    side, front, back = np.abs(local[band, 0]).max(), local[band, 2].max(), -local[band, 2].min()
+    return HatFit(centre, tilt, *(float(v) for v in (side, front, back, local[on_skull, 1].max())))
 
 
 def hat_meshes(hat: Hat, fit: HatFit) -> dict[str, Mesh]:
-    """"hat": crown with, by kind, a rolled edge or a brim; "visor": a cap's."""
+    """"hat": the crown, with a rolled edge or brim depending on the kind; "visor": the visor of a cap."""
     columns = 56
-    angle = np.linspace(0, 2 * np.pi, columns, endpoint=False)   # 0 = the person's left, π/2 = the front
+    angle = np.linspace(0, 2 * np.pi, columns, endpoint=False)  # 0 is the person's left, π/2 the front
     sin, cos = np.sin(angle), np.cos(angle)
     half_z = np.where(sin > 0, fit.front, fit.back)
     room = {"beanie": 0.075, "cap": 0.06, "brim": 0.07}[hat.kind]
     top = fit.top + {"beanie": 0.13, "cap": 0.07, "brim": 0.10}[hat.kind]
 
-    def ring(radius: float, height: float | np.ndarray, sag: float | np.ndarray = 0.0) -> np.ndarray:
-        out = np.stack([cos * (fit.side + radius), np.zeros(columns) + height, sin * (half_z + radius)], 1)
-        out[:, 1] -= sag
-        return out
+    def ring(radius: float, height: float | np.ndarray) -> np.ndarray:
+        return np.stack([cos * (fit.side + radius), np.zeros(columns) + height, sin * (half_z + radius)], 1)
 
-    rows = []
+    def dome(start: float, power: float) -> list[np.ndarray]:
+        rows = []
+        for t in np.linspace(0.05, 1, 12):
+            scale = max((1 - t**power) ** (1 / power), 0.02)
+            rows.append(ring(room, start + (top - start) * t) * [scale, 1, scale])
+        return rows
+
     if hat.kind == "beanie":
-        for h, r in ((-0.10, 0.02), (-0.10, room + 0.03), (0.0, room + 0.055), (0.12, room + 0.045), (0.16, room)):
-            rows.append(ring(r, h))
-        rows += _dome(ring, fit, room, 0.18, top, 2.3)
+        edge = ((0.02, -0.10), (room + 0.03, -0.10), (room + 0.055, 0.0), (room + 0.045, 0.12), (room, 0.16))
+        rows = [ring(r, h) for r, h in edge] + dome(0.18, 2.3)
     elif hat.kind == "cap":
-        rows = [ring(0.01, -0.04), ring(room, -0.04), ring(room, 0.08)] + _dome(ring, fit, room, 0.1, top, 2.4)
+        rows = [ring(0.01, -0.04), ring(room, -0.04), ring(room, 0.08)] + dome(0.1, 2.4)
     else:
         wide = 0.50
+        rows = []
         for k in range(7):
             t = k / 6
-            rows.append(ring(room + wide * (1 - t), 0.02 + 0.10 * (1 - t) ** 2 * (1 - 1.4 * np.abs(sin)), 0))
+            rows.append(ring(room + wide * (1 - t), 0.02 + 0.10 * (1 - t) ** 2 * (1 - 1.4 * np.abs(sin))))
         rows += [ring(room, 0.03 + top * t) for t in (0.1, 0.3, 0.5, 0.7)]
-        rows += [ring(room - 0.03, top * 0.92), ring(room - 0.12, top * 1.0), ring(room - 0.28, top * 0.98),
-                 ring(-min(fit.side, fit.front) * 0.98, top * 0.93)]
-    crown = (np.concatenate(rows), mesh.lattice(len(rows), columns)[:, ::-1])
-    parts = {"hat": crown}
+        rows += [ring(room - 0.03, top * 0.92), ring(room - 0.12, top * 1.0), ring(room - 0.28, top * 0.98)]
+        rows.append(ring(-min(fit.side, fit.front) * 0.98, top * 0.93))
+    parts = {"hat": (np.concatenate(rows), mesh.lattice(len(rows), columns)[:, ::-1])}
     if hat.kind == "cap":
         parts["visor"] = _visor(fit, room)
     return {name: (vertices @ fit.tilt.T + fit.centre, tris) for name, (vertices, tris) in parts.items()}
-
-
-def _dome(ring, fit: HatFit, room: float, start: float, top: float, power: float) -> list[np.ndarray]:
-    rows = []
-    for t in np.linspace(0.05, 1, 12):
-        scale = (1 - t**power) ** (1 / power)
-        rows.append(ring(room, start + (top - start) * t) * [max(scale, 0.02), 1, max(scale, 0.02)])
-    return rows
 
 
 def _visor(fit: HatFit, room: float) -> Mesh:
@@ -128,13 +122,13 @@ def _visor(fit: HatFit, room: float) -> Mesh:
     for t in np.linspace(0, 1, 7):
         reach = 0.68 * t * np.sin((angle - angle[0]) / (angle[-1] - angle[0]) * np.pi) ** 0.6
         x, z = np.cos(angle) * (fit.side + room + 0.02), np.sin(angle) * (fit.front + room + 0.01) + reach
-        # it points down against the hat's tilt
+        # points down to compensate for the tilt of the hat
         rows.append(np.stack([x, -0.03 - 0.68 * reach - 0.06 * (x / fit.side) ** 2 * t, z], 1))
     return np.concatenate(rows), mesh.lattice(7, 24, wrap_columns=False)[:, ::-1]
 
 
 def earring_meshes(radius: float, skin: np.ndarray, head: Head) -> list[Mesh]:
-    """A ball at each ear lobe."""
+    """A sphere at each earlobe."""
     vertices, tris = sphere()
     out = []
     for sign in (-1, 1):
@@ -145,7 +139,7 @@ def earring_meshes(radius: float, skin: np.ndarray, head: Head) -> list[Mesh]:
 
 @lru_cache(maxsize=4)
 def sphere(columns: int = 32, rows: int = 20, cap: float = 1.0) -> Mesh:
-    """Unit sphere around the z axis; ``cap`` < 1 leaves the far end open."""
+    """Unit sphere around the z axis; with ``cap`` < 1 the far end is open."""
     polar = np.linspace(0, np.pi * cap, rows)
     around = np.linspace(0, 2 * np.pi, columns, endpoint=False)
     x = np.outer(np.sin(polar), np.cos(around))
@@ -155,5 +149,5 @@ def sphere(columns: int = 32, rows: int = 20, cap: float = 1.0) -> Mesh:
 
 
 def sits_under(fit: HatFit, points: np.ndarray) -> np.ndarray:
-    """0 … 1: how much of the hair at these points the hat hides."""
+    """0 … 1: how much of the hair at these points is hidden by the hat."""
     return smoothstep(-0.05, 0.03, fit.height(points))

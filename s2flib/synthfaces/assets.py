@@ -1,6 +1,6 @@
-"""The head every person is morphed from: MakeHuman's base mesh and shape targets (CC0), read once per process.
+"""The base head of all people: MakeHuman's base mesh and shape targets (CC0), loaded once per process.
 
-``scripts/build_head_assets.py`` makes the file from a public wheel; its checksum is pinned here.
+``scripts/build_head_assets.py`` builds the file from a public wheel; its checksum is pinned here.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _MOUTH = ("teeth_upper", "teeth_lower", "tongue")
 
 
 class Head:
-    """The neutral ("canonical") head and its shape targets. Read-only; lengths in dm.
+    """The neutral ("canonical") head and its shape targets. Do not modify; lengths in dm.
 
     vertices (B, 3)    base mesh, chin at y ≈ 6.2, eyes at (±0.31, 7.28, 1.25), top at 8.5
     smooth (V, 3)      skin, subdivided once: subdivide @ vertices
-    tris (T, 3)        triangles of the skin over ``smooth``
+    tris (T, 3)        triangles of the skin, indices into ``smooth``
     uv (T, 3, 2)       texture coordinates per corner
     masks (1024, 1024, 4) uint8, 255 is inside: MASK_NAMES in UV space, row 0 at v = 1
-    occlusion (V,)     share of the sky each skin vertex sees
-    parts              name → triangles over the base mesh: teeth, tongue, lashes
+    occlusion (V,)     fraction of the sky visible from each skin vertex
+    parts              name → triangles of teeth, tongue and lashes, indices into ``vertices``
     """
 
     def __init__(self, data: dict[str, np.ndarray]):
@@ -42,7 +42,7 @@ class Head:
         self._index = data["target_index"].astype(np.int32)
         self._offset = data["target_offset"]
         self._scale = data["target_scale"]
-        self._number = {name: i for i, name in enumerate(self.names)}
+        self.number = {name: i for i, name in enumerate(self.names)}
         self.subdivide, quads = mesh.catmull_clark(data["faces_skin"], n)
         self.tris = mesh.triangles(quads).astype(np.int32)
         self.uv = mesh.triangles(mesh.subdivide_corners(data["uv_skin"])).astype(np.float32)
@@ -51,22 +51,23 @@ class Head:
         self.normals = mesh.vertex_normals(self.smooth, self.tris, self.around)
         self.masks = data["masks"]
         self.occlusion = data["occlusion"].astype(np.float32) / 255
-        self.parts = {name: mesh.triangles(data[f"faces_{name}"]).astype(np.int32)
-                      for name in (*_MOUTH, "lash_upper", "lash_lower")}
+        self.parts = {
+            name: mesh.triangles(data[f"faces_{name}"]).astype(np.int32) for name in (*_MOUTH, "lash_upper", "lash_lower")
+        }
         self.eye_vertices = (np.unique(data["faces_eye_right"]), np.unique(data["faces_eye_left"]))
         self.mouth_vertices = np.unique(np.concatenate([self.parts[name].ravel() for name in _MOUTH]))
 
     def target(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Shape target → base vertex indices (n,) and offsets (n, 3) at full strength."""
-        i = self._number[name]
+        """Base vertex indices (n,) and offsets (n, 3) of a shape target at full strength."""
+        i = self.number[name]
         part = slice(self._start[i], self._start[i + 1])
         return self._index[part], self._offset[part] * self._scale[i]
 
     def has(self, name: str) -> bool:
-        return name in self._number
+        return name in self.number
 
     def morph(self, weights: dict[str, float], base: np.ndarray | None = None) -> np.ndarray:
-        """Base vertices (B, 3) moved by Σ weight · target."""
+        """Base vertices (B, 3), by default the neutral head's, plus Σ weight · target."""
         out = (self.vertices if base is None else base).copy()
         for name, weight in weights.items():
             index, offset = self.target(name)
@@ -75,7 +76,7 @@ class Head:
 
     @cached_property
     def vertex_masks(self) -> dict[str, np.ndarray]:
-        """The UV masks sampled at the skin's vertices, name → (V,) in [0, 1]."""
+        """The UV masks sampled at the skin vertices, name → (V,) in [0, 1]."""
         uv = np.zeros((len(self.smooth), 2))
         uv[self.tris.ravel()] = self.uv.reshape(-1, 2)
         column = np.clip(uv[:, 0] * 1024, 0, 1023).astype(int)
@@ -85,14 +86,14 @@ class Head:
 
     @cached_property
     def mouth_corners(self) -> tuple[int, int]:
-        """Skin vertices at the person's right and left corner of the mouth."""
+        """Skin vertices at the right and left corner of the mouth."""
         lips = np.nonzero(self.vertex_masks["lips"] > 0.5)[0]
         x = self.smooth[lips, 0]
         return int(lips[x.argmin()]), int(lips[x.argmax()])
 
     @cached_property
     def lash_tip(self) -> dict[str, np.ndarray]:
-        """Upper and lower lashes: 0 at the root … 1 at the tip, per base vertex."""
+        """Upper and lower lashes: 0 at the root to 1 at the tip, per base vertex."""
         lids = cKDTree(self.smooth[self.vertex_masks["eyelids"] > 0.2])
         out = {}
         for name in ("lash_upper", "lash_lower"):
@@ -104,7 +105,7 @@ class Head:
         return out
 
     def nearest(self, points: np.ndarray) -> np.ndarray:
-        """Skin vertices (n,) nearest to canonical points (n, 3)."""
+        """Skin vertices (n,) nearest to canonical points (n, 3), or the vertex nearest to one point (3,)."""
         return self._tree.query(points)[1]
 
     @cached_property
@@ -112,22 +113,24 @@ class Head:
         return cKDTree(self.smooth)
 
 
-def read_head(path: str | Path = ASSETS, sha256: str | None = ASSETS_SHA256) -> Head:
-    """Read the asset file; raises DataError if it is missing or its checksum differs."""
-    path = Path(path)
+def read_head(path: Path = ASSETS) -> Head:
+    """Reads the asset file; raises DataError if it is missing or its checksum differs."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"the head assets {path} cannot be read ({error.strerror}): "
-                        "restore the file from the repository.") from error
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-        raise DataError(f"the head assets {path} are damaged (sha256 differs): restore the file from the "
-                        "repository or rebuild it with scripts/build_head_assets.py.")
+        raise DataError(
+            f"the head assets {path} cannot be read ({error.strerror}): restore the file from the repository."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != ASSETS_SHA256:
+        raise DataError(
+            f"the head assets {path} are damaged (sha256 differs): restore the file from the repository or rebuild it "
+            "with scripts/build_head_assets.py."
+        )
     with np.load(io.BytesIO(content), allow_pickle=False) as data:
         return Head(dict(data))
 
 
 @lru_cache(maxsize=1)
 def load_head() -> Head:
-    """The shipped head, read once per process (about half a second)."""
+    """The shipped head, loaded once per process (about half a second)."""
     return read_head()

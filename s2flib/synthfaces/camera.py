@@ -1,24 +1,26 @@
-"""The camera: perspective from a portrait's distance, framed like aligned face data sets (FFHQ, CelebA-HQ)."""
+"""Perspective camera at portrait distance, framed like aligned face data sets (FFHQ, CelebA-HQ)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-ZOOM_OUT = 1.07      # a little wider than FFHQ's crop, so that hair and shoulders have room
+from s2flib.synthfaces.mesh import unit
+
+ZOOM_OUT = 1.07  # slightly wider than FFHQ's crop, to leave room for hair and shoulders
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Looks along −z from (0, 0, distance). ``centre``, ``across``, ``down``: the square crop in the image plane
-    (dm at the origin's depth): a point q lands at (1 + (q − centre)·across/|across|²)/2 of the width."""
+    """Looks along −z from (0, 0, distance). ``centre``, ``across`` and ``down`` define the square crop in the image
+    plane (dm at the origin's depth): a point q maps to (1 + (q − centre)·across/|across|²)/2 of the width."""
 
     distance: float
-    centre: np.ndarray     # (2,)
-    across: np.ndarray     # (2,) from the centre to the right edge
-    down: np.ndarray       # (2,) from the centre to the lower edge
-    width: int             # pixels
+    centre: np.ndarray  # (2,)
+    across: np.ndarray  # (2,) from the centre to the right edge
+    down: np.ndarray  # (2,) from the centre to the lower edge
+    width: int  # pixels
 
     @property
     def pixels_per_dm(self) -> float:
@@ -37,18 +39,17 @@ class Camera:
 
     def view(self, points: np.ndarray) -> np.ndarray:
         """Unit vectors from points towards the camera."""
-        to = np.array([0, 0, self.distance], points.dtype) - points
-        return to / np.sqrt(np.einsum("...i,...i->...", to, to))[..., None]
+        return unit(np.array([0, 0, self.distance], points.dtype) - points)
 
     def resized(self, width: int) -> Camera:
-        return Camera(self.distance, self.centre, self.across, self.down, width)
+        return replace(self, width=width)
 
 
 def aligned_camera(eyes: np.ndarray, mouth: np.ndarray, distance: float, width: int) -> Camera:
-    """FFHQ's alignment (Karras et al. 2019): the crop follows eyes and mouth in position, size and roll.
+    """FFHQ's alignment (Karras et al. 2019): eyes and mouth determine the crop's position, size and roll.
 
-    eyes, mouth (2, 3): the person's right, then left, eye and corner of the mouth, on a neutral face, so that
-    an expression does not move the frame.
+    eyes, mouth (2, 3): the person's right, then left, eye and mouth corner, on a neutral face, so that expressions
+    do not move the frame.
     """
     points = np.concatenate([eyes, mouth])
     scale = distance / (distance - points[:, 2:])

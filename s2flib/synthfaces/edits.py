@@ -46,6 +46,10 @@ BEARD_WORDS = {"stubble": "stubble", "short": "a short beard", "goatee": "a goat
 EXPRESSION_WORDS = {"neutral": "look neutral", "smile": "smile", "grin": "grin", "surprise": "look surprised",
                     "frown": "frown", "pout": "pout", "smirk": "smirk"}
 HAT_WORDS = {"beanie": "a beanie", "cap": "a baseball cap", "brim": "a brimmed hat"}
+AGE_WORDS = {-20: "twenty years younger", -12: "younger", 12: "a little older", 20: "older", 30: "thirty years older"}
+TONE_WORDS = {-1.8: "lighter", 1.8: "darker", 0.9: "a little darker", -0.9: "a little lighter"}
+WORDS = {"hair_color": HAIR_WORDS, "hair_style": STYLE_WORDS, "eye_color": EYE_WORDS, "beard": BEARD_WORDS,
+         "expression": EXPRESSION_WORDS, "hat": HAT_WORDS}
 # how much likelier than others a kind is chosen where it makes sense: few wear a hat that could be taken off, and
 # colours of eyes and styles of hair have the most values to learn
 ODDS = {"no_hat": 12.0, "no_beard": 5.0, "no_makeup": 4.0, "makeup": 3.0, "no_glasses": 3.0, "beard": 2.0,
@@ -54,9 +58,30 @@ ODDS = {"no_hat": 12.0, "no_beard": 5.0, "no_makeup": 4.0, "makeup": 3.0, "no_gl
 
 @dataclass(frozen=True)
 class Edit:
-    kind: str        # a key of phrases.TEMPLATES
+    """One change to a face. The renderer, the edit pairs and the evaluation of edits all use this type."""
+
+    kind: str        # one of phrases.KINDS
     value: str       # the new value; "" where the kind says all
-    words: str       # the value as it stands in an instruction
+    words: str = ""  # the value as an instruction names it: "dark brown", "older"; "" where the kind says all
+
+
+def words_of(kind: str, value: str, before: dict) -> str:
+    """The value as an instruction names it: "darkbrown" → "dark brown", an age of 60 → "older".
+
+    before: the attributes (render.attributes) of the face that is edited.
+    """
+    if kind in WORDS:
+        return WORDS[kind][value]
+    if kind == "age":
+        return AGE_WORDS[min(AGE_WORDS, key=lambda years: abs(years - (float(value) - before["age"])))]
+    if kind == "skin_tone":
+        return TONE_WORDS[min(TONE_WORDS, key=lambda tone: abs(tone - (float(value) - before["skin_tone"])))]
+    return ""
+
+
+def all_words() -> set[str]:
+    """Every value in words."""
+    return {word for table in (*WORDS.values(), AGE_WORDS, TONE_WORDS) for word in table.values()}
 
 
 @dataclass(frozen=True)
@@ -110,14 +135,11 @@ def possible_edits(scene: Scene, rng: np.random.Generator) -> list[Edit]:
     elif look.makeup == 0:
         out.append(Edit("makeup", "0.9", ""))
     out.append(Edit("expression", *another(EXPRESSION_WORDS, scene.shot.expression)))
-    years = ((-20, "twenty years younger"), (-12, "younger"), (12, "a little older"), (20, "older"),
-             (30, "thirty years older"))
-    years = [y for y in years if 18 <= identity.age + y[0] <= 80]
+    years = [y for y in AGE_WORDS.items() if 18 <= identity.age + y[0] <= 80]
     if years:
         change, words = years[rng.integers(len(years))]
         out.append(Edit("age", f"{identity.age + change:.1f}", words))
-    tones = [(-1.8, "lighter"), (1.8, "darker"), (0.9, "a little darker"), (-0.9, "a little lighter")]
-    tones = [t for t in tones if 0 <= identity.tone + t[0] <= 6.8]
+    tones = [t for t in TONE_WORDS.items() if 0 <= identity.tone + t[0] <= 6.8]
     change, words = tones[rng.integers(len(tones))]
     out.append(Edit("skin_tone", f"{identity.tone + change:.2f}", words))
     out.append(Edit("hat", *another(HAT_WORDS, "")) if look.hat is None else Edit("no_hat", "", ""))
@@ -161,7 +183,7 @@ def apply_edit(scene: Scene, edit: Edit, seed: int = 0) -> Scene:
     elif kind == "background":
         shot = replace(shot, background=int(value))
     else:
-        raise S2FError(f"unknown edit {kind!r}: choose one of {', '.join(phrases.TEMPLATES)}.")
+        raise S2FError(f"unknown edit {kind!r}: choose one of {', '.join(phrases.KINDS)}.")
     return Scene(identity, look, shot)
 
 

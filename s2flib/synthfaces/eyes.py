@@ -1,4 +1,4 @@
-"""Eyes, teeth and lashes: the wet and the fine."""
+"""Shading of eyeballs, teeth, tongue and lashes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from s2flib.synthfaces import lighting, mesh, noise
 from s2flib.synthfaces.mesh import smoothstep, unit
 from s2flib.synthfaces.shot import Light
 
-IRIS = 0.455      # radius of the iris over the eyeball's
+IRIS = 0.455  # iris radius / eyeball radius
 
 
-def eyeball(local: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.ndarray, light: Light, iris_rgb,
-            seed: int, toward_camera_up: np.ndarray) -> np.ndarray:
-    """Radiance (n, 3). local (n, 3): place on the unit eyeball, gaze along +z; normals, view in camera space;
-    toward_camera_up (n,): height over the eye's centre in eyeball radii, for the shadow of the upper lid."""
+def eyeball(
+    local: np.ndarray,
+    normals: np.ndarray,
+    view: np.ndarray,
+    lit: np.ndarray,
+    light: Light,
+    iris_rgb,
+    seed: int,
+    toward_camera_up: np.ndarray,
+) -> np.ndarray:
+    """Radiance (n, 3). local (n, 3): position on the unit eyeball, gaze along +z; normals, view in camera space;
+    toward_camera_up (n,): height above the eye's centre in eyeball radii, for the shadow of the upper lid."""
     x, y = local[:, 0], local[:, 1]
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     r = radius / IRIS
@@ -25,7 +33,7 @@ def eyeball(local: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.nd
     iris = iris * (0.62 + 0.5 * smoothstep(0.9, 0.4, r))[:, None]
     iris = iris * (1 - 0.72 * smoothstep(0.76, 1.0, r))[:, None]
     iris = iris * smoothstep(pupil - 0.05, pupil + 0.06, r)[:, None] + 0.003
-    # light enters the cornea and brightens the iris opposite to where it comes from
+    # light enters through the cornea and brightens the opposite side of the iris
     key = np.array(light.key_direction, np.float32)
     caustic = np.clip(-(x * key[0] + y * key[1]) / IRIS, 0, 1) * 0.4
     iris = iris * (1 + caustic)[:, None]
@@ -33,13 +41,13 @@ def eyeball(local: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.nd
     white = np.array([0.50, 0.46, 0.43], np.float32) * np.exp(-blood[:, None] * np.array([0.05, 0.4, 0.4], np.float32))
     outside = smoothstep(0.92, 1.10, r)[:, None]
     albedo = iris * (1 - outside) + white * outside
-    # lids shade the ball: most under the upper one, and in the corners
+    # the lids shade the eyeball, most strongly below the upper lid and in the corners
     shade = 0.30 + 0.70 * smoothstep(0.46, 0.02, toward_camera_up)
     shade = shade * (0.8 + 0.2 * smoothstep(-0.45, -0.15, toward_camera_up))
     shade = shade * (0.45 + 0.55 * smoothstep(0.95, 0.5, np.abs(x)))
     e = lighting.irradiance(light, normals, lit * shade, shade, np.array([0.3, 0.2, 0.2], np.float32))
     out = albedo * e
-    # wet: the key light and a window mirrored in the cornea, a faint mirror of the sky elsewhere
+    # wetness: the cornea reflects the key light and a window, the rest faintly reflects the sky
     cornea = unit(normals + 0.12 * np.stack([x, y, np.zeros_like(x)], 1) * (r < 1)[:, None])
     mirrored = 2 * mesh.dot(cornea, view)[:, None] * cornea - view
     glint = smoothstep(0.962, 0.982, mirrored @ unit(key + np.array([0, 0.12, 0.45], np.float32)))
@@ -50,7 +58,7 @@ def eyeball(local: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.nd
 
 
 def teeth(canonical: np.ndarray, normals: np.ndarray, view: np.ndarray, lit: np.ndarray, light: Light) -> np.ndarray:
-    """Radiance (n, 3): ivory, darker between the teeth and towards the back."""
+    """Radiance (n, 3): ivory, darker between the teeth and towards the back of the mouth."""
     gap = np.abs(((np.abs(canonical[:, 0]) / 0.085 + 0.5) % 1) - 0.5)
     albedo = np.array([0.62, 0.57, 0.48], np.float32) * (0.84 + 0.16 * smoothstep(0.0, 0.12, 0.5 - gap))[:, None]
     depth = np.clip((canonical[:, 2] - 1.12) / 0.34, 0.08, 1)
@@ -66,7 +74,7 @@ def tongue(normals: np.ndarray, lit: np.ndarray, light: Light) -> np.ndarray:
 
 
 def lash_alpha(x: np.ndarray, tip: np.ndarray, upper: bool, male: bool, makeup: float) -> np.ndarray:
-    """Coverage (n,) of lashes at |x| (dm) and 0 root … 1 tip: dense at the root, single hairs at the tip."""
+    """Coverage (n,) of lashes at |x| (dm) and ``tip`` (0 root … 1 tip): dense at the root, single hairs at the tip."""
     stripes = 0.5 + 0.5 * np.sin(x * 420 + tip * 4)
     alpha = np.clip(1.15 - tip * 1.1, 0, 1) * (0.4 + 0.6 * stripes)
     strength = (0.75 if upper else 0.28) * (0.55 if male else 0.8 + 0.3 * makeup)

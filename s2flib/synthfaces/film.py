@@ -1,4 +1,4 @@
-"""From light to a photograph: white balance, lens softness, film's tone curve, grain."""
+"""Turns linear light into a photo: white balance, lens blur, tone curve, grain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def develop(light: np.ndarray, shot: Shot) -> np.ndarray:
     size = light.shape[0]
     balance = np.exp(shot.warmth * np.array([1.0, 0.0, -1.0], np.float32))
     x = light * (shot.exposure * balance)
-    # a lens is never quite sharp, and bright parts bloom
+    # slight lens blur, and bloom around bright parts
     sharp = gaussian_filter(x, (size / 400, size / 400, 0))
     bloom = gaussian_filter(np.clip(x - 0.8, 0, 2), (size / 40, size / 40, 0))
     x = sharp + 0.08 * bloom
@@ -28,7 +28,7 @@ def develop(light: np.ndarray, shot: Shot) -> np.ndarray:
 
 
 def tone_curve(light: np.ndarray) -> np.ndarray:
-    """Linear light → display value in [0, 1]: soft shoulder, a toe, highlights that lose some colour."""
+    """Linear light → display values in [0, 1], with soft shoulder, toe and slightly desaturated highlights."""
     x = 1 - np.exp(-1.3 * np.maximum(light, 0))
     grey = x.mean(-1, keepdims=True)
     x = grey + (x - grey) * (1.0 - 0.25 * grey)

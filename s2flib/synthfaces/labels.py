@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+# Label ids 0 … 18, in the painting order of the published g_mask.py: later parts cover earlier ones.
 LABELS = ("background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth",
           "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth")
 LABEL = {name: np.uint8(i) for i, name in enumerate(LABELS)}

@@ -1,4 +1,4 @@
-"""Tileable noise textures, made once per process, and a quick way to read them."""
+"""Tileable noise textures, computed once per process, and fast sampling from them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ SIZE = 512
 
 
 @lru_cache(maxsize=8)
-def texture(beta: float, seed: int = 7) -> np.ndarray:
-    """(512, 512) float32 noise with a 1/f^beta amplitude spectrum, mean 0, deviation 1, tileable."""
+def texture(beta: float) -> np.ndarray:
+    """(512, 512) float32 tileable noise with a 1/f^beta amplitude spectrum, mean 0 and standard deviation 1."""
     f = np.fft.fftfreq(SIZE)
     radius = np.hypot(f[:, None], f[None])
     radius[0, 0] = 1
-    rng = np.random.default_rng([seed, int(beta * 1000)])
+    rng = np.random.default_rng([7, int(beta * 1000)])
     out = np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIZE, SIZE))) / radius**beta).real
     out -= out.mean()
     return (out / out.std()).astype(np.float32)
 
 
 def sample(beta: float, x: np.ndarray, y: np.ndarray, smooth: bool = False) -> np.ndarray:
-    """Noise at texel coordinates x, y (any range, wraps); ``smooth``: bilinear instead of nearest."""
+    """Noise at texel coordinates x, y (any range, wraps around); ``smooth``: bilinear instead of nearest."""
     t = texture(beta).ravel()
     if not smooth:
         return t[(y.astype(np.int32) & (SIZE - 1)) * SIZE + (x.astype(np.int32) & (SIZE - 1))]

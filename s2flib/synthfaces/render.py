@@ -1,6 +1,6 @@
 """Render a data set: many people, several photos each, in parallel and resumably.
 
-The result is what ``s2flib.datasets.SynthFaces`` reads: for every split images-, masks- and drawings-<split>.zip
+The result is what ``s2flib.datasets.faces.SynthFaces`` reads: for every split images-, masks- and drawings-<split>.zip
 (WebP); manifest.csv, landmarks.npz and render.json (the recipe). With ``edits``, edits.zip and edits.csv hold
 edit pairs. Every face is a function of (seed, identity, shot): any part can be rendered
 anew, in any order, to the same pixels on the same machine.
@@ -27,9 +27,10 @@ import numpy as np
 from PIL import Image
 
 from s2flib.errors import DataError, S2FError
+from s2flib.files import atomic_path
 from s2flib.synthfaces.drawing import HANDS, line_drawing
 from s2flib.synthfaces.edits import sample_edit_pair
-from s2flib.synthfaces.identity import Identity, sample_identity
+from s2flib.synthfaces.identity import Identity, identity_split, sample_identity
 from s2flib.synthfaces.look import Look, restyle, sample_look
 from s2flib.synthfaces.person import Person
 from s2flib.synthfaces.portrait import Portrait, photograph
@@ -55,8 +56,6 @@ class Recipe:
 
     def identities(self) -> list[int]:
         """The numbers of the people to render."""
-        from s2flib.celeba import identity_split  # imports torch, which workers do without
-
         numbers = range(self.first_identity, self.first_identity + self.n_identities)
         return [i for i in numbers if self.split in (None, identity_split(i))]
 
@@ -138,8 +137,6 @@ def render_dataset(
 def _claim(out: Path, recipe: Recipe) -> None:
     """Write the recipe into a fresh folder, or check that it is the one already there."""
     path = out / "render.json"
-    from s2flib.images import atomic_path
-
     wanted = recipe.__dict__
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -234,9 +231,6 @@ def encode_drawing(grey: np.ndarray) -> bytes:
 
 def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
     """Join the parts into archives; the manifest comes last: a folder with one is complete."""
-    from s2flib.celeba import identity_split
-    from s2flib.images import atomic_path
-
     kinds = ["image", "mask"] + ["drawing"] * recipe.drawings
     splits = sorted({identity_split(number) for _, number in jobs})
     rows, landmarks, names = [], [], []
@@ -260,7 +254,6 @@ def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
 
 
 def _pack_edits(out: Path, parts: Path, n: int) -> None:
-    from s2flib.celeba import identity_split
 
     rows = []
     with _archives(out, ["edits.zip"]) as archives:
@@ -286,8 +279,6 @@ def _archives(out: Path, names: list[str]):
 
 
 def _write_csv(path: Path, rows: list[dict]) -> None:
-    from s2flib.images import atomic_path
-
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\n")
         writer.writeheader()

@@ -18,54 +18,47 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2flib.cbam import AttributeNet
-from s2flib.datasets import ATTRIBUTE_NAMES, FaceDataset, attribute_targets, open_dataset
+from s2flib.datasets.attributes import ATTRIBUTE_NAMES, attribute_targets
+from s2flib.datasets.faces import FaceDataset, open_dataset
 from s2flib.errors import S2FError
-from s2flib.faceid import FACE_CENTRE, FACE_SIDE, SynthFaceID, face_crop, rank_1, verification_auc
-from s2flib.images import available_cpus
+from s2flib.files import available_cpus
+from s2flib.images import as_float, contact_sheet, to_array
+from s2flib.judges.synthface_id import FACE_CENTRE, FACE_SIDE, SynthFaceID, face_crop, rank_1, verification_auc
 from s2flib.presets import get_preset
-from s2flib.training import engine
-from s2flib.weights import save_safetensors
+from s2flib.training.feed import batch_indices
+from s2flib.training.loop import run_training
+from s2flib.training.trainer import RunConfig, Trainer, Updates, make_accelerator
+from s2flib.weights.load import save_safetensors
 
 
-@dataclass(frozen=True)
-class IdentityConfig:
-    """One run of the identity net's training."""
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(RunConfig):
+    """What the trainings of small classifiers share."""
 
-    out: str
-    preset: str = "tiny"
-    steps: int = 2500
-    batch: int = 64               # crops a step
-    lr: float = 2e-3              # AdamW, after a short warm-up constant
-    margin: float = 0.2           # ArcFace's m in radians: 0 for a quarter of the steps, reached at three quarters
-    scale: float = 20.0           # ArcFace's s
-    seed: int = 0
-    resume: bool = False
-    max_time: float | None = None  # seconds
-    save_every: float = 120.0      # seconds between checkpoints
-    log_every: int = 100           # steps
-    limit: int | None = None       # use only the first training photos
-    val_limit: int | None = None   # and the first validation photos
-    cpu: bool = False
-
-
-@dataclass(frozen=True)
-class AttributesConfig:
-    """One run of the attribute net's training."""
-
-    out: str
-    preset: str = "tiny"
-    steps: int = 1500
-    batch: int = 32               # photos a step
-    lr: float = 2e-3              # AdamW, after a short warm-up constant
-    variant: str = "cbam"         # see s2flib.cbam.CBAM
-    seed: int = 0
-    resume: bool = False
-    max_time: float | None = None
+    lr: float = 2e-3  # AdamW, constant after a short warm-up
+    mixed_precision: str = "no"
     save_every: float = 120.0
     log_every: int = 100
-    limit: int | None = None
-    val_limit: int | None = None
-    cpu: bool = False
+    val_limit: int | None = None  # only the first validation photos
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityConfig(ClassifierConfig):
+    """One run of the identity network's training."""
+
+    steps: int = 2500
+    batch: int = 64  # crops a step
+    margin: float = 0.2  # ArcFace's m in radians: 0 for a quarter of the steps, reached at three quarters
+    scale: float = 20.0  # ArcFace's s
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributesConfig(ClassifierConfig):
+    """One run of the attribute network's training."""
+
+    steps: int = 1500
+    batch: int = 32  # photos a step
+    variant: str = "cbam"  # see s2flib.cbam.CBAM
 
 
 # --- identity --------------------------------------------------------------------------------------------------
@@ -85,64 +78,60 @@ def arcface_logits(embedding: Tensor, centres: Tensor, target: Tensor, scale: fl
     return scale * cosine.scatter(1, target[:, None], shifted)
 
 
-class Trainer:
-    """What both trainings share: data in RAM, AdamW, averaged weights, and the interface of engine.run_training."""
+class ClassifierTrainer(Trainer):
+    """Data in RAM, AdamW with a warm-up over 100 steps, clipped gradients; the weights' moving average is kept."""
 
-    def __init__(self, cfg, net: nn.Module, extra: nn.Module | None = None):
-        self.cfg, self.done = cfg, 0
-        self.device = torch.device("cuda" if torch.cuda.is_available() and not cfg.cpu else "cpu")
+    saved = ("net", "extra", "average", "update")
+    several_processes = False
+
+    def __init__(self, cfg: ClassifierConfig, accelerator, net: nn.Module, extra: nn.Module | None = None):
+        super().__init__(cfg, accelerator)
         self.net = net.to(self.device, memory_format=torch.channels_last)
         self.extra = (extra or nn.Module()).to(self.device)
         self.average = torch.optim.swa_utils.AveragedModel(
             self.net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
         )
-        self.opt = torch.optim.AdamW([*self.net.parameters(), *self.extra.parameters()], cfg.lr, weight_decay=0.02)
+        parameters = [*self.net.parameters(), *self.extra.parameters()]
+        self.update = Updates(torch.optim.AdamW(parameters, cfg.lr, weight_decay=0.02), self, clip=5.0)
 
-    def state(self) -> dict:
-        return {k: getattr(self, k).state_dict() for k in ("net", "extra", "average", "opt")} | {"step": self.done}
+    def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
+        """This step's loss, and figures for the log."""
+        raise NotImplementedError
 
-    def load(self, state: dict) -> None:
-        for k in ("net", "extra", "average", "opt"):
-            getattr(self, k).load_state_dict(state[k])
-        self.done = state["step"]
-
-    def update(self, loss: Tensor) -> None:
-        """One AdamW step, with a warm-up over 100 steps and clipped gradients."""
-        for group in self.opt.param_groups:
-            group["lr"] = self.cfg.lr * min(1.0, (self.done + 1) / 100)
-        self.opt.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
-        self.opt.step()
+    def train_step(self) -> dict[str, float]:
+        self.net.train()
+        loss, stats = self.batch_loss()
+        self.update(loss, lr=self.cfg.lr * min(1.0, (self.done + 1) / 100))
         self.average.update_parameters(self.net)
-        self.done += 1
+        return stats
 
     def draw(self, n: int) -> Tensor:
-        """This step's sample indices (batch,); reseeds torch, so a resumed run draws the same."""
-        engine.seed_step(self.cfg.seed, self.done)
-        return torch.from_numpy(engine.batch_indices(n, self.cfg.batch, self.done, self.cfg.seed))
+        """This step's sample indices (batch,) out of n."""
+        return torch.from_numpy(batch_indices(n, self.cfg.batch, self.done, self.cfg.seed))
 
     def batched(self, x: Tensor) -> Tensor:
-        """The averaged net's outputs in eval mode, on the CPU: (N,·)."""
+        """The averaged network's outputs in eval mode, on the CPU: (N, ·)."""
         net = self.average.module.eval()
         with torch.no_grad():
             return torch.cat([net(part.to(self.device)).cpu() for part in x.split(128)])
 
-    def save_weights(self, out: Path, kind: str, **metadata: str) -> None:
+    def save_weights(self, out: Path, name: str, **metadata: str) -> None:
+        """Write ``out/name.safetensors``: float16, the averaged weights."""
         figures = {f"val_{k}": f"{v:.4f}" for k, v in self.validate().items()}
-        metadata |= {"kind": kind, "preset": self.cfg.preset, "steps": self.done, "batch": self.cfg.batch,
+        metadata |= {"kind": name, "preset": self.cfg.preset, "steps": self.done, "batch": self.cfg.batch,
                      "seed": self.cfg.seed, **figures}
-        save_safetensors(out / f"{kind}.safetensors", self.average.module.state_dict(), metadata, overwrite=True)
+        save_safetensors(out / f"{name}.safetensors", self.average.module.state_dict(), metadata, overwrite=True)
 
 
 def _open(cfg) -> tuple[FaceDataset, FaceDataset]:
     """The train and val splits of a config's data set."""
     if get_preset(cfg.preset).data != "synthfaces":
-        raise S2FError(f"preset {cfg.preset} uses published nets for this: train yours under tiny.")
-    return open_dataset(cfg.preset, "train", limit=cfg.limit), open_dataset(cfg.preset, "val", limit=cfg.val_limit)
+        raise S2FError(f"preset {cfg.preset} uses published networks for this: train yours under tiny.")
+    return (open_dataset(cfg.preset, "train", cfg.data, cfg.limit),
+            open_dataset(cfg.preset, "val", cfg.data, cfg.val_limit))
 
 
-def _photos(ds: FaceDataset) -> Tensor:
+def read_photos(ds: FaceDataset) -> Tensor:
     """All photos (N,3,H,W) uint8; the data set's own arrays() would draw the sketches too, which nobody needs here."""
     def read(i: int) -> np.ndarray:
         photo = ds.read(i)[0]
@@ -151,10 +140,6 @@ def _photos(ds: FaceDataset) -> Tensor:
     with ThreadPoolExecutor(available_cpus()) as pool:
         photos = list(pool.map(read, range(len(ds))))
     return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).contiguous()
-
-
-def _as_float(photos: Tensor) -> Tensor:
-    return photos.float() / 127.5 - 1
 
 
 def jitter(x: Tensor, zoom: float, shift: float, size: int, side: float, centre: tuple[float, float]) -> Tensor:
@@ -184,36 +169,37 @@ def jitter(x: Tensor, zoom: float, shift: float, size: int, side: float, centre:
     return (y + 0.03 * torch.randn_like(y)).clamp(-1, 1)
 
 
-class IdentityTrainer(Trainer):
+class IdentityTrainer(ClassifierTrainer):
     """ArcFace over the train identities; validated on people it has never seen."""
 
-    def __init__(self, cfg: IdentityConfig):
+    kind = "synthface-id-training"
+
+    def __init__(self, cfg: IdentityConfig, accelerator):
         torch.manual_seed(cfg.seed)
         train, val = _open(cfg)
         people, target = np.unique(train.identities, return_inverse=True)
         centres = nn.Module()
         # length 1: AdamW's steps do not grow with a weight, so long centres would hardly turn
         centres.weight = nn.Parameter(F.normalize(torch.randn(len(people), SynthFaceID.dim), dim=1))
-        super().__init__(cfg, SynthFaceID(), centres)
+        super().__init__(cfg, accelerator, SynthFaceID(), centres)
         self.target = torch.from_numpy(target).to(self.device)
         # shrunk once so that a crop is about 64 px: augmenting small pictures is cheap
         small = round(SynthFaceID.size / FACE_SIDE)
         self.photos = torch.cat([
-            ((F.interpolate(_as_float(p), (small, small), mode="bilinear", antialias=True) + 1) * 127.5).round().byte()
-            for p in _photos(train).split(256)
+            ((F.interpolate(as_float(p), (small, small), mode="bilinear", antialias=True) + 1) * 127.5).round().byte()
+            for p in read_photos(train).split(256)
         ]).to(self.device)
-        self.val = torch.cat([face_crop(_as_float(p), SynthFaceID.size) for p in _photos(val).split(256)])
+        self.val = torch.cat([face_crop(as_float(p), SynthFaceID.size) for p in read_photos(val).split(256)])
         self.val_identity = torch.from_numpy(val.identities)
 
-    def step(self) -> dict[str, float]:
+    def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
         i = self.draw(len(self.photos)).to(self.device)
-        x = jitter(_as_float(self.photos[i]), 0.06, 0.03, SynthFaceID.size, FACE_SIDE, FACE_CENTRE)
+        x = jitter(as_float(self.photos[i]), 0.06, 0.03, SynthFaceID.size, FACE_SIDE, FACE_CENTRE)
         margin = self.cfg.margin * min(1.0, max(0.0, 2 * self.done / self.cfg.steps - 0.5))
-        self.net.train()
         logits = arcface_logits(self.net(x), self.extra.weight, self.target[i], self.cfg.scale, margin)
         loss = F.cross_entropy(logits, self.target[i])
-        self.update(loss)
-        return {"arcface": loss.item(), "accuracy": float((logits.argmax(1) == self.target[i]).float().mean())}
+        accuracy = (logits.argmax(1) == self.target[i]).float().mean()
+        return loss, {"arcface": loss.item(), "accuracy": accuracy.item()}
 
     def validate(self) -> dict[str, float]:
         e = self.batched(self.val)
@@ -227,7 +213,7 @@ class IdentityTrainer(Trainer):
         likeness[torch.arange(n), torch.arange(n)] = -2
         nearest = likeness.argmax(1)
         other = likeness.masked_fill(self.val_identity[:n, None] == self.val_identity[None], -2).argmax(1)
-        return engine.picture_grid(torch.cat([self.val[:n], self.val[nearest], self.val[other]]), n)
+        return contact_sheet(to_array(torch.cat([self.val[:n], self.val[nearest], self.val[other]])), columns=n)
 
     def export(self, out: Path) -> None:
         self.save_weights(out, "synthface-id")
@@ -236,35 +222,35 @@ class IdentityTrainer(Trainer):
 # --- attributes ------------------------------------------------------------------------------------------------
 
 
-class AttributesTrainer(Trainer):
+class AttributesTrainer(ClassifierTrainer):
     """Binary cross-entropy on every attribute at once."""
 
-    def __init__(self, cfg: AttributesConfig):
+    kind = "attributes-training"
+
+    def __init__(self, cfg: AttributesConfig, accelerator):
         torch.manual_seed(cfg.seed)
         train, val = _open(cfg)
-        super().__init__(cfg, AttributeNet(len(ATTRIBUTE_NAMES), variant=cfg.variant))
+        super().__init__(cfg, accelerator, AttributeNet(len(ATTRIBUTE_NAMES), variant=cfg.variant))
         self.y = torch.from_numpy(attribute_targets(train)).float().to(self.device)
         self.val_y = torch.from_numpy(attribute_targets(val)).float()
-        self.photos = _photos(train).to(self.device)
-        self.val = _as_float(_photos(val))
+        self.photos = read_photos(train).to(self.device)
+        self.val = as_float(read_photos(val))
 
-    def step(self) -> dict[str, float]:
+    def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
         i = self.draw(len(self.photos)).to(self.device)
-        x = _as_float(self.photos[i])
+        x = as_float(self.photos[i])
         if self.done < 0.7 * self.cfg.steps:           # most of what is to be learnt shows at half the size
             x = F.avg_pool2d(x, 2)
         x = jitter(x, 0.05, 0.03, x.shape[-1], 0.95, (0.5, 0.5))
-        self.net.train()
         loss = F.binary_cross_entropy_with_logits(self.net(x), self.y[i])
-        self.update(loss)
-        return {"bce": loss.item()}
+        return loss, {"bce": loss.item()}
 
     def validate(self) -> dict[str, float]:
         return attribute_scores(self.batched(self.val), self.val_y)
 
     def picture(self) -> np.ndarray:
         n = min(12, len(self.val))
-        return engine.picture_grid(self.val[:n], n)
+        return contact_sheet(to_array(self.val[:n]), columns=n)
 
     def export(self, out: Path) -> None:
         self.save_weights(out, "attributes", names=",".join(ATTRIBUTE_NAMES), variant=self.cfg.variant)
@@ -289,17 +275,11 @@ def attribute_scores(logits: Tensor, y: Tensor) -> dict[str, float]:
 
 def train_identity(cfg: IdentityConfig) -> Path:
     """Train by ``cfg``; returns ``out/synthface-id.safetensors`` (float16, the averaged weights)."""
-    return _train(IdentityTrainer(cfg), cfg, "synthface-id")
+    run_training(IdentityTrainer(cfg, make_accelerator(cfg.cpu)))
+    return Path(cfg.out) / "synthface-id.safetensors"
 
 
 def train_attributes(cfg: AttributesConfig) -> Path:
     """Train by ``cfg``; returns ``out/attributes.safetensors`` (float16, the averaged weights)."""
-    return _train(AttributesTrainer(cfg), cfg, "attributes")
-
-
-def _train(trainer: Trainer, cfg, kind: str) -> Path:
-    accelerator = engine.make_accelerator("no", cfg.cpu)
-    if accelerator.num_processes > 1:
-        raise S2FError("this net trains in minutes on one process: start it without accelerate launch.")
-    engine.run_training(trainer, cfg, f"{kind}-training", accelerator)
-    return Path(cfg.out) / f"{kind}.safetensors"
+    run_training(AttributesTrainer(cfg, make_accelerator(cfg.cpu)))
+    return Path(cfg.out) / "attributes.safetensors"

@@ -10,49 +10,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s2flib.datasets import open_dataset
+from s2flib.datasets.faces import open_dataset
 from s2flib.errors import S2FError, WeightsError
+from s2flib.images import contact_sheet, to_array
+from s2flib.judges.load import loss_networks
 from s2flib.losses import LossWeights, SketchLoss
-from s2flib.presets import Preset, get_preset
+from s2flib.presets import get_preset
 from s2flib.psp import PSP, GradualStyleEncoder
-from s2flib.training import engine
+from s2flib.training.feed import Feed
+from s2flib.training.loop import run_training
+from s2flib.training.photo_encoder import start_from_photo_encoder
 from s2flib.training.ranger import Ranger
-from s2flib.weights import fingerprint, load_generator, load_tensors, save_psp
+from s2flib.training.trainer import RunConfig, Trainer, Updates, average_buffers, make_accelerator
+from s2flib.weights.load import fingerprint, load_generator, save_psp
 
-KIND = "psp-training"
 
-
-@dataclass(frozen=True)
-class EncoderConfig:
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(RunConfig):
     """One run of encoder training. None means the preset's value."""
 
-    out: str
-    preset: str = "tiny"
-    data: str | None = None           # a data set's folder; None: the preset's own
-    steps: int | None = None          # the paper: 100,000; warm-up counted in
-    batch: int | None = None          # sketches a step, all processes and micro-batches together; the paper: 4
-    lr: float | None = None           # Ranger, constant as in the paper, unless …
-    anneal: float = 0.0               # … over this last share of the steps it falls to zero, in a line
-    lambda4: float | None = None      # weight of the attention loss; 0 is plain pSp
+    steps: int | None = None  # the paper: 100,000; the warm-up is included
+    batch: int | None = None  # sketches a step, all processes and micro-batches together; the paper: 4
+    lr: float | None = None  # Ranger, constant as in the paper, unless …
+    anneal: float = 0.0  # … it falls linearly to zero over this last share of the steps
+    lambda4: float | None = None  # weight of the attention loss; 0 is plain pSp
     lambda_l2: float | None = None
     lambda_lpips: float | None = None
     lambda_id: float | None = None
     lambda_reg: float | None = None
-    seed: int = 0
-    accumulate: int = 1               # micro-batches a step, for GPUs with little memory
-    init: str | None = None           # training weights whose photo encoder the sketch encoder starts from
-    warmup: int = 0                   # first so many steps: imitate that photo encoder in W+, no picture drawn
-    mirror: bool = False              # half of the pairs flipped left to right; the paper flips none
-    generator: str | None = None      # the frozen generator's file; None: the preset's own
-    mixed_precision: str = "auto"
-    cpu: bool = False
-    resume: bool = False
-    max_time: float | None = None     # seconds
-    save_every: float = 240.0         # seconds between checkpoints
-    log_every: int = 50               # steps
-    workers: int = 4                  # reading processes, for data sets too large for memory
-    limit: int | None = None          # use only the first training samples
-    val_limit: int = 64               # validation samples
+    accumulate: int = 1  # micro-batches a step, for GPUs with little memory
+    init: str | None = None  # training weights whose photo encoder the sketch encoder starts from
+    warmup: int = 0  # first steps: imitate that photo encoder in W+, without the generator
+    mirror: bool = False  # half of the pairs flipped left to right; the paper flips none
+    generator: str | None = None  # the frozen generator's file; None: the preset's own
+    workers: int = 4  # reading processes, for data sets too large for memory
+    val_limit: int = 64  # validation samples
 
     def resolved(self) -> EncoderConfig:
         """The same with every None that the preset decides filled in."""
@@ -61,72 +53,67 @@ class EncoderConfig:
         return replace(self, **{n: getattr(p, n) for n in names if getattr(self, n) is None})
 
 
-class EncoderTrainer:
+class EncoderTrainer(Trainer):
     """One update: micro-batches of sketches → w+ → frozen generator → pooled picture → losses."""
 
+    kind = "psp-training"
+    saved = ("encoder", "update")
+
     def __init__(self, cfg: EncoderConfig, train, val, accelerator):
-        self.cfg, self.acc, self.device = cfg, accelerator, accelerator.device
+        super().__init__(cfg, accelerator)
         self.preset = get_preset(cfg.preset)
         if not 0 <= cfg.anneal <= 1:
             raise S2FError(f"anneal is a share of the steps, 0 to 1, not {cfg.anneal}.")
         if cfg.batch % cfg.accumulate:
             raise S2FError(f"batch {cfg.batch} cannot be cut into {cfg.accumulate} micro-batches: choose a multiple.")
-        self.feed = engine.Feed(train, cfg.batch, cfg.seed, accelerator, cfg.workers)
-        self.val = val
-        torch.manual_seed(cfg.seed)
-        encoder = GradualStyleEncoder.from_preset(self.preset)
         if cfg.warmup and not cfg.init:
             raise S2FError("a warm-up imitates the photo encoder of --init: give one, or set warmup to 0.")
+        self.feed, self.val = Feed(train, cfg.batch, cfg.seed, accelerator, cfg.workers), val
+        torch.manual_seed(cfg.seed)
+        self.encoder = GradualStyleEncoder.from_preset(self.preset)
         decoder = load_generator(self.preset, cfg.generator)
-        photo_encoder = from_photo_encoder(encoder, cfg.init, self.preset, decoder.latent_avg) if cfg.init else None
+        photo_encoder = None
+        if cfg.init:
+            photo_encoder = start_from_photo_encoder(self.encoder, cfg.init, self.preset, decoder.latent_avg)
         self.teacher = photo_encoder.to(self.device) if cfg.warmup else None
         self.decoder_id = fingerprint(decoder)
-        self.psp = PSP(encoder, decoder, decoder.latent_avg).to(self.device).train()
+        self.psp = PSP(self.encoder, decoder, decoder.latent_avg).to(self.device).train()
         weights = LossWeights(cfg.lambda_l2, cfg.lambda_lpips, cfg.lambda_id, cfg.lambda_reg, cfg.lambda4)
-        self.loss = SketchLoss(self.preset, weights).to(self.device)
-        self.params = list(self.psp.encoder.parameters())
-        self.opt = accelerator.prepare(Ranger(self.params, lr=cfg.lr))
-        self.done = 0
+        self.loss = SketchLoss(weights, loss_networks(self.preset, weights)).to(self.device)
+        self.update = Updates(Ranger(self.encoder.parameters(), lr=cfg.lr), self)
 
     def state(self) -> dict:
-        return {"encoder": self.psp.encoder.state_dict(), "opt": self.opt.state_dict(), "step": self.done,
-                "decoder": self.decoder_id}
+        return super().state() | {"decoder": self.decoder_id}
 
     def load(self, state: dict) -> None:
         if state["decoder"] != self.decoder_id:
-            raise WeightsError("this run was trained before another generator: give --generator the same file, "
-                               "or choose another --out.")
-        self.psp.encoder.load_state_dict(state["encoder"])
-        self.opt.load_state_dict(state["opt"])
-        self.done = state["step"]
+            raise WeightsError(
+                "this run was trained with another generator: give --generator the same file, or choose another --out."
+            )
+        super().load(state)
 
     def target(self, photo: Tensor) -> Tensor:
         """Photos pooled to the losses' size (256 of 1024 in the paper)."""
         return F.adaptive_avg_pool2d(photo, self.preset.loss_size)
 
-    def step(self) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
         """One update of the encoder; returns the losses, each unweighted, and their total."""
-        engine.seed_step(self.cfg.seed, self.done, self.acc.process_index)
         photo, sketch = self.feed(self.done)
         if self.cfg.mirror:
             flip = torch.rand(len(photo), 1, 1, 1, device=self.device) < 0.5
             photo, sketch = torch.where(flip, photo.flip(3), photo), torch.where(flip, sketch.flip(3), sketch)
-        for group in self.opt.param_groups:
-            group["lr"] = self.learning_rate(self.done)
-        self.opt.zero_grad(set_to_none=True)
         stats: dict[str, float] = {}
         n = self.cfg.accumulate
         losses = self.imitation if self.done < self.cfg.warmup else self.losses
+        self.update.start(lr=self.learning_rate(self.done))
         for x, s in zip(photo.chunk(n), sketch.chunk(n), strict=True):
-            with self.acc.autocast():
+            with self.autocast():
                 total, parts = losses(x, s)
-            self.acc.backward(total / n)
+            self.update.backward(total / n)
             for k, v in parts.items():
                 stats[k] = stats.get(k, 0.0) + v / n
-        engine.average_gradients(self.params, self.acc)
-        self.opt.step()
-        engine.average_buffers(self.psp.encoder, self.acc)
-        self.done += 1
+        self.update.finish()
+        average_buffers(self.encoder, self.acc)
         return stats
 
     def learning_rate(self, step: int) -> float:
@@ -176,46 +163,19 @@ class EncoderTrainer:
         output, _ = self.psp(sketch)
         photo = torch.stack([s["photo"] for s in samples]).to(self.device)
         self.psp.train()
-        return engine.picture_grid(torch.cat([sketch.expand(-1, 3, -1, -1) * 2 - 1, output, photo]), len(samples))
+        rows = to_array(torch.cat([sketch.expand(-1, 3, -1, -1) * 2 - 1, output, photo]))
+        return contact_sheet(rows, columns=len(samples))
 
     def export(self, out: Path) -> None:
-        """encoder.safetensors: encoder and w̄ in float16, for :func:`s2flib.weights.load_psp`."""
+        """encoder.safetensors: encoder and w̄ in float16, for :func:`s2flib.weights.load.load_psp`."""
         save_psp(out / "encoder.safetensors", self.psp, self.preset, overwrite=True, metadata={
             "step": str(self.done), "lambda4": str(self.cfg.lambda4), "seed": str(self.cfg.seed)})
 
 
-def from_photo_encoder(
-    encoder: GradualStyleEncoder,      # gets the weights, in place
-    path: str,                         # training.safetensors
-    preset: Preset,
-    latent_avg: Tensor,                # (style_dim,), w̄ of the generator that will be frozen
-) -> GradualStyleEncoder:
-    """Start from the photo encoder of the generator's own training (``training.safetensors``); returns it, frozen.
-
-    It already knows where the generator keeps faces in W+; only what a face looks like in pencil is left to
-    learn. Its three input channels are summed into one: a grey photo and a sketch share their edges. It was trained
-    around a w̄ of its own; the heads' biases take up the difference.
-    """
-    tensors = load_tensors(path, "stylegan2-training", preset.name)
-    own = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
-    key = "input_layer.0.weight"
-    if own.get(key) is None or own[key].shape[0] != encoder.input_layer[0].weight.shape[0]:
-        raise WeightsError(f"{path} holds no photo encoder of this preset: give --init a training.safetensors "
-                           "that s2f train --what generator wrote.")
-    for name in own:
-        if name.startswith("styles.") and name.endswith(".linear.bias"):
-            own[name] = own[name] + tensors["w_avg"] - latent_avg
-    photo_encoder = GradualStyleEncoder.from_preset(preset, input_nc=3)
-    photo_encoder.load_state_dict(own)
-    encoder.load_state_dict(own | {key: own[key].sum(1, keepdim=True)})
-    return photo_encoder.eval().requires_grad_(False)
-
-
 def train_encoder(cfg: EncoderConfig) -> Path:
-    """Train by ``cfg``; returns ``out/encoder.safetensors``, which :func:`s2flib.weights.load_psp` reads."""
+    """Train by ``cfg``; returns ``out/encoder.safetensors``, which :func:`s2flib.weights.load.load_psp` reads."""
     cfg = cfg.resolved()
-    acc = engine.make_accelerator(cfg.mixed_precision, cfg.cpu)
     train = open_dataset(cfg.preset, "train", root=cfg.data, limit=cfg.limit)
     val = open_dataset(cfg.preset, "val", root=cfg.data, limit=cfg.val_limit)
-    engine.run_training(EncoderTrainer(cfg, train, val, acc), cfg, KIND, acc)
+    run_training(EncoderTrainer(cfg, train, val, make_accelerator(cfg.cpu)))
     return Path(cfg.out) / "encoder.safetensors"

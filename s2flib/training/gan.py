@@ -1,6 +1,6 @@
-"""What StyleGAN2's training is made of: the networks under one roof, their warm start, and its extra losses.
+"""StyleGAN2's losses, apart from its loop (generator.py): adversarial, R1, path length, reconstruction.
 
-The loop that uses them is pretrain.py.
+Also the networks that are trained together, and their warm start.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2flib.errors import WeightsError
+from s2flib.judges.synthface_id import face_crop
 from s2flib.psp import GradualStyleEncoder
 from s2flib.stylegan2 import Discriminator, Generator
-from s2flib.training.projected import ProjectedCritic
-from s2flib.weights import safe_load
+from s2flib.training.photo_encoder import encode_photo
+from s2flib.training.projected import ProjectedCritic, augment
+from s2flib.weights.load import safe_load
 
 KIND = "stylegan2-training"
 
@@ -37,10 +39,117 @@ class Networks(nn.Module):
 
     def encode(self, photo: Tensor) -> Tensor:
         """photo (B, 3, H, W) → w+ (B, n_styles of the current size, D), around w̄."""
-        side = self.encoder.size
-        if photo.shape[-1] != side:
-            photo = F.interpolate(photo, size=(side, side), mode="bilinear", antialias=True)
-        return self.encoder(photo)[:, :self.generator.n_styles] + self.w_avg
+        return encode_photo(self.encoder, photo)[:, : self.generator.n_styles] + self.w_avg
+
+    def sample_w(self, n: int, mixing: float) -> Tensor:
+        """w+ (n, n_styles, D) of random faces, with style mixing at this probability; moves the running mean w̄."""
+        g, device = self.generator, self.w_avg.device
+        w = g.mapping(torch.randn(n, g.style_dim, device=device))
+        self.w_avg.lerp_(w.detach().mean(0), 0.005)
+        if torch.rand(()) < mixing:
+            other = g.mapping(torch.randn(n, g.style_dim, device=device))
+            return g.mix(w, other, int(torch.randint(1, g.n_styles, ())))
+        return g.expand(w)
+
+
+class GanLoss:
+    """Every loss of the generator's training, for the :class:`Networks` and weights of a GeneratorConfig.
+
+    Each method returns a loss to minimise and writes its figures into ``stats``.
+    """
+
+    def __init__(self, nets: Networks, cfg, perceptual: nn.Module | None):
+        """cfg: generator.GeneratorConfig. perceptual: judge of reconstructions, or None."""
+        self.nets, self.cfg, self.perceptual = nets, cfg, perceptual
+        self.projected = isinstance(nets.critic, ProjectedCritic)
+        device = nets.w_avg.device
+        self.codes = torch.zeros(0, nets.generator.style_dim, device=device)  # E's latest codes, for the SWD
+        self.path_mean = torch.zeros((), device=device)
+
+    def state_dict(self) -> dict:
+        return {"codes": self.codes, "path_mean": self.path_mean}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.codes, self.path_mean = (state[k].to(self.path_mean.device) for k in ("codes", "path_mean"))
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """softplus(−D(fake)); with the projected critic's four scales −Σ D(fake), as hinge losses have it."""
+        if self.projected:
+            return -4 * self.nets.critic(augment(fake)).mean()
+        return F.softplus(-self.nets.critic(fake)).mean()
+
+    def critic(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> Tensor:
+        """softplus(D(fake)) + softplus(−D(photo)); the projected critic's hinge loss instead."""
+        critic = self.nets.critic
+        if self.projected:
+            on_real, on_fake = critic(augment(photo)), critic(augment(fake))
+            loss = F.relu(1 + on_fake).mean() + F.relu(1 - on_real).mean()
+        else:
+            on_real, on_fake = critic(photo), critic(fake)
+            loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
+        correct = 0.5 * ((on_real > 0).float().mean() + (on_fake < 0).float().mean())
+        stats |= {"d_loss": loss.item(), "d_real": on_real.mean().item(), "d_fake": on_fake.mean().item(),
+                  "d_correct": correct.item()}
+        return loss
+
+    def r1(self, photo: Tensor, stats: dict[str, float]) -> Tensor:
+        """Lazy R1: γ/2 · E|∇_x D(x)|² on real photos, times the interval (StyleGAN2, Sec. 3.1)."""
+        photo = photo.detach().requires_grad_()
+        grad, = torch.autograd.grad(self.nets.critic(photo).sum(), photo, create_graph=True)
+        penalty = grad.square().sum((1, 2, 3)).mean()
+        stats["r1"] = penalty.item()
+        return penalty * (self.cfg.r1_gamma / 2 * self.cfg.r1_every)
+
+    def path_length(self, n: int, stats: dict[str, float]) -> Tensor:
+        """Lazy path-length regularisation of n random faces, times the interval (StyleGAN2, Eq. 4)."""
+        w = self.nets.sample_w(n, self.cfg.mixing)
+        pictures = self.nets.generator.synthesis(w, noise="random")
+        penalty, self.path_mean = path_length(pictures, w, self.path_mean)
+        stats["path_length"] = penalty.item()
+        # + 0 · pictures: every parameter takes part, so that all processes reduce the same gradients
+        return penalty * (self.cfg.path_weight * self.cfg.path_every) + 0 * pictures.mean()
+
+    def reconstruction(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> Tensor:
+        """λ_rec |x − y|₁ + λ_lpips LPIPS (at half the size) + λ_feat distance of the critic's features.
+
+        Eyes and mouth are a twentieth of a portrait and most of what tells people apart, so λ_face adds the first
+        two terms once more on the middle of the face, at full size.
+        """
+        cfg, critic = self.cfg, self.nets.critic
+        pixels = (fake - photo).abs().mean()
+        loss = cfg.lambda_rec * pixels
+        stats |= {"rec_l1": pixels.item(), "rec_mse": (fake.detach() - photo).square().mean().item()}
+        if self.perceptual is not None:
+            half = max(32, photo.shape[-1] // 2)
+            lpips = self.perceptual(*(F.adaptive_avg_pool2d(p, half) for p in (photo, fake))).mean()
+            loss = loss + cfg.lambda_lpips * lpips
+            stats["rec_lpips"] = lpips.item()
+        if cfg.lambda_face:
+            part = max(32, photo.shape[-1] // 2)
+            x, y = (face_crop(p, part, part / photo.shape[-1]) for p in (photo, fake))
+            face = cfg.lambda_rec * (x - y).abs().mean()
+            if self.perceptual is not None:
+                face = face + cfg.lambda_lpips * self.perceptual(x, y).mean()
+            loss = loss + cfg.lambda_face * face
+            stats["rec_face"] = face.item()
+        if cfg.lambda_adv and cfg.lambda_feat:
+            with torch.no_grad():
+                target = critic_features(critic, photo)
+            features = feature_distance(critic_features(critic, fake), target)
+            loss = loss + cfg.lambda_feat * features
+            stats["rec_features"] = features.item()
+        return loss
+
+    def code_losses(self, w_plus: Tensor, stats: dict[str, float]) -> Tensor:
+        """Rows of E's codes held together, and mapping(z) drawn to where E's last 512 mean codes lie."""
+        cfg, g = self.cfg, self.nets.generator
+        w = w_plus.mean(1)                                                     # (B, D)
+        spread = (w_plus - w[:, None]).square().mean()
+        self.codes = torch.cat([self.codes, w.detach()])[-512:]
+        z = torch.randn(len(self.codes), g.style_dim, device=w.device)
+        swd = sliced_wasserstein(g.mapping(z), self.codes)
+        stats |= {"code_spread": spread.item(), "code_swd": swd.item()}
+        return cfg.lambda_delta * spread + cfg.lambda_swd * swd
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 64) -> Tensor:

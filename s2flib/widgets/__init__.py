@@ -1,8 +1,8 @@
-"""Widgets for JupyterLab, Colab, VS Code and Voilà: a drawing pad, a before/after wipe, latent sliders.
+"""Widgets for JupyterLab, Colab, VS Code and Voilà: drawing pad, before/after comparison, sliders, edit panel.
 
-Every widget is an anywidget (plain ES modules, no build step), keeps its state in size-limited traits, says
-what went wrong in its own status line instead of printing, and has ``static()``: the same thing as PNG bytes,
-which is also what a notebook shows where there is no front end (GitHub, HTML exports, papermill runs).
+The widgets are anywidgets (plain ES modules, no build step), keep their state in size-limited traits and report
+errors in a status line instead of printing. ``static()`` returns a widget as PNG bytes, which is also what a
+notebook shows where there is no front end (GitHub, HTML exports, papermill runs).
 """
 
 from s2flib.widgets.compare import Compare
@@ -10,5 +10,8 @@ from s2flib.widgets.edit_panel import EditPanel
 from s2flib.widgets.pad import SketchPad
 from s2flib.widgets.sliders import Control, Sliders, latent_controls, latent_render, latent_sliders
 
-__all__ = ["Compare", "Control", "EditPanel", "SketchPad", "Sliders", "latent_controls", "latent_render",
-           "latent_sliders"]
+# fmt: off
+__all__ = [
+    "Compare", "Control", "EditPanel", "SketchPad", "Sliders", "latent_controls", "latent_render", "latent_sliders",
+]
+# fmt: on

@@ -1,40 +1,45 @@
-"""Edit a face by words, interactively: type, apply, cancel, undo, look at before and after."""
+"""Interactive text-guided face editing: type, apply, cancel, undo, compare before and after."""
 
 from __future__ import annotations
 
+import html
 import threading
 
 import ipywidgets
 import numpy as np
 
 from s2flib.errors import S2FError
-from s2flib.stylize import EditSession
-from s2flib.stylize.networks import DEFAULTS, Suited
-from s2flib.widgets.base import from_png, png_bytes, sheet
+from s2flib.images import contact_sheet
+from s2flib.instruct_pix2pix.editing import EditSession
+from s2flib.presets import Suited
+from s2flib.widgets.base import from_png, png_bytes
 from s2flib.widgets.compare import Compare
 
 
 class EditPanel(ipywidgets.VBox):
-    """``EditPanel(picture, preset, pipe=…)``: a line of text, two guidances, a seed, apply, cancel, undo, the wipe.
+    """``EditPanel(picture, preset, pipe=…)``: controls for instruction, guidance and seed, and a comparison.
 
-    ``session`` holds the chain (s2flib.stylize.EditSession). An edit runs in a thread of its own, for a kernel that is
-    busy with a callback hears no further click, Cancel's least of all. What goes wrong stands in the status line: a
-    callback runs outside any cell, so it never raises.
+    ``session`` (s2flib.instruct_pix2pix.EditSession) stores the chain of edits. Each edit runs in its own thread,
+    because a kernel that is busy with a callback does not process further clicks, including Cancel. Errors appear in
+    the status line: callbacks run outside any cell, so they never raise.
     """
 
     def __init__(self, picture, preset="tiny", **options):
         self.session = EditSession(picture, preset, **options)
-        chosen = DEFAULTS[self.session.preset.name]
+        chosen = self.session.preset.edit
         wide = ipywidgets.Layout(width="420px")
         self.words = ipywidgets.Text(placeholder="make the hair blond", description="edit", layout=wide)
         suited = isinstance(chosen.guidance, Suited)
-        self.guidance = ipywidgets.FloatSlider(chosen.guidance.scales[0] if suited else chosen.guidance, min=1, max=12,
-                                               step=0.25, description="text", layout=wide, disabled=suited)
-        self.suited = ipywidgets.Checkbox(suited, disabled=not suited, indent=False, layout=wide,
-                                          description="text as loud as suits the size of the change")
+        scale = chosen.guidance.scales[0] if suited else chosen.guidance
+        self.guidance = ipywidgets.FloatSlider(
+            scale, min=1, max=12, step=0.25, description="text", layout=wide, disabled=suited
+        )
+        label = "choose the text scale by the size of the change"
+        self.suited = ipywidgets.Checkbox(suited, disabled=not suited, indent=False, layout=wide, description=label)
         self.suited.observe(lambda change: setattr(self.guidance, "disabled", change["new"]), "value")
-        self.image_guidance = ipywidgets.FloatSlider(chosen.image_guidance, min=1, max=3, step=0.05,
-                                                     description="picture", layout=wide)
+        self.image_guidance = ipywidgets.FloatSlider(
+            chosen.image_guidance, min=1, max=3, step=0.05, description="picture", layout=wide
+        )
         self.seed = ipywidgets.IntText(0, description="seed", layout=ipywidgets.Layout(width="180px"))
         self.go = ipywidgets.Button(description="Apply", button_style="primary")
         self.stop = ipywidgets.Button(description="Cancel", disabled=True)
@@ -48,19 +53,20 @@ class EditPanel(ipywidgets.VBox):
         self._cancelled = threading.Event()
         self._worker: threading.Thread | None = None
         row = ipywidgets.HBox([self.seed, self.go, self.stop, self.back])
-        super().__init__([self.words, self.suited, self.guidance, self.image_guidance, row, self.bar, self.status,
-                          self.view])
+        super().__init__(
+            [self.words, self.suited, self.guidance, self.image_guidance, row, self.bar, self.status, self.view]
+        )
 
     def apply(self) -> None:
-        """What the button does: start the edit and return; :meth:`wait` for it from code."""
+        """Called by the button: starts the edit and returns immediately; see :meth:`wait`."""
         if self._worker is not None:
             return
-        words, options = self.words.value, dict(
-            seed=self.seed.value, guidance=None if self.suited.value else self.guidance.value,
-            image_guidance=self.image_guidance.value, progress=self._progress, cancel=self._cancelled)
+        words = self.words.value
+        guidance = None if self.suited.value else self.guidance.value
+        options = {"seed": self.seed.value, "guidance": guidance, "image_guidance": self.image_guidance.value}
 
         def work() -> str:
-            made = self.session.apply(words, **options)
+            made = self.session.apply(words, **options, progress=self._progress, cancel=self._cancelled)
             self.words.value = ""
             return "; ".join(made.notes)
 
@@ -77,11 +83,11 @@ class EditPanel(ipywidgets.VBox):
         self._worker.start()
 
     def cancel(self) -> None:
-        """Stop the edit under way between two of its steps; the session stays as it was."""
+        """Stops the current edit at its next step; the session does not change."""
         self._cancelled.set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until no edit is under way, or for so many seconds; is none?"""
+        """Waits until no edit is running, for at most ``seconds``. Returns whether none is running."""
         worker = self._worker
         if worker is not None:
             worker.join(seconds)
@@ -92,7 +98,7 @@ class EditPanel(ipywidgets.VBox):
         self.stop.disabled = not busy
 
     def undo(self) -> None:
-        """What the button does; nothing while an edit is under way."""
+        """Called by the button; does nothing while an edit is running."""
         if self._worker is not None:
             return
 
@@ -110,21 +116,17 @@ class EditPanel(ipywidgets.VBox):
             note = work()
         except S2FError as error:
             note = str(error)
-        except Exception as error:  # noqa: BLE001  (see the class: a callback never raises)
+        except Exception as error:  # noqa: BLE001  (see the class: callbacks never raise)
             note = f"the edit failed ({type(error).__name__}: {error})."
         chain = " → ".join(self.session.instructions) or "nothing edited yet"
-        self.status.value = _escape(f"{chain}; {note}" if note else chain)
+        self.status.value = html.escape(f"{chain}; {note}" if note else chain, quote=False)
         self.view.show(self.session.original, self.session.image)
 
     def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)       # ipywidgets give a dict, or nothing where none is shown
+        bundle = super()._repr_mimebundle_(**kwargs)  # a dict, or None if widgets cannot be displayed
         return None if bundle is None else {**bundle, "image/png": self.static()}
 
     def static(self) -> bytes:
-        """Original and result side by side, as PNG bytes."""
+        """Original and result side by side as PNG bytes."""
         pictures = [from_png(png_bytes(np.asarray(p))) for p in (self.session.original, self.session.image)]
-        return png_bytes(sheet([pictures], [["original", "now"]], cell=240), synthetic=True)
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        return png_bytes(contact_sheet(pictures, 2, ["original", "now"], cell=240, gap=8), synthetic=True)

@@ -1,9 +1,9 @@
-"""A drawing pad: mouse, finger, pen (with pressure) or keyboard in, a sketch array out."""
+"""A drawing pad: takes mouse, touch, pen (with pressure) or keyboard input and returns a sketch array."""
 
 from __future__ import annotations
 
+import io
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,30 +12,31 @@ import numpy as np
 import torch
 import traitlets
 
-from s2flib.drawing import prepare_drawing
+from s2flib.datasets.user_drawing import prepare_drawing
 from s2flib.errors import ImageError, S2FError
-from s2flib.images import load_image
+from s2flib.images import Picture, as_array, centre_square
 from s2flib.widgets.base import BYTES, STATIC, Widget, from_png, png_bytes
 
 MAX_STROKES = 5_000
-MAX_POINTS = 60_000          # of all strokes together: about 0.5 MB of message
-MAX_UPLOAD = 20 * 2**20      # bytes
+MAX_POINTS = 60_000  # in all strokes together: a message of about 0.5 MB
+MAX_UPLOAD = 20 * 2**20  # bytes
 SUPERSAMPLE = 4
 
 
 def check_strokes(strokes: list, size: int) -> list[dict]:
-    """Strokes in order, or S2FError: a list of dicts {w, ink, erase, p}.
+    """Validates strokes, a list of dicts {w, ink, erase, p}; raises S2FError if they are invalid.
 
     w: width in pixels at full pressure (0.5–200) · ink: darkness (0–1] · erase: bool ·
     p: flat list x, y, pressure, … with 0 ≤ x, y ≤ size and pressure in [0, 1].
     """
+
     def bad(why: str) -> S2FError:
-        return S2FError(f"not a drawing: {why}; use SketchPad.add_stroke or clear the pad.")
+        return S2FError(f"invalid drawing: {why}; use SketchPad.add_stroke or clear the pad.")
 
     if not isinstance(strokes, (list, tuple)):
         raise bad("strokes must be a list")
     if len(strokes) > MAX_STROKES:
-        raise bad(f"{len(strokes)} strokes are more than {MAX_STROKES}")
+        raise bad(f"{len(strokes)} strokes, more than the limit of {MAX_STROKES}")
     out, points = [], 0
     for i, stroke in enumerate(strokes):
         try:
@@ -52,15 +53,15 @@ def check_strokes(strokes: list, size: int) -> list[dict]:
             raise bad(f"stroke {i} has width {w} or darkness {ink} out of range")
         xy, pressure = p[0::3] + p[1::3], p[2::3]
         if not (all(0 <= v <= size for v in xy) and all(0 <= v <= 1 for v in pressure)):
-            raise bad(f"stroke {i} leaves the paper (0–{size}) or has a pressure outside 0–1")
+            raise bad(f"stroke {i} has points outside the canvas (0–{size}) or a pressure outside 0–1")
         out.append({"w": w, "ink": ink, "erase": erase, "p": p})
     return out
 
 
 def draw_strokes(strokes: list[dict], size: int, background: np.ndarray | None = None) -> np.ndarray:
-    """The drawing as (size, size) uint8, white 255: the rule the browser draws by, four times oversampled.
+    """Renders strokes to (size, size) uint8, white 255, by the same rule as the browser, at 4× supersampling.
 
-    Every stroke is laid down once with its darkness, so lines that cross themselves do not get darker.
+    Each stroke is drawn once with its darkness, so it does not get darker where it crosses itself.
     """
     page = np.full((size, size), 255.0, np.float32)
     if background is not None:
@@ -68,14 +69,13 @@ def draw_strokes(strokes: list[dict], size: int, background: np.ndarray | None =
     for stroke in strokes:
         p = np.asarray(stroke["p"], np.float64).reshape(-1, 3)
         radii = np.maximum(0.5, stroke["w"] * (0.35 + 0.65 * p[:, 2]) / 2)
-        # Only the stroke's own box is oversampled: drawing stays fast with hundreds of strokes.
+        # only the stroke's bounding box is supersampled, which keeps hundreds of strokes fast
         margin = math.ceil(radii.max()) + 2
         x0, y0 = np.maximum(np.floor(p[:, :2].min(0)) - margin, 0).astype(int)
         x1, y1 = np.minimum(np.ceil(p[:, :2].max(0)) + margin, size).astype(int)
         big = np.zeros(((y1 - y0) * SUPERSAMPLE, (x1 - x0) * SUPERSAMPLE), np.uint8)
-        # OpenCV counts pixel centres, the canvas counts pixel corners: hence the half pixel.
-        at = ((p[:, :2] - (x0, y0)) * SUPERSAMPLE - 0.5) * 16
-        at = np.rint(at).astype(int).tolist()
+        # OpenCV's coordinates refer to pixel centres, the canvas's to pixel corners: hence the half pixel
+        at = np.rint(((p[:, :2] - (x0, y0)) * SUPERSAMPLE - 0.5) * 16).astype(int).tolist()
         cv2.circle(big, at[0], round(radii[0] * SUPERSAMPLE * 16), 255, -1, cv2.LINE_8, 4)
         for i in range(1, len(p)):
             thickness = max(1, round((radii[i - 1] + radii[i]) * SUPERSAMPLE))
@@ -90,14 +90,14 @@ def draw_strokes(strokes: list[dict], size: int, background: np.ndarray | None =
 
 
 class SketchPad(Widget):
-    """A sheet of paper of ``size`` × ``size`` pixels in a notebook.
+    """A drawing canvas of ``size`` × ``size`` pixels in a notebook.
 
-    size:        pixels of the paper's side (64–1024); the drawing is read back at any size
-    width_px:    how wide it is shown, CSS pixels
-    pen_width:   first width of the pen, in paper pixels
-    pen_ink:     first darkness of the pen, 0.1–1
+    size:        side of the canvas in pixels (64–1024); the drawing can be read at any size
+    width_px:    displayed width in CSS pixels
+    pen_width:   initial width of the pen in canvas pixels
+    pen_ink:     initial darkness of the pen, 0.1–1
 
-    ``to_array()`` gives (H, W) uint8, ``to_sketch(size)`` the encoder's input, (1, size, size) in [0, 1].
+    ``to_array()`` returns (H, W) uint8, ``to_sketch(size)`` the encoder's input, (1, size, size) in [0, 1].
     ``on_draw(callback)`` calls ``callback(pad)`` after each change. Errors appear in ``message``.
     """
 
@@ -107,7 +107,7 @@ class SketchPad(Widget):
     pen_width = traitlets.Float(4).tag(sync=True)
     pen_ink = traitlets.Float(0.8).tag(sync=True)
     strokes = traitlets.List().tag(sync=True)
-    background = traitlets.Bytes(b"").tag(**BYTES)                # PNG, or empty for white
+    background = traitlets.Bytes(b"").tag(**BYTES)  # PNG, or empty for white
     message = traitlets.Unicode("").tag(sync=True)
     message_ok = traitlets.Bool(True).tag(sync=True)
     max_points = traitlets.Int(MAX_POINTS, read_only=True).tag(sync=True)
@@ -115,7 +115,7 @@ class SketchPad(Widget):
 
     def __init__(self, size: int = 512, **traits):
         if not 64 <= size <= 1024:
-            raise S2FError(f"a pad of {size} px cannot be made: choose 64 to 1024.")
+            raise S2FError(f"a pad must have 64 to 1024 px, not {size}.")
         super().__init__(size=size, **traits)
         self._callbacks: list[Callable[[SketchPad], None]] = []
         self.on_msg(self._on_message)
@@ -128,19 +128,13 @@ class SketchPad(Widget):
     @traitlets.validate("background")
     def _valid_background(self, proposal) -> bytes:
         data = bytes(proposal["value"])
-        if data:
-            # A checked, square, grey copy: what the front end sends is never stored as it came.
-            data = png_bytes(self._square(from_png(data)))
-        return data
+        # never store the front end's data as it is, only a validated, square, grey copy
+        return png_bytes(self._square(from_png(data))) if data else data
 
     def to_array(self, size: int | None = None) -> np.ndarray:
         """The drawing as (size, size) uint8, 0 black to 255 white; ``size`` defaults to the pad's."""
-        background = from_png(self.background) if self.background else None
-        picture = draw_strokes(self.strokes, self.size, background)
-        if size and size != self.size:
-            how = cv2.INTER_AREA if size < self.size else cv2.INTER_CUBIC
-            picture = cv2.resize(picture, (size, size), interpolation=how)
-        return picture
+        background = self._square(from_png(self.background)) if self.background else None
+        return centre_square(draw_strokes(self.strokes, self.size, background), size or self.size)
 
     def to_sketch(self, size: int | None = None) -> torch.Tensor:
         """The drawing as the encoder's input: (1, size, size) float in [0, 1], white paper 1."""
@@ -148,7 +142,7 @@ class SketchPad(Widget):
 
     @property
     def empty(self) -> bool:
-        """True while nothing has been drawn or loaded."""
+        """True if nothing has been drawn or loaded."""
         return not self.strokes and not self.background
 
     def static(self) -> bytes:
@@ -156,7 +150,7 @@ class SketchPad(Widget):
         return png_bytes(self.to_array())
 
     def add_stroke(self, points, width: float = 4, ink: float = 0.8, erase: bool = False) -> None:
-        """Draw by code: points (N, 2) or (N, 3: x, y, pressure) in paper pixels."""
+        """Draws a stroke from code: points (N, 2) or (N, 3: x, y, pressure) in canvas pixels."""
         p = np.asarray(points, float)
         if p.ndim != 2 or p.shape[1] not in (2, 3) or not len(p):
             raise S2FError(f"points must be (N, 2) or (N, 3), not {p.shape}.")
@@ -166,26 +160,25 @@ class SketchPad(Widget):
         self.strokes = [*self.strokes, stroke]
 
     def clear(self) -> None:
-        """White paper."""
+        """Removes the drawing."""
         with self.hold_trait_notifications():
             self.strokes, self.background = [], b""
 
-    def load(self, source: str | Path | np.ndarray) -> list[str]:
-        """Start from a picture of a sketch, a file or a uint8 array, in place of the drawing (Undo goes back).
+    def load(self, source: Picture) -> list[str]:
+        """Replaces the drawing with a picture of a sketch, e.g. a file or a uint8 array (Undo restores it).
 
-        Scans and photographed paper are cleaned and framed by :func:`s2flib.drawing.prepare_drawing`; what it
-        did is returned, in words. Raises ImageError for anything that is not a picture with a drawing in it.
+        :func:`s2flib.datasets.user_drawing.prepare_drawing` cleans and crops scans and photos of paper; returns
+        its notes on what it did. Raises ImageError for anything that is not a picture of a drawing.
         """
-        array = source if isinstance(source, np.ndarray) else load_image(source)
-        drawing = prepare_drawing(array, self.size)
+        drawing = prepare_drawing(as_array(source), self.size)
         with self.hold_trait_notifications():
             self.strokes, self.background = [], png_bytes(drawing.sketch)
         return drawing.notes
 
     def receive_upload(self, name: str, data: bytes) -> bool:
-        """What the Open button calls: the bytes of a file a person picked. True if it became the drawing.
+        """Called by the Open button with the bytes of the chosen file. Returns whether it became the drawing.
 
-        Never raises: a bad file leaves the drawing as it is and says why in ``message``.
+        Never raises: for a bad file, ``message`` says why and the drawing stays as it is.
         """
         name = Path(str(name)).name[:80] or "the file"
         notes: list[str] = []
@@ -195,33 +188,22 @@ class SketchPad(Widget):
                 raise ImageError(f"{name} is larger than {MAX_UPLOAD // 2**20} MB: make it smaller first.")
             if not data:
                 raise ImageError(f"{name} is empty: choose another file.")
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / ("upload" + Path(name).suffix[:8])
-                path.write_bytes(data)
-                try:
-                    array = load_image(path)
-                except ImageError as error:
-                    raise ImageError(str(error).replace(str(path), name)) from error
-            notes.extend(self.load(array))
+            file = io.BytesIO(data)
+            file.name = name  # for error messages
+            notes.extend(self.load(file))
 
         ok = self.attempt(work, f"reading {name}")
         if ok:
-            self.message = " · ".join([f"{name} is on the paper", *notes])
+            self.message = " · ".join([f"{name} loaded", *notes])
         self.message_ok = ok
         return ok
 
     def on_draw(self, callback: Callable[[SketchPad], None]) -> None:
-        """Call ``callback(pad)`` after every change; what it raises is shown in ``message``."""
+        """Calls ``callback(pad)`` after each change; its errors are shown in ``message``."""
         self._callbacks.append(callback)
 
     def _square(self, array: np.ndarray) -> np.ndarray:
-        if array.ndim == 3:
-            array = cv2.cvtColor(array, cv2.COLOR_RGB2GRAY)
-        h, w = array.shape
-        side = min(h, w)
-        array = array[(h - side) // 2:(h + side) // 2, (w - side) // 2:(w + side) // 2]
-        how = cv2.INTER_AREA if side > self.size else cv2.INTER_CUBIC
-        return cv2.resize(array, (self.size, self.size), interpolation=how)
+        return centre_square(cv2.cvtColor(array, cv2.COLOR_RGB2GRAY), self.size)
 
     def _on_message(self, _widget, content, buffers) -> None:
         if isinstance(content, dict) and content.get("kind") == "upload" and buffers:

@@ -20,8 +20,10 @@ pytest.importorskip("websocket")
 
 from devtools import Browser, find_browser  # noqa: E402
 
-from s2flib.widgets import Compare, Control, SketchPad, Sliders  # noqa: E402
-from s2flib.widgets.base import STATIC, as_uint8, from_png, png_bytes  # noqa: E402
+from s2flib.widgets.base import STATIC, from_png, png_bytes  # noqa: E402
+from s2flib.widgets.compare import Compare
+from s2flib.widgets.pad import SketchPad
+from s2flib.widgets.sliders import Control, Sliders  # noqa: E402
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(
@@ -299,6 +301,6 @@ def test_sliders_ask_python_and_only_the_latest_waits(show):
                   "values": sliders.values}
         browser.run(f"model.load({json.dumps(answer)})")
     assert asked == [(10, 20), (50, 20), (80, 20)] and browser.run("model.saved.length") == 2
-    assert (as_uint8(from_png(read(browser, "image")))[0, 0] == (80, 20, 0)).all()
+    assert (from_png(read(browser, "image"))[0, 0] == (80, 20, 0)).all()
     press(browser, "Reset")
     assert read(browser, "request")["values"] == {"level": 10, "tint": 20}

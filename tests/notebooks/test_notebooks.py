@@ -8,9 +8,9 @@ import nbformat
 import pytest
 from editing_stand_in import published_fixture, published_template  # noqa: F401  (fixtures)
 
-from s2flib import exercises
+from s2flib.course import exercises
 from s2flib.course import run_notebook
-from s2flib.lesson import ROOT, badge, setup_line
+from s2flib.course.lesson import ROOT, badge, setup_line
 
 FOLDER = ROOT / "notebooks"
 LESSONS = sorted(FOLDER.glob("*.ipynb"))

@@ -1,7 +1,9 @@
 import pytest
 
-from s2flib.synthfaces import sample_identity, sample_look, sample_shot
 from s2flib.synthfaces.edits import Scene
+from s2flib.synthfaces.identity import sample_identity
+from s2flib.synthfaces.look import sample_look
+from s2flib.synthfaces.shot import sample_shot
 
 
 @pytest.fixture(scope="session")

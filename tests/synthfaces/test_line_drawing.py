@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from s2flib.synthfaces import HANDS, Person, line_drawing, photograph
+from s2flib.synthfaces.drawing import HANDS, line_drawing
+from s2flib.synthfaces.person import Person
+from s2flib.synthfaces.portrait import photograph
 from s2flib.synthfaces.shot import sample_light
 from s2flib.synthfaces.streams import stream
 from s2flib.synthfaces.strokes import Stroke, ink, resample, split_at_corners, thin, trace

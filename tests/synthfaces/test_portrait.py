@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from s2flib.celeba import LABELS as CELEBA_LABELS
-from s2flib.synthfaces import Person, photograph, sample_identity, sample_look, sample_shot
+from s2flib.datasets.celeba import LABELS as CELEBA_LABELS
+from s2flib.synthfaces.identity import sample_identity
 from s2flib.synthfaces.labels import LABEL, LABELS, majority
-from s2flib.synthfaces.look import BEARDS, HAIR_STYLES, HATS, sample_glasses, sample_hat
-from s2flib.synthfaces.shot import EXPRESSIONS, sample_action, sample_light
+from s2flib.synthfaces.look import BEARDS, HAIR_STYLES, HATS, sample_glasses, sample_hat, sample_look
+from s2flib.synthfaces.person import Person
+from s2flib.synthfaces.portrait import photograph
+from s2flib.synthfaces.shot import EXPRESSIONS, sample_action, sample_light, sample_shot
 from s2flib.synthfaces.streams import stream
 
 SIZE = 64

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from s2flib.errors import S2FError
-from s2flib.synthfaces import recall, recall_curve, sample_identity
+from s2flib.synthfaces import recall
 from s2flib.synthfaces.assets import load_head
-from s2flib.synthfaces.identity import shape_sliders, shape_weights
+from s2flib.synthfaces.identity import sample_identity, shape_sliders, shape_weights
+from s2flib.synthfaces.recall import recall_curve
 from s2flib.synthfaces.streams import stream
 
 

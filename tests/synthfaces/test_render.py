@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from s2flib.errors import DataError, S2FError
-from s2flib.synthfaces import render, render_dataset, render_shot
+from s2flib.synthfaces import render
+from s2flib.synthfaces.render import render_dataset, render_shot
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_the_shipped_test_images_come_from_their_seeds(identity, shot):
 def test_the_command_renders_goes_on_and_explains(tmp_path):
     from typer.testing import CliRunner
 
-    from s2flib import cli
+    from s2flib.cli import app as cli
     from s2flib.datasets import SynthFaces
 
     def s2f(*args):

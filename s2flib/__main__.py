@@ -1,0 +1,3 @@
+from s2flib.cli.app import main
+
+main()

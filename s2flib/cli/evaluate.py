@@ -1,0 +1,130 @@
+"""``s2f evaluate``, ``s2f lineup`` and ``s2f evaluate-editor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2flib.cli.edit import (
+    GuidanceOption,
+    ImageGuidanceOption,
+    IntervalOption,
+    PairsOption,
+    PipelineOption,
+    StepsOption,
+)
+from s2flib.cli.options import GeneratorOption, OverwriteOption, PresetOption, WeightsOption
+
+SplitOption = Annotated[str, typer.Option(metavar="NAME", help="train, val or test.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="A data set's folder, instead of the preset's own."),
+]
+LimitOption = Annotated[int | None, typer.Option(help="Measure only the first pictures.", min=1)]
+BatchOption = Annotated[int, typer.Option(help="Pictures at a time.", min=1)]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="Folder for the results; default: a new runs/<time>."),
+]
+
+
+def evaluate(
+    out: OutOption = None,
+    preset: PresetOption = "tiny",
+    weights: WeightsOption = None,
+    generator: GeneratorOption = None,
+    split: SplitOption = "test",
+    data: DataOption = None,
+    limit: LimitOption = None,
+    batch: BatchOption = 16,
+    baselines: Annotated[bool, typer.Option(help="Measure mean face and nearest sketch as well.")] = True,
+    ceiling: Annotated[
+        int,
+        typer.Option(
+            metavar="STEPS",
+            min=0,
+            help="Also fit every photo's w+ in that many steps: the generator's ceiling. Slow; 0 leaves it out.",
+        ),
+    ] = 0,
+    ranks: Annotated[bool, typer.Option(help="Add rank-1/5/10 in a line-up.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the line-up's shuffled control.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Table 1 of one encoder: runtime, MSE, LPIPS, similarity, ranks; with n and 95 % intervals.
+
+    Writes table1.txt, table1.csv, table1.png, one scores file per method and run.json.
+    """
+    from s2flib.evaluation.encoder_report import EncoderTest, report_table1
+
+    test = EncoderTest(preset, weights, generator, split, data, limit, batch, seed)
+    table, folder = report_table1(test, out, baselines, ceiling, ranks, overwrite, lambda line: typer.echo(line, err=True))
+    typer.echo(table.text)
+    typer.echo(f"results: {folder}")
+
+
+def lineup(
+    out: OutOption = None,
+    preset: PresetOption = "tiny",
+    weights: WeightsOption = None,
+    generator: GeneratorOption = None,
+    split: SplitOption = "test",
+    data: DataOption = None,
+    limit: LimitOption = None,
+    batch: BatchOption = 16,
+    same_shot: Annotated[
+        bool,
+        typer.Option("--same-shot", help="Put the sketch's source photo into the gallery (easier; shows the leak)."),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the shuffled control.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Would the faces find their people? rank-1/5/10 beside photo against photo, a shuffle and chance.
+
+    Writes lineup.txt and run.json.
+    """
+    from s2flib.evaluation.encoder_report import EncoderTest, report_lineup
+
+    test = EncoderTest(preset, weights, generator, split, data, limit, batch, seed)
+    found, folder = report_lineup(test, out, same_shot, overwrite)
+    typer.echo(found.text())
+    typer.echo(f"results: {folder}")
+
+
+def evaluate_editor(
+    pairs: PairsOption,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for tables and figures.")],
+    pipeline: PipelineOption = None,
+    judge: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The edit judge; default: the shipped one.")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="val or test.")] = "test",
+    grid: Annotated[
+        int, typer.Option(metavar="N", help="Measure the grid of both guidances on N validation pairs first.", min=0)
+    ] = 0,
+    faces: Annotated[int, typer.Option(metavar="N", help="Also sketch, draw and edit N faces.", min=0)] = 24,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    image_guidance: ImageGuidanceOption = None,
+    interval: IntervalOption = None,
+    keep: Annotated[bool, typer.Option(help="Keep the input's own detail where nothing changes.")] = True,
+    limit: Annotated[int | None, typer.Option(help="Measure only the first pairs.", min=1)] = None,
+    preset: PresetOption = "tiny",
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Measure edits on held-out people and phrasings: success per kind, distance to the true edit, ID drift, time.
+
+    With --grid the text guidance is chosen on validation pairs and used for the rest (unless given). Last, the true
+    edits' latents are decoded and measured alike: what the autoencoder lets through. Writes edits.csv,
+    edits.png, phrasings.csv, grid.png, faces.png and run.json.
+    """
+    from s2flib.evaluation.edit_report import EditorTest, report_editor
+
+    test = EditorTest(
+        str(pairs), preset, pipeline, judge, split, limit, seed, steps, guidance, image_guidance, interval, keep
+    )
+    report = report_editor(test, out, grid, faces, overwrite, typer.echo)
+    typer.echo(report.text)
+    typer.echo(f"results: {out}")

@@ -1,0 +1,84 @@
+"""``s2f sketch``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s2flib.cli.options import OverwriteOption
+from s2flib.errors import S2FError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def sketch(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Photos, or one folder of them.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DEST", help="Folder for the sketches; for one photo also a file's name."),
+    ],
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks",
+            metavar="PATH",
+            help="A folder of label masks, paired by name (for one photo: its mask).",
+        ),
+    ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(help="The blur's sigma in pixels; default: a quarter of the picture, as in the paper."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="For a folder: processes; default: all cores.", min=1)] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Turn photos into pencil sketches (paper, Sec. 3.2).
+
+    A folder is done with all cores; run the command again to go on with what is missing. What failed is
+    listed with the reason, and the exit code is then 2.
+    """
+    if len(sources) == 1 and sources[0].is_dir():
+        sketch_whole_folder(sources[0], out, masks, sigma, workers, overwrite)
+    else:
+        sketch_files(sources, out, masks, sigma, overwrite)
+
+
+def sketch_files(sources: Sequence[Path], out: Path, masks: Path | None, sigma: float | None, overwrite: bool) -> None:
+    """Sketch single photos: into the folder ``out``, or into that file if ``out`` is named like a picture."""
+    folder = [source for source in sources if source.is_dir()]
+    if folder:
+        raise S2FError(f"{folder[0]} is a folder: give one folder alone, or single photos.")
+    to_file = len(sources) == 1 and out.suffix.lower() in SUFFIXES and not out.is_dir()
+    targets = [out if to_file else out / f"{source.stem}.png" for source in sources]
+    twice = next((t for i, t in enumerate(targets) if t in targets[:i]), None)
+    if twice is not None:
+        raise S2FError(f"two of the photos would be written to {twice}: sketch them one by one.")
+    for target in targets:
+        if target.exists() and not overwrite:
+            raise S2FError(f"{target} exists already: choose another name, or add --overwrite.")
+    from s2flib.images import load_image, load_mask, save_image
+    from s2flib.sketch import sketch
+
+    for source, target in zip(sources, targets, strict=True):
+        mask = None if masks is None else load_mask(masks / f"{source.stem}.png" if masks.is_dir() else masks)
+        save_image(target, sketch(load_image(source), mask, sigma), overwrite=overwrite, synthetic=False)
+        typer.echo(str(target))
+
+
+def sketch_whole_folder(
+    source: Path, out: Path, masks: Path | None, sigma: float | None, workers: int | None, overwrite: bool
+) -> None:
+    """Sketch a folder on all cores, list what failed and why, and leave with code 2 if anything did."""
+    if overwrite:
+        raise S2FError("--overwrite is for single photos: in a folder what has changed is sketched again anyway.")
+    from s2flib.sketch import sketch_folder
+
+    report = sketch_folder(source, out, masks=masks, sigma=sigma, workers=workers)
+    typer.echo(f"{len(report.done)} sketched, {len(report.skipped)} there already, {len(report.failed)} failed: {out}")
+    for path, why in report.failed:
+        typer.echo(f"s2f: {path}: {why}", err=True)
+    if report.failed:
+        raise typer.Exit(2)

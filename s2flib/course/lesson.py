@@ -1,0 +1,219 @@
+"""What every notebook of the course uses: the set-up of its second cell, its pictures, its progress bars.
+
+Only the standard library is imported at the top. On Colab this file runs before anything has been installed:
+it is what installs the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from s2flib.errors import S2FError
+from s2flib.presets import Preset, get_preset
+
+# The one place that knows where the course lives; a test holds every notebook to it.
+GITHUB = "s2flib/s2flib"
+BRANCH = "main"
+# Not ".../s2flib": a folder of that name in the notebook's directory would shadow the package.
+COLAB_DIR = "/content/s2flib-course"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def setup_line(name: str) -> str:
+    """The one line of a notebook's second code cell; the same in JupyterLab and in Colab.
+
+    In Colab it clones the course (once) to COLAB_DIR; everywhere it puts the checkout the notebook belongs to
+    on the path, so that notebook and library are always of the same version. ``setup`` does the rest.
+    """
+    return (
+        'import sys; "google.colab" in sys.modules and get_ipython().system('
+        f'"test -d {COLAB_DIR} || '
+        f'git clone -q --depth 1 -b {BRANCH} https://github.com/{GITHUB} {COLAB_DIR}"); '
+        f'sys.path[:0] = ["..", "../..", "{COLAB_DIR}"]; '
+        f'from s2flib import course; lesson = course.setup("{name}", preset, seed, out_dir, fast)'
+    )
+
+
+def badge(name: str, folder: str = "notebooks") -> str:
+    """Markdown of the "Open in Colab" badge for notebooks/NAME.ipynb (or another folder's)."""
+    url = f"https://colab.research.google.com/github/{GITHUB}/blob/{BRANCH}/{folder}/{name}.ipynb"
+    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({url})"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One run of one notebook: what to compute with, and where the results go."""
+
+    name: str  # the notebook's name, e.g. "01_sketches"
+    preset: Preset
+    seed: int
+    out: Path  # absolute; figures go to out/figures
+    fast: bool  # True: as few steps and images as will still run every cell (tests)
+    device: str  # "cuda" | "cpu"
+
+    def show(self, fig, name: str, caption: str, key: bool = False) -> None:
+        """Show a matplotlib figure with a caption under it; save it as out/figures/<lesson>-<name>.png.
+
+        ``caption`` says what to see, in a sentence or two. It is stored in the PNG as well, where the course
+        report finds it; ``key`` pictures stand large in that report. The figure is closed afterwards.
+        """
+        import matplotlib.pyplot as plt
+        from IPython.display import Image, Markdown, display
+
+        from s2flib.files import atomic_path
+
+        path = self.out / "figures" / f"{self.name}-{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {"Description": caption, "Key": str(key), "synthetic": "true", "Software": "s2flib"}
+        with atomic_path(path) as temporary:
+            fig.savefig(
+                temporary, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata=about
+            )
+        plt.close(fig)
+        # the saved bytes, not the figure: the same picture whatever matplotlib backend the kernel has
+        display(Image(data=path.read_bytes()))
+        display(Markdown(f"*{caption}*"))
+
+    def progress(self, iterable: Iterable | None = None, desc: str = "", total: int | None = None):
+        """A tqdm bar that reads well in JupyterLab, in Colab and in an executed notebook's HTML."""
+        from tqdm import tqdm
+
+        return tqdm(iterable, desc=desc, total=total, file=sys.stdout, mininterval=0.5, ncols=90)
+
+
+def setup(
+    name: str,
+    preset: str | Preset = "tiny",
+    seed: int = 0,
+    out_dir: str | Path = "runs/lab",
+    fast: bool = False,
+) -> Lesson:
+    """Prepare a notebook's kernel; the second cell of every notebook calls it.
+
+    On Colab, packages that are missing are installed first; nothing the kernel has already imported is
+    replaced, so no restart is needed. Then: seeds (random, numpy, torch), device, output folder.
+    A relative ``out_dir`` lies in the course's folder, whatever the kernel's working directory is.
+
+    Raises S2FError for an unknown preset, or for a package that is missing outside Colab.
+    """
+    preset = get_preset(preset)
+    _absolute_path_entries()
+    missing = missing_requirements()
+    if missing and "google.colab" in sys.modules:
+        _install(missing)
+    elif missing:
+        raise S2FError(f"the course needs {', '.join(missing)}: run 'make lab' in {ROOT}, which installs it.")
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    out = Path(out_dir)
+    in_checkout = (ROOT / "pyproject.toml").is_file()
+    out = (out if out.is_absolute() else (ROOT if in_checkout else Path.cwd()) / out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+
+    from s2flib import __version__
+
+    where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(
+        f"s2flib {__version__} · preset {preset.name} ({preset.size} px) · {where} · "
+        f"torch {torch.__version__} · Python {platform.python_version()}"
+    )
+    print(f"{preset.label} · seed {seed} · results go to {_short(out)}" + (" · FAST: a test run" * fast))
+    return Lesson(name, preset, int(seed), out, bool(fast), device)
+
+
+def missing_requirements() -> list[str]:
+    """Requirements of pyproject.toml that this Python does not meet; [] where there is no pyproject.toml."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    pyproject = ROOT / "pyproject.toml"
+    if not pyproject.is_file():
+        return []
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    in_kernel = ("ipywidgets", "anywidget")  # of the course extra, what a notebook itself imports
+    wanted = list(project["dependencies"])
+    wanted += [r for r in project["optional-dependencies"]["course"] if r.startswith(in_kernel)]
+    missing = []
+    for line in wanted:
+        requirement = Requirement(line)
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(line)
+        else:
+            # a local build such as torch 2.9.0+cu126 or a pre-release counts as its version
+            if not requirement.specifier.contains(version.split("+")[0], prereleases=True):
+                missing.append(line)
+    return missing
+
+
+def imported_versions() -> dict[str, str]:
+    """{distribution: version} of what this kernel has imported already and must therefore keep."""
+    versions = {}
+    by_module = importlib.metadata.packages_distributions()
+    for module in {name.partition(".")[0] for name in list(sys.modules)}:
+        for dist in by_module.get(module, ()):
+            try:
+                versions[dist] = importlib.metadata.version(dist)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    # imported together with the names above, compiled against each other: never split them
+    for dist in ("torch", "torchvision", "numpy", "scipy", "pillow"):
+        if importlib.util.find_spec("PIL" if dist == "pillow" else dist):
+            versions[dist] = importlib.metadata.version(dist)
+    return versions
+
+
+def _install(requirements: list[str]) -> None:
+    """pip install what is missing, holding what the kernel has imported: a package replaced under a running
+    kernel is what makes set-up cells break ("numpy.dtype size changed ... restart the runtime")."""
+    print(f"installing {', '.join(requirements)} (once per Colab session, about a minute) ...", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        held = Path(folder) / "held.txt"
+        held.write_text(
+            "".join(
+                f"{n}=={v.split('+')[0]}\n" if "+" not in v else f"{n}==={v}\n"
+                for n, v in sorted(imported_versions().items())
+            ),
+            encoding="utf-8",
+        )
+        command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(held), *requirements]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise S2FError(
+            f"pip could not install {', '.join(requirements)} ({last}): choose a newer runtime "
+            "in Colab's menu Runtime > Change runtime type, then run this cell again."
+        )
+    importlib.invalidate_caches()
+
+
+def _absolute_path_entries() -> None:
+    """The set-up line adds '..' to sys.path: make the checkout's entry absolute, so os.chdir is harmless."""
+    sys.path[:] = [str(ROOT)] + [p for p in sys.path if p not in ("..", "../..", COLAB_DIR, str(ROOT))]
+
+
+def _short(path: Path) -> str:
+    """The path as a person would type it: relative to the course or to home where that is shorter."""
+    for base, prefix in ((ROOT, ""), (Path.home(), "~" + os.sep)):
+        if path.is_relative_to(base) and path != base:
+            return prefix + str(path.relative_to(base))
+    return str(path)

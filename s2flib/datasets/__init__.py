@@ -1,0 +1,14 @@
+"""Faces and what belongs to them: photos, sketches, masks, identities, attributes, edit pairs, users' drawings.
+
+``faces`` (SynthFaces, CelebAMask-HQ), ``celeba`` (the published folder's layout), ``attributes``, ``user_drawing`` (any
+drawing as the encoder wants it), ``align`` (any photo in the training frame), ``edit_pairs``.
+"""
+
+from s2flib.datasets.align import align_face
+from s2flib.datasets.attributes import ATTRIBUTE_NAMES, attribute_targets
+from s2flib.datasets.celeba import LABELS
+from s2flib.datasets.edit_pairs import EditPairs, FreshPairs
+from s2flib.datasets.faces import SPLITS, CelebAMaskHQ, FaceDataset, SynthFaces, open_dataset
+from s2flib.datasets.user_drawing import Drawing, prepare_drawing
+
+__all__ = ["ATTRIBUTE_NAMES", "CelebAMaskHQ", "Drawing", "EditPairs", "FaceDataset", "FreshPairs", "LABELS", "SPLITS", "SynthFaces", "align_face", "attribute_targets", "open_dataset", "prepare_drawing"]

@@ -1,0 +1,121 @@
+"""The published CelebAMask-HQ folder, read as it is (Lee et al., MaskGAN, CVPR 2020).
+
+    CelebA-HQ-img/0.jpg … 29999.jpg                      1024 px photos
+    CelebAMask-HQ-mask-anno/0 … 14/00000_skin.png …      512 px, one file per part, 2,000 photos to a folder
+    CelebAMask-HQ-attribute-anno.txt                     count, the 40 names, then "0.jpg  -1 1 …" per photo
+    CelebA-HQ-to-CelebA-mapping.txt                      "idx orig_idx orig_file" per photo
+    identity_CelebA.txt                                  optional, from CelebA: "000001.jpg 2880" per photo
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from s2flib.errors import DataError, ImageError
+from s2flib.files import atomic_path
+from s2flib.images import load_mask
+from s2flib.synthfaces.labels import LABELS
+
+IMAGES = "CelebA-HQ-img"
+MASKS = "CelebAMask-HQ-mask-anno"
+ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
+MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
+IDENTITIES = "identity_CelebA.txt"
+MASK_SIZE = 512
+
+
+def index_split(orig_idx: int) -> str:
+    """The published split by CelebA index (g_partition.py), about 8:1:1 and CelebA's own, disjoint by identity."""
+    return "test" if orig_idx >= 182638 else "val" if orig_idx >= 162771 else "train"
+
+
+def _lines(root: Path, name: str) -> list[list[str]]:
+    try:
+        return [line.split() for line in (root / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"{root / name} is missing or unreadable: put the published CelebAMask-HQ folder, "
+                        f"unpacked and unchanged, at {root}.") from None
+
+
+def read_mapping(root: Path) -> dict[int, tuple[int, str]]:
+    """CelebA-HQ index → (CelebA index, CelebA file name)."""
+    mapping = {}
+    for number, words in enumerate(_lines(root, MAPPING)[1:], start=2):
+        try:
+            idx, orig_idx, orig_file = words
+            mapping[int(idx)] = (int(orig_idx), orig_file)
+        except ValueError:
+            raise DataError(f"{root / MAPPING}, line {number} is not 'idx orig_idx orig_file': "
+                            "unpack the file again.") from None
+    if not mapping:
+        raise DataError(f"{root / MAPPING} lists no photos: unpack it again.")
+    return mapping
+
+
+def read_attributes(root: Path) -> dict[int, dict[str, int]]:
+    """CelebA-HQ index → {attribute name: 0 or 1} (the file's −1 becomes 0)."""
+    lines = _lines(root, ATTRIBUTES)
+    if len(lines) < 2:
+        raise DataError(f"{root / ATTRIBUTES} has no attribute names in its second line: unpack it again.")
+    names, out = lines[1], {}
+    for number, (file, *values) in enumerate(lines[2:], start=3):
+        if len(values) != len(names) or not set(values) <= {"-1", "0", "1"} or not Path(file).stem.isdigit():
+            raise DataError(f"{root / ATTRIBUTES}, about line {number}, does not hold {len(names)} values of "
+                            "-1 or 1: unpack the file again.")
+        out[int(Path(file).stem)] = {n: int(v == "1") for n, v in zip(names, values, strict=True)}
+    return out
+
+
+def read_identities(root: Path) -> dict[str, int] | None:
+    """CelebA file name → identity; None when the (separately published) file is not there."""
+    if not (root / IDENTITIES).is_file():
+        return None
+    try:
+        return {file: int(identity) for file, identity in _lines(root, IDENTITIES)}
+    except ValueError:
+        raise DataError(f"{root / IDENTITIES} has a line that is not 'file identity': download it again.") from None
+
+
+def combine_parts(root: Path, index: int) -> np.ndarray:
+    """The part masks of one photo as one (512, 512) uint8 label map, painted in the order of LABELS.
+
+    A part without a file is simply absent; a photo without any part raises DataError.
+    """
+    folder = root / MASKS / str(index // 2000)
+    labels = np.zeros((MASK_SIZE, MASK_SIZE), np.uint8)
+    found = False
+    for label, part in enumerate(LABELS[1:], start=1):
+        path = folder / f"{index:05d}_{part}.png"
+        if not path.exists():
+            continue
+        try:
+            drawn = load_mask(path)
+        except ImageError as e:
+            raise DataError(f"a part mask is damaged: {e}") from None
+        if drawn.shape != labels.shape:
+            raise DataError(f"{path} is {drawn.shape[1]}×{drawn.shape[0]} px where CelebAMask-HQ has "
+                            f"{MASK_SIZE}×{MASK_SIZE}: unpack it again.")
+        labels[drawn != 0] = label
+        found = True
+    if not found:
+        raise DataError(f"{folder} holds no part mask named {index:05d}_*.png: unpack {MASKS} again.")
+    return labels
+
+
+def cached_mask(root: Path, index: int, cache: Path) -> np.ndarray:
+    """:func:`combine_parts`, done once per photo: the result lies as a PNG below cache, one folder per root."""
+    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    path = cache / f"celebamask-hq-{key}" / str(index // 2000) / f"{index:05d}.png"
+    if path.exists():
+        try:
+            return load_mask(path)
+        except ImageError:
+            pass   # damaged from outside: made again
+    labels = combine_parts(root, index)
+    with atomic_path(path) as part:
+        Image.fromarray(labels).save(part, "PNG")
+    return labels

@@ -1,0 +1,316 @@
+"""Faces with sketch, mask, identity, attributes: SynthFaces (shipped) and CelebAMask-HQ (the user's copy)."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from s2flib.datasets import celeba
+from s2flib.errors import DataError, ImageError
+from s2flib.files import available_cpus, cache_dir, data_dir
+from s2flib.images import load_image
+from s2flib.presets import Preset, get_preset
+from s2flib.sketch import sketch
+from s2flib.synthfaces.identity import identity_split
+
+SPLITS = ("train", "val", "test")
+
+
+class FaceDataset(torch.utils.data.Dataset):
+    """One split, held as records; a subclass says how a record's photo and mask are read.
+
+    ``ds[i]`` is a dict: photo (3, H, W) float in [−1, 1]; sketch (1, H, W) float in [0, 1], white background;
+    mask (H, W) uint8 label ids (LABELS); identity int; name str; attributes dict.
+    """
+
+    def __init__(
+        self,
+        names: list[str],          # stems of the photo files
+        identities: np.ndarray,    # (N,) int
+        attributes: list[dict],    # per photo
+        size: int,                 # H = W of everything given out, pixels
+    ):
+        self.names = names
+        self.identities = np.asarray(identities, np.int64)
+        self.attributes = attributes
+        self.size = size
+        self._arrays: dict[str, np.ndarray] | None = None
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Photo (H, W, 3) uint8 and mask (H, W) uint8 of record i, at any size; subclasses implement it."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _sample(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        photo, mask = self.read(i)
+        n = self.size
+        if photo.shape[:2] != (n, n):
+            shrink = photo.shape[0] > n
+            photo = cv2.resize(photo, (n, n), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+        if mask.shape != (n, n):
+            mask = cv2.resize(mask, (n, n), interpolation=cv2.INTER_NEAREST_EXACT)
+        return photo, sketch(photo, mask), mask
+
+    def __getitem__(self, i: int) -> dict:
+        i = range(len(self))[i]                       # negative indices; IndexError ends iteration
+        photo, lines, mask = self._sample(i)
+        return {
+            "photo": torch.from_numpy(photo).permute(2, 0, 1).float() / 127.5 - 1,
+            "sketch": torch.from_numpy(lines)[None].float() / 255,
+            "mask": torch.from_numpy(mask),
+            "identity": int(self.identities[i]),
+            "name": self.names[i],
+            "attributes": self.attributes[i],
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The whole split in RAM, made once: photos (N, 3, H, W), sketches (N, 1, H, W), masks (N, H, W).
+
+        uint8 numpy arrays, five bytes a pixel: the shipped train split takes 0.43 GB and some seconds. Raises
+        DataError when the machine has not the memory.
+        """
+        if self._arrays is None:
+            n, s = len(self), self.size
+            _check_memory(5 * n * s * s)
+            out = {"photos": np.empty((n, 3, s, s), np.uint8), "sketches": np.empty((n, 1, s, s), np.uint8),
+                   "masks": np.empty((n, s, s), np.uint8)}
+
+            def fill(i: int) -> None:
+                photo, out["sketches"][i, 0], out["masks"][i] = self._sample(i)
+                out["photos"][i] = photo.transpose(2, 0, 1)
+
+            # Threads: decoding, blurring and numpy's loops all release the interpreter's lock.
+            with ThreadPoolExecutor(available_cpus()) as pool:
+                for _ in pool.map(fill, range(n)):
+                    pass
+            self._arrays = out
+        return self._arrays
+
+
+class SynthFaces(FaceDataset):
+    """Synthetic faces, the shipped ones or those of ``s2f render``.
+
+    root holds manifest.csv (columns file, sha256, mask_sha256, identity, shot, split; every further column is an
+    attribute) and, for each split, images-<split>.zip and masks-<split>.zip (WebP, label id = grey value);
+    perhaps drawings-<split>.zip and landmarks.npz too. DataError names what is missing or damaged; the sha256 of
+    photos and masks is checked as they are read.
+    """
+
+    RESERVED = ("file", "sha256", "mask_sha256", "identity", "shot", "split")
+
+    def __init__(self, root: str | Path, split: str, size: int = 128, limit: int | None = None):
+        _check_split(split)
+        self.root, self.split = Path(root), split
+        rows = _read_manifest(self.root / "manifest.csv")
+        rows = [r for r in rows if r["split"] == split][:limit]
+        self.rows = [(r["file"], r["sha256"], r["mask_sha256"]) for r in rows]
+        super().__init__(
+            names=[Path(r["file"]).stem for r in rows],
+            identities=np.array([r["identity"] for r in rows], np.int64),
+            attributes=[{k: v for k, v in r.items() if k not in self.RESERVED} for r in rows],
+            size=size,
+        )
+        self._landmarks: np.ndarray | None = None
+        for kind in ("images", "masks") if rows else ():
+            self._archive(kind)
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        file, digest, mask_digest = self.rows[i]
+        photo = self._decode("images", file, digest)
+        mask = self._decode("masks", file, mask_digest)
+        return photo, np.ascontiguousarray(mask[..., 0])
+
+    def drawing(self, i: int) -> np.ndarray:
+        """The line drawing of photo i, (H, W) uint8, black on white, drawn from geometry (synthfaces.drawing)."""
+        drawing = self._decode("drawings", self.rows[i][0])[..., 0]
+        if len(drawing) != self.size:
+            drawing = cv2.resize(drawing, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return np.ascontiguousarray(drawing)
+
+    def landmarks(self, i: int) -> np.ndarray:
+        """The 68 projected landmarks of photo i, (68, 2) float: x, y in pixels of this data set's size."""
+        if self._landmarks is None:
+            path = self.root / "landmarks.npz"
+            try:
+                with np.load(path) as stored:
+                    side = int(stored["size"])
+                    points = dict(zip(stored["names"].tolist(), stored["points"] / stored["scale"], strict=True))
+            except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
+                raise DataError(f"{path} is missing or damaged ({e}): restore it from the repository, or render the "
+                                "data set anew with s2f render.") from None
+            missing = [n for n in self.names if n not in points]
+            if missing:
+                raise DataError(f"{path} has no landmarks for {missing[0]}: restore it from the repository.")
+            self._landmarks = np.stack([points[n] for n in self.names]) * (self.size / side)
+        return self._landmarks[i]
+
+    def _archive(self, kind: str) -> Path:
+        path = self.root / f"{kind}-{self.split}.zip"
+        if not path.is_file():
+            raise DataError(f"{path} is missing: restore it from the repository (git checkout data/synthfaces), or "
+                            "render it with s2f render.")
+        return path
+
+    def _decode(self, kind: str, file: str, digest: str | None = None) -> np.ndarray:
+        archive = self._archive(kind)
+        try:
+            data = _open_zip(str(archive), os.getpid()).read(file)
+        except KeyError:
+            raise DataError(f"{file} is not in {archive} though the manifest lists it: "
+                            "restore data/synthfaces from the repository.") from None
+        except (zipfile.BadZipFile, OSError, EOFError) as e:
+            raise DataError(f"{archive} is damaged at {file} ({e}): restore it from the "
+                            "repository (git checkout data/synthfaces).") from None
+        if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+            raise DataError(f"{file} in {archive} does not match its sha256 in manifest.csv: "
+                            "restore data/synthfaces from the repository.")
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+class CelebAMaskHQ(FaceDataset):
+    """The published CelebAMask-HQ folder as it is (layout: s2flib.datasets.celeba), masks combined once into a cache.
+
+    With identity_CelebA.txt beside it, identities are CelebA's and the split is 8:1:1 by identity. Without,
+    identities are unknown: every photo counts as its own (its CelebA-HQ index) and the split is the published
+    one by CelebA index, which is disjoint by identity too. Attributes are CelebA's 40, 0 or 1.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        size: int = 1024,
+        limit: int | None = None,
+        cache: str | Path | None = None,   # where combined masks go; None: files.cache_dir()
+    ):
+        _check_split(split)
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise DataError(f"{self.root} does not exist: get CelebAMask-HQ (non-commercial research licence, "
+                            "github.com/switchablenorms/CelebAMask-HQ) and unpack it there.")
+        self.cache = Path(cache or cache_dir())
+        mapping = celeba.read_mapping(self.root)
+        attributes = celeba.read_attributes(self.root)
+        known = celeba.read_identities(self.root)
+        photos = {p.name for p in (self.root / celeba.IMAGES).glob("*.jpg")}
+        indices, identities = [], []
+        for idx, (orig_idx, orig_file) in sorted(mapping.items()):
+            if f"{idx}.jpg" not in photos:
+                raise DataError(f"{self.root / celeba.IMAGES / f'{idx}.jpg'} is missing ({len(photos)} of "
+                                f"{len(mapping)} photos are there): unpack {celeba.IMAGES} again.")
+            if idx not in attributes:
+                raise DataError(f"{self.root / celeba.ATTRIBUTES} has no line for {idx}.jpg: unpack it again.")
+            if known is not None and orig_file not in known:
+                raise DataError(f"{self.root / celeba.IDENTITIES} has no line for {orig_file}: download it again.")
+            identity = idx if known is None else known[orig_file]
+            where = celeba.index_split(orig_idx) if known is None else identity_split(identity)
+            if where == split:
+                indices.append(idx)
+                identities.append(identity)
+        self.indices = indices[:limit]
+        super().__init__(
+            names=[str(i) for i in self.indices],
+            identities=np.array(identities[:limit], np.int64),
+            attributes=[attributes[i] for i in self.indices],
+            size=size,
+        )
+
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        index = self.indices[i]
+        try:
+            photo = load_image(self.root / celeba.IMAGES / f"{index}.jpg")
+        except ImageError as e:
+            raise DataError(f"a photo of CelebA-HQ cannot be read: {e}") from None
+        return photo, celeba.cached_mask(self.root, index, self.cache)
+
+
+@functools.lru_cache(maxsize=16)
+def _open_zip(path: str, pid: int) -> zipfile.ZipFile:
+    # pid in the key: a forked loader worker must not share its parent's file position.
+    return zipfile.ZipFile(path)
+
+
+def _read_manifest(path: Path) -> list[dict]:
+    """manifest.csv as typed rows; DataError when it is missing, incomplete, or a split shares an identity."""
+    try:
+        with open(path, newline="", encoding="utf-8") as f:
+            rows = list(csv.DictReader(f))
+    except OSError:
+        raise DataError(f"{path} is missing: point root at a SynthFaces folder or restore data/synthfaces "
+                        "from the repository.") from None
+    missing = [c for c in SynthFaces.RESERVED if not rows or c not in rows[0]]
+    if missing:
+        raise DataError(f"{path} lacks the columns {', '.join(missing)}: restore it from the repository.")
+    seen: dict[str, str] = {}
+    for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise DataError(f"{path} is damaged at line {line}: restore it from the repository.")
+        if seen.setdefault(row["identity"], row["split"]) != row["split"]:
+            raise DataError(f"{path} puts identity {row['identity']} into two splits (line {line}): "
+                            "scores on it would be meaningless; restore it from the repository.")
+    convert = {c: _column_type([r[c] for r in rows]) for c in rows[0] if "sha256" not in c}
+    return [{c: convert.get(c, str)(v) for c, v in r.items()} for r in rows]
+
+
+def _column_type(values: list[str]) -> type:
+    for kind in (int, float):
+        try:
+            for v in values:
+                kind(v)
+            return kind
+        except ValueError:
+            pass
+    return str
+
+
+def _check_memory(needed: int) -> None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:   # Windows
+        return
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > 0.8 * there:
+        raise DataError(f"this split takes {needed / 1e9:.0f} GB in memory and the machine has "
+                        f"{there / 1e9:.0f} GB: read it item by item, or give a limit.")
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise DataError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}.")
+
+
+def open_dataset(
+    preset: str | Preset,            # decides the data set and the size
+    split: str,                      # "train" | "val" | "test"
+    root: str | Path | None = None,  # a folder of either kind; by default the preset's own below data_dir()
+    limit: int | None = None,        # only the first so many photos
+) -> FaceDataset:
+    """One split of the preset's data set at the preset's size.
+
+    By default data_dir()/synthfaces or data_dir()/CelebAMask-HQ, as the preset says; root may be a folder of
+    either kind. Raises DataError with what to do when it is not there.
+    """
+    preset = get_preset(preset)
+    _check_split(split)
+    if limit is not None and limit < 1:
+        raise DataError(f"the limit must be at least 1, not {limit}.")
+    if root is None:
+        root = data_dir() / {"synthfaces": "synthfaces", "celebamask-hq": "CelebAMask-HQ"}[preset.data]
+    root = Path(root)
+    is_celeba = preset.data == "celebamask-hq"
+    if (root / "manifest.csv").is_file():
+        is_celeba = False
+    elif (root / celeba.MAPPING).is_file():
+        is_celeba = True
+    return (CelebAMaskHQ if is_celeba else SynthFaces)(root, split, size=preset.size, limit=limit)

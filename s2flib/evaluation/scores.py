@@ -1,0 +1,168 @@
+"""One method's numbers on the test images, and whether two methods differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from s2flib.errors import DataError, S2FError
+from s2flib.evaluation.intervals import Interval, Runtime, bootstrap_mean, runtime, t_interval
+from s2flib.files import atomic_path
+
+COLUMNS = ("mse", "lpips", "similarity")
+BETTER = {"mse": "lower", "lpips": "lower", "similarity": "higher"}
+
+
+@dataclass
+class Scores:
+    """One method's numbers, one entry per test image, in the data set's order.
+
+    runtime_s (N,) seconds per image; mse (N,) mean over pixels and channels of the squared difference in
+    [−1, 1] units; lpips (N,) the perceptual judge; similarity (N,) cosine of the measuring net's embeddings
+    of output and photo; identity (N,) int; name (N,) strings; embedding (N,d) of the outputs, for line-ups.
+    """
+
+    runtime_s: np.ndarray
+    mse: np.ndarray
+    lpips: np.ndarray
+    similarity: np.ndarray
+    identity: np.ndarray
+    name: np.ndarray
+    preset: str
+    perceptual: str                      # the judges' labels
+    identifier: str
+    embedding: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    def summary(self, resamples: int = 2000, seed: int = 0) -> dict[str, Interval | Runtime]:
+        """{"runtime_s": Runtime, "mse": Interval, "lpips": Interval, "similarity": Interval}."""
+        out: dict[str, Interval | Runtime] = {"runtime_s": runtime(self.runtime_s)}
+        for column in COLUMNS:
+            out[column] = bootstrap_mean(getattr(self, column), self.identity, resamples, seed)
+        return out
+
+    def subset(self, names: Sequence[str]) -> Scores:
+        """The entries of these images, in this order; DataError when one is not there."""
+        place = {name: i for i, name in enumerate(self.name)}
+        if not all(name in place for name in names):
+            raise DataError("the two results are of different test images: evaluate both on the same split.")
+        keep = [place[name] for name in names]
+        taken = {k: v[keep] if isinstance(v, np.ndarray) and len(v) == len(self) else v
+                 for k, v in vars(self).items()}
+        return Scores(**taken)
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write as .npz, atomically."""
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise S2FError(f"{path} exists already: choose another name or ask for overwriting.")
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **{k: np.asarray(v) for k, v in vars(self).items()})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """Read :meth:`save`'s file; DataError when it is damaged, incomplete or of unequal columns."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                fields = {k: file[k] for k in cls.__dataclass_fields__}
+        except Exception as error:               # zipfile, zlib and numpy each raise their own
+            raise DataError(f"{path} is not a whole scores file: delete it and evaluate again.") from error
+        for k in ("preset", "perceptual", "identifier"):
+            fields[k] = str(fields[k])
+        lengths = {len(fields[k]) for k in ("runtime_s", *COLUMNS, "identity", "name")}
+        if len(lengths) != 1 or not all(np.isfinite(fields[k]).all() for k in COLUMNS):
+            raise DataError(f"{path} holds columns of unequal length or broken numbers: delete it and "
+                            "evaluate again.")
+        return cls(**fields)
+
+
+def average(scores: Sequence[Scores]) -> Scores:
+    """Scores of the same test images over several seeds → per-image means (runtimes: all of them pooled)."""
+    first = scores[0]
+    for other in scores[1:]:
+        same_images(first, other)
+    means = {c: np.mean([getattr(s, c) for s in scores], axis=0) for c in COLUMNS}
+    seconds = np.median([s.runtime_s for s in scores], axis=0)
+    return Scores(seconds, **means, identity=first.identity, name=first.name, preset=first.preset,
+                  perceptual=first.perceptual, identifier=first.identifier)
+
+
+def same_images(a: Scores, b: Scores) -> None:
+    if len(a) != len(b) or (a.name != b.name).any():
+        raise DataError("the two results are of different test images: evaluate both on the same split "
+                        "and limit.")
+    if (a.perceptual, a.identifier, a.preset) != (b.perceptual, b.identifier, b.preset):
+        raise DataError("the two results are by different judges or presets: evaluate both under one preset.")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """b − a on one column: mean, 95 % interval over people, per-seed means, interval over seeds, verdict."""
+
+    column: str
+    difference: Interval
+    per_seed: tuple[float, ...]
+    seed_interval: tuple[float, float]
+    verdict: str
+
+
+def compare_paired(a: Scores | Sequence[Scores], b: Scores | Sequence[Scores], column: str = "mse",
+                   name: str = "b", resamples: int = 2000, seed: int = 0) -> Comparison:
+    """Does b differ from a? Both are one Scores per seed, seed by seed, on the same test images.
+
+    For each image the difference b − a is averaged over the seeds; its mean is the effect. Two things vary,
+    and each has its own 95 % interval:
+
+    * *which people are tested*: the identities are bootstrapped (``difference``), trainings held fixed;
+    * *which training run it is*: Student's t over the seeds' mean differences (``seed_interval``; few seeds
+      make it wide, as they should; NaN with one seed). Two trainings that differ by their seed alone differ
+      on the test people too, so the first interval without the second would call luck an effect.
+
+    The verdict calls a difference real only when both leave zero out. It is one comparison: of twenty, one
+    stands out by chance.
+    """
+    a, b = ([s] if isinstance(s, Scores) else list(s) for s in (a, b))
+    if len(a) != len(b) or not a:
+        raise DataError(f"{len(a)} runs against {len(b)}: compare the same seeds on both sides.")
+    if column not in COLUMNS:
+        raise S2FError(f"unknown column {column!r}: choose one of {', '.join(COLUMNS)}.")
+    for x in (*a[1:], *b):
+        same_images(a[0], x)
+    delta = np.stack([getattr(y, column) - getattr(x, column) for x, y in zip(a, b, strict=True)])   # (S,N)
+    difference = bootstrap_mean(delta.mean(axis=0), a[0].identity, resamples, seed)
+    per_seed = delta.mean(axis=1)
+    seeds = t_interval(per_seed)
+    return Comparison(column, difference, tuple(map(float, per_seed)), seeds,
+                      _verdict(name, column, difference, seeds, len(per_seed), a[0]))
+
+
+def heading(column: str, scores: Scores) -> str:
+    """The column's name; the perceptual one is its judge's label (ST-LPIPS is not LPIPS)."""
+    return {"mse": "MSE", "lpips": scores.perceptual, "similarity": "Similarity"}[column]
+
+
+def _verdict(name: str, column: str, d: Interval, seeds: tuple[float, float], n_seeds: int,
+             like: Scores) -> str:
+    def signed(x: float) -> str:
+        return f"{x:.5f}".replace("-", "−")
+    if d.value == d.low == d.high == 0:
+        return f"{name} leaves {heading(column, like)} exactly as it is on every one of {d.n} images."
+    moves = "lowers" if d.value < 0 else "raises"
+    good = (d.value < 0) == (BETTER[column] == "lower")
+    start = (f"{name} {moves} {heading(column, like)} by {abs(d.value):.5f} "
+             f"(difference [{signed(d.low)}, {signed(d.high)}])")
+    n = f"n = {d.n} images of {d.n_identities} people, {n_seeds} seed{'s' * (n_seeds > 1)}"
+    if not (d.low > 0 or d.high < 0):
+        return f"{start}: no difference can be told from noise at {n}."
+    if n_seeds == 1:
+        return f"{start}: a difference on these people at {n}, but one seed cannot tell it from luck."
+    if not (seeds[0] > 0 or seeds[1] < 0):
+        return (f"{start}: no difference can be told from training luck at {n}, whose interval over seeds is "
+                f"[{signed(seeds[0])}, {signed(seeds[1])}].")
+    return f"{start}: {'better' if good else 'worse'}, beyond noise of people and of training, at {n}."

@@ -1,0 +1,102 @@
+"""Files: where data, weights and downloads are, writing whole files, hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from s2flib.errors import S2FError
+
+_SHIPPED = Path(__file__).resolve().parents[1] / "data"
+
+
+def data_dir() -> Path:
+    """Data sets: the environment's ``S2F_DATA``, else ``data`` in the repository."""
+    return Path(os.environ.get("S2F_DATA") or _SHIPPED).expanduser()
+
+
+def weights_dir() -> Path:
+    """Shipped weights: the environment's ``S2F_WEIGHTS``, else ``data/weights`` in the repository."""
+    return Path(os.environ.get("S2F_WEIGHTS") or _SHIPPED / "weights").expanduser()
+
+
+def cache_dir() -> Path:
+    """Downloads and caches: the environment's ``S2F_CACHE``, else ``~/.cache/s2flib``."""
+    return Path(os.environ.get("S2F_CACHE") or Path.home() / ".cache" / "s2flib").expanduser()
+
+
+def available_cpus() -> int:
+    """Cores this process may use (its affinity where the system has one)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
+    """Write text as UTF-8, atomically; errors as :func:`write_json`."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise S2FError(f"{path} exists already: choose another name or ask for overwriting.")
+    with atomic_path(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+    return path
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full: free some space or choose another folder",
+    errno.EDQUOT: "your quota is used up: free some space or choose another folder",
+    errno.EFBIG: "the file grows larger than the system allows: choose another folder",
+    errno.EROFS: "the disk is read-only: choose another folder",
+    errno.EACCES: "permission is denied: choose another folder",
+    errno.EPERM: "permission is denied: choose another folder",
+    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+    errno.ENOTDIR: "a part of the path is a file: choose another folder",
+    errno.EEXIST: "a file stands where the folder should be: choose another folder",
+    errno.EISDIR: "a folder of that name stands there: choose another name",
+}
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """``with atomic_path(p) as part:`` write to part; p then appears whole, or stays as it was.
+
+    part lies beside p (same suffix, hidden name), is flushed to disk and moved over p. Any exception removes
+    it; a full disk and its like become S2FError. Missing folders are made.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem[:64]}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        with open(part, "r+b") as f:
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    except BaseException as e:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        reason = _REASONS.get(getattr(e, "errno", None)) if isinstance(e, OSError) else None
+        if reason is None and isinstance(e, Exception) and _is_disk_full(e, path.parent):
+            reason = _REASONS[errno.ENOSPC]
+        if reason is not None:
+            raise S2FError(f"{path} cannot be written, {reason}.") from e
+        raise
+
+
+def _is_disk_full(error: Exception, folder: Path) -> bool:
+    # torch.save and safetensors wrap a full disk in errors of their own, without errno.
+    if "No space left" in str(error):
+        return True
+    try:
+        return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < 1 << 20
+    except OSError:
+        return False

@@ -1,0 +1,93 @@
+"""InstructPix2Pix under every preset: which networks, of which shapes, with which settings.
+
+Brooks, Holynski & Efros, CVPR 2023 (arXiv:2211.09800): Stable Diffusion fine-tuned to follow edit instructions; the
+picture to edit is encoded and its latents are concatenated to the noisy ones, so that conv_in has twice the channels.
+
+| preset       | networks                                    | size   | text      | UNet's weights |
+|--------------|---------------------------------------------|--------|-----------|----------------|
+| tiny         | ours, trained here on SynthFaces edit pairs | 128 px | 32 tokens | 9 M            |
+| colab, paper | timbrooks/instruct-pix2pix, published       | 512 px | 77 tokens | 860 M          |
+
+diffusers' StableDiffusionInstructPix2PixPipeline runs all; they lie on disk in its layout (s2flib.instruct_pix2pix.pipeline).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+TEXT_TOKENS = 32                       # tiny's longest instruction with start and end; CLIP has 77
+
+
+@dataclass(frozen=True)
+class EditorSize:
+    """Shapes of the tiny networks. Widths are channels at 128, 64, 32, 16 px (VAE) and 16, 8, 4 (UNet)."""
+
+    vae_widths: tuple[int, ...] = (16, 32, 48, 96)
+    latent_channels: int = 16               # at 16×16: eye colour must survive, so more than Stable Diffusion's 4
+    unet_widths: tuple[int, ...] = (64, 96, 160)
+    unet_layers: tuple[int, ...] = (3, 2, 1)        # residual blocks a level on the way down; one more on the way up
+    heads: tuple[int, ...] = (2, 3, 5)
+    text_width: int = 96
+    text_layers: int = 2
+    text_heads: int = 4
+
+
+SIZE = EditorSize()
+
+
+# --- networks ---------------------------------------------------------------------------------------------------
+
+
+def build_vae(size: EditorSize = SIZE) -> nn.Module:
+    """AutoencoderKL: (B, 3, H, W) in [−1, 1] ↔ latents (B, latent_channels, H/8, W/8)."""
+    from diffusers import AutoencoderKL
+
+    n = len(size.vae_widths)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n,
+        block_out_channels=size.vae_widths, layers_per_block=1, latent_channels=size.latent_channels,
+        norm_num_groups=8, sample_size=128, mid_block_add_attention=False,
+    )  # fmt: skip
+
+
+def build_unet(size: EditorSize = SIZE) -> nn.Module:
+    """ResidualUNet: (B, 2·latent_channels, 16, 16), t (B,), words (B, L, text_width) → (B, latent_channels, 16, 16).
+
+    Words enter from 8×8 down; at 16×16 there are convolutions only, which keeps it fast on a CPU.
+    """
+    from s2flib.instruct_pix2pix.unet import ResidualUNet
+
+    n = len(size.unet_widths)
+    return ResidualUNet(
+        sample_size=16, in_channels=2 * size.latent_channels, out_channels=size.latent_channels,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (n - 1),
+        up_block_types=("CrossAttnUpBlock2D",) * (n - 1) + ("UpBlock2D",),
+        block_out_channels=size.unet_widths, layers_per_block=size.unet_layers, norm_num_groups=8,
+        cross_attention_dim=size.text_width, attention_head_dim=size.heads,      # diffusers' name; it counts heads
+    )  # fmt: skip
+
+
+def build_text_encoder(vocabulary: int = 49_408, size: EditorSize = SIZE) -> nn.Module:
+    """CLIPTextModel, narrow: ids (B, TEXT_TOKENS) → hidden states (B, TEXT_TOKENS, text_width)."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    w = size.text_width
+    return CLIPTextModel(CLIPTextConfig(
+        vocab_size=vocabulary, hidden_size=w, intermediate_size=4 * w, projection_dim=w,
+        num_hidden_layers=size.text_layers, num_attention_heads=size.text_heads,
+        max_position_embeddings=TEXT_TOKENS, attn_implementation="eager",
+        bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1, pad_token_id=vocabulary - 1,
+    ))  # fmt: skip
+
+
+def build_scheduler(prediction: str = "sample") -> object:
+    """DDIM on Stable Diffusion's β schedule, rescaled so that the last step is pure noise (Lin et al. 2305.08891)."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+        prediction_type=prediction, rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,
+        set_alpha_to_one=True,
+    )  # fmt: skip

@@ -1,0 +1,71 @@
+"""More ways to ask for an edit, for training only: the vocabulary that CLIP's text tower brings and ours lacks.
+
+The published model's text encoder has read 400 million captions before it sees an instruction; it knows that specs are
+glasses. Ours starts from nothing, so the words have to come from somewhere: from this list. It widens the fourteen
+training phrasings of a kind (s2flib.synthfaces.phrases) by synonyms and everyday sentences. The held-out phrasings
+stay out: a test asserts that no sentence here is one of them, nor shares a run of four words with one. But whoever
+wrote this list had seen them, so single words overlap on purpose ("specs", "shades", "whiskers"): what the held-out
+test then measures is new sentences, not new words. The model card says so, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from s2flib.synthfaces import phrases
+from s2flib.synthfaces.edits import Edit, all_words
+
+_DATA = tomllib.loads((Path(__file__).parent / "vocabulary.toml").read_text(encoding="utf-8"))
+MORE: dict[str, list[str]] = _DATA["phrasings"]
+SYNONYMS: dict[str, list[str]] = _DATA["synonyms"]
+
+# verbs that only say "change": one stands for the other, or a verb used for one kind alone would come to mean that kind
+# ("swap the background" once made "swap the hair shade" change the background)
+_VERBS = ("change", "edit", "replace", "swap", "switch", "turn")
+_BEFORE = ("please", "now", "I think", "could you", "can you", "the witness says", "the witness remembers:", "then",
+           "also", "well,", "we want to", "perhaps", "as I recall,", "if I remember well,")
+_AFTER = ("please", ", please", "in this picture", "now", "if possible", ", I believe", "instead", "this time", "!",
+          ".")
+
+
+def templates(kind: str) -> tuple[str, ...]:
+    """Every phrasing that may be trained on."""
+    return (*phrases.templates(kind), *MORE[kind])
+
+
+def phrase(edit: Edit, rng: np.random.Generator) -> str:
+    """One change in random training words."""
+    options = templates(edit.kind)
+    words = edit.words
+    if rng.random() < 0.3:
+        others = SYNONYMS.get(words, ())
+        words = others[rng.integers(len(others))] if others else words
+    text = options[rng.integers(len(options))].format(x=words)
+    verb, _, rest = text.partition(" ")
+    return f"{_VERBS[rng.integers(len(_VERBS))]} {rest}" if verb in _VERBS else text
+
+
+def sentence(edits: Sequence[Edit], rng: np.random.Generator) -> str:
+    """An instruction that asks for the edits, in either order, sometimes with polite words around it."""
+    parts = [phrase(edit, rng) for edit in edits]
+    rng.shuffle(parts)
+    text = ("and", ",", "and also", "with")[rng.choice(4, p=(0.7, 0.1, 0.1, 0.1))].join(f" {p} " for p in parts)
+    if rng.random() < 0.25:
+        text = f"{_BEFORE[rng.integers(len(_BEFORE))]} {text}"
+    if rng.random() < 0.15:
+        text = f"{text} {_AFTER[rng.integers(len(_AFTER))]}"
+    return " ".join(text.split())
+
+
+@functools.cache
+def vocabulary() -> frozenset[str]:
+    """Every word (letters only, lower case) that a training instruction can hold."""
+    texts = [t.format(x="") for kind in MORE for t in templates(kind)]
+    texts += [*_BEFORE, *_AFTER, "and also with", *all_words(), *SYNONYMS, *(w for ws in SYNONYMS.values() for w in ws)]
+    return frozenset(re.findall(r"[^\W\d_]+", " ".join(texts).lower()))

@@ -1,0 +1,271 @@
+"""Does the attention loss help? The λ4 sweep: train every (λ4, seed), measure all on the same test images.
+
+The paper's Table 1 is one run per λ4 ∈ {0, 1, 1e3, 1e6, 1e9}. Here every λ4 is trained with the same seeds
+(same initial weights, same order of images; only λ4 differs) and compared paired with λ4 = 0, with intervals
+over people and over seeds (:func:`scores.compare_paired`).
+
+Everything lives in ``out``: one folder per cell with its checkpoint, scores.npz and cell.json, then
+table1.{csv,txt,png}, differences.{csv,txt,png} and run.json. Run the same command again and finished cells
+are read, half ones go on from their checkpoint, damaged result files are made anew.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from s2flib.errors import DataError, S2FError
+from s2flib.evaluation import evaluate, table1
+from s2flib.evaluation.baselines import baseline_scores
+from s2flib.evaluation.evaluate import Judges, Predictor, embed_photos, psp_predictor
+from s2flib.evaluation.lineup import Chance, Ranks, lineup
+from s2flib.evaluation.scores import COLUMNS, Comparison, Scores, compare_paired, heading
+from s2flib.evaluation.table1 import Table
+from s2flib.files import write_text
+from s2flib.presets import Preset, get_preset
+from s2flib.runs import finish, plain, run_record, write_json
+
+LAMBDAS = (0.0, 1.0, 1e3, 1e6, 1e9)              # the paper's Table 1
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What :func:`sweep` found: the table, the comparisons with λ4 = 0, the scores of every cell."""
+
+    out: Path
+    table: Table
+    comparisons: tuple[Comparison, ...]
+    scores: dict[float, list[Scores]]            # λ4 → one per seed
+    summary: str                                 # the table and the verdicts, to print
+
+
+def sweep(
+    preset: str | Preset,
+    lambdas: Sequence[float] = LAMBDAS,
+    seeds: Sequence[int] = SEEDS,
+    steps: int | None = None,                    # of each training; None: the preset's
+    out: str | Path = "runs/sweep",
+    resume: bool = True,                         # False: refuse a folder that holds a sweep
+    limit: int | None = None,                    # only so many test images
+    training: dict | None = None,                # further fields of EncoderConfig (batch, lr, …)
+    baselines: bool = True,                      # mean face, nearest sketch, W+ ceiling beside our rows
+    ceiling_images: int = 16,                    # test images of the W+ ceiling (slow); 0: none
+    progress: bool = True,
+    device: str | None = None,                   # of the evaluation; None: a GPU if there is one
+    judges: Judges | None = None,
+    train: Callable[[float, int, Path], Path] | None = None,       # (λ4, seed, folder) → weights
+    load: Callable[[Path], Predictor] | None = None,               # weights → Predictor
+    datasets: tuple | None = None,               # (train split, test split)
+) -> Sweep:
+    """Train and measure every cell; returns the tables and leaves them in ``out``.
+
+    A folder that holds a sweep of other settings is an S2FError, never mixed or overwritten. ``judges``,
+    ``train``, ``load`` and ``datasets`` default to the preset's own; give others to sweep something else.
+    """
+    preset = get_preset(preset)
+    lambdas, seeds = _checked(lambdas, seeds)
+    steps = preset.steps if steps is None else steps
+    out = Path(out)
+    config = {"lambdas": lambdas, "seeds": seeds, "steps": steps, "limit": limit, "training": training or {}}
+    train = train or _trainer(preset, steps, training or {})
+    record = _claim(out, preset, config, resume)
+    if device is None:
+        import torch
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    load = load or _loader(preset, training or {}, device)
+    if datasets is None:
+        from s2flib.datasets.faces import open_dataset
+        datasets = open_dataset(preset, "train"), open_dataset(preset, "test", limit=limit)
+    train_set, test_set = datasets
+    judges = judges or Judges.of(preset, device)
+    photos = embed_photos(test_set, judges.identity, preset, device=device, progress=progress)
+    scores: dict[float, list[Scores]] = {}
+    for value in lambdas:
+        for seed in seeds:
+            folder = out / "cells" / f"lambda4_{value:g}" / f"seed_{seed}"
+            cell = {"lambda4": value, "seed": seed, "steps": steps, "preset": preset.name,
+                    "training": plain(training or {})}
+            done = _finished(folder, cell, test_set)
+            if done is None:
+                if progress:
+                    print(f"λ4 = {value:g}, seed {seed}: {steps} steps in {folder}", flush=True)
+                weights = train(value, seed, folder)
+                predict = load(weights)
+                done = evaluate(predict, test_set, preset, judges, device=device, progress=progress,
+                                photo_embeddings=photos)
+                done.save(folder / "scores.npz", overwrite=True)
+                write_json(folder / "cell.json", {
+                    **cell, "weights": os.path.relpath(weights, folder),
+                    "scores_sha256": _sha256(folder / "scores.npz")}, overwrite=True)
+            scores.setdefault(value, []).append(done)
+    rows: dict[str, Scores | list[Scores]] = {row_name(value): s for value, s in scores.items()}
+    if baselines:
+        psp = _any_psp(out, load) if ceiling_images else None
+        rows |= baseline_scores(preset, train_set, test_set, judges, psp, ceiling_images,
+                                photo_embeddings=photos, device=device, progress=progress)
+    ranks = _ranks(rows, test_set, preset, photos)
+    table = table1(rows, ranks, seeds, rules_after=[row_name(lambdas[-1])])
+    comparisons = {value: [compare_paired(scores[0.0], scores[value], column, f"λ4 = {value:g}")
+                           for column in COLUMNS] for value in lambdas if value != 0}
+    summary = _write(out, table, comparisons, scores[lambdas[0]][0], len(seeds))
+    write_json(out / "run.json", finish(record, finished_cells=len(lambdas) * len(seeds)), overwrite=True)
+    return Sweep(out, table, tuple(c for several in comparisons.values() for c in several), scores, summary)
+
+
+def row_name(value: float) -> str:
+    """The row of a λ4 in Table 1: plain pSp at 0."""
+    return "pSp (λ4 = 0)" if value == 0 else f"+ attention, λ4 = {value:g}"
+
+
+def _checked(lambdas: Sequence[float], seeds: Sequence[int]) -> tuple[list[float], list[int]]:
+    lambdas, seeds = sorted({float(v) for v in lambdas}), sorted({int(s) for s in seeds})
+    if not seeds or not lambdas or lambdas[0] != 0:
+        raise S2FError("a sweep compares with λ4 = 0: give 0 among the lambdas, none below it, and a seed.")
+    if not np.isfinite(lambdas).all():
+        raise S2FError("every λ4 must be a finite number.")
+    return lambdas, seeds
+
+
+def _claim(out: Path, preset: Preset, config: dict, resume: bool) -> dict:
+    """run.json of a new sweep, or of the one to go on with; S2FError when ``out`` holds something else."""
+    path = out / "run.json"
+    fresh = run_record(preset, config, config["seeds"])
+    if path.exists():
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+            same = old["preset"] == preset.name and old["config"] == fresh["config"]
+        except (ValueError, KeyError, TypeError, OSError):
+            old, same = {"started": "unknown: its run.json was damaged"}, True       # each cell has its own record
+        if not same:
+            raise S2FError(f"{out} holds a sweep of other settings, see its run.json: choose another folder.")
+        if not resume:
+            raise S2FError(f"{out} holds this sweep already: resume it or choose another folder.")
+        fresh["resumed_from"] = [*old.get("resumed_from", []),
+                                 {k: old.get(k) for k in ("started", "finished", "wall_time_s", "git")}]
+    elif out.exists() and (not out.is_dir() or any(p.name != "cells" for p in out.iterdir())):
+        raise S2FError(f"{out} holds other files: choose an empty or new folder for the sweep.")
+    write_json(path, fresh, overwrite=True)
+    return fresh
+
+
+def _finished(folder: Path, cell: dict, test_set) -> Scores | None:
+    """A cell's scores, if it is finished, whole and of these test images; else None. S2FError: other settings."""
+    try:
+        found = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+        whole = found["scores_sha256"] == _sha256(folder / "scores.npz")
+        settings = {k: found[k] for k in cell}
+        scores = Scores.load(folder / "scores.npz") if whole else None
+    except (OSError, ValueError, KeyError, TypeError, DataError):
+        return None
+    if settings != cell:
+        raise S2FError(f"{folder} holds a cell of other settings, see its cell.json: choose another folder.")
+    return scores if scores and list(scores.name) == [str(n) for n in test_set.names] else None
+
+
+def _any_psp(out: Path, load: Callable[[Path], Predictor]):
+    """The PSP of any finished cell (they share the generator), or None when none is kept or it is no PSP."""
+    for path in sorted(out.glob("cells/*/*/cell.json")):
+        weights = path.parent / json.loads(path.read_text(encoding="utf-8"))["weights"]
+        if weights.exists():
+            return getattr(load(weights), "psp", None)
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _trainer(preset: Preset, steps: int, training: dict) -> Callable[[float, int, Path], Path]:
+    own = {"preset", "out", "steps", "lambda4", "seed", "resume", "max_time"} & set(training)
+    if own:
+        raise S2FError(f"the sweep decides {', '.join(sorted(own))} of every cell: leave it out of the training "
+                       "fields.")
+
+    def train(value: float, seed: int, folder: Path) -> Path:
+        from s2flib.training.encoder import EncoderConfig, train_encoder
+        return train_encoder(EncoderConfig(preset=preset.name, out=str(folder), steps=steps, lambda4=value,
+                                           seed=seed, resume=True, **training))
+    return train
+
+
+def _loader(preset: Preset, training: dict, device: str) -> Callable[[Path], Predictor]:
+    def load(path: Path) -> Predictor:
+        from s2flib.weights.load import load_psp
+        return psp_predictor(load_psp(preset, path, training.get("generator")), preset, device)
+    return load
+
+
+def _ranks(rows: dict[str, Scores | list[Scores]], test_set, preset: Preset, photos: np.ndarray) -> dict | None:
+    """Line-up ranks of every row on all test images, with ceiling, control and chance; None if none is possible."""
+    ranks: dict[str, Ranks | Chance | list[Ranks]] = {}
+    beside: dict[str, Ranks | Chance] = {}
+    for name, several in rows.items():
+        several = several if isinstance(several, list) else [several]
+        if len(several[0]) < len(test_set):
+            continue
+        try:
+            found = [lineup(s, test_set, preset, photo_embeddings=photos) for s in several]
+        except DataError:                        # one photo per person, or a tiny limit
+            return None
+        ranks[name] = [f.output for f in found]
+        beside = beside or {k: v for k, v in found[0].rows("output").items() if k != "output"}
+    return ranks | beside
+
+
+def _write(out: Path, table: Table, comparisons: dict[float, list[Comparison]], like: Scores,
+           n_seeds: int) -> str:
+    """table1.*, differences.*; returns the text of both."""
+    from s2flib.plotting.canvas import save_figure
+    table.save(out, overwrite=True)
+    verdicts = [c.verdict for several in comparisons.values() for c in several]
+    n = len(verdicts)
+    note = (f"{n} comparisons: by chance alone about {n * 0.05:.1f} of them would leave zero out of theirs."
+            if n else "Nothing to compare: λ4 = 0 alone was run.")
+    text = "\n".join(["Paired with λ4 = 0, same test images, same seeds:", *verdicts, note]) + "\n"
+    write_text(out / "differences.txt", text, overwrite=True)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["lambda4", "column", "difference", "low", "high", "seed_low", "seed_high",
+                     *(f"run_{i}" for i in range(n_seeds)), "verdict"])
+    for value, several in comparisons.items():
+        for c in several:
+            numbers = ["" if np.isnan(x) else x for x in (*c.difference[:3], *c.seed_interval, *c.per_seed)]
+            writer.writerow([f"{value:g}", c.column, *numbers, c.verdict])
+    write_text(out / "differences.csv", buffer.getvalue(), overwrite=True)
+    if comparisons:
+        save_figure(differences_figure(comparisons, like), out / "differences.png", overwrite=True)
+    return table.text + os.linesep + text
+
+
+def differences_figure(comparisons: dict[float, list[Comparison]], like: Scores):
+    """λ4 → its Comparisons as dots with intervals over people, a panel per column; small dots are seeds."""
+    from s2flib.plotting.canvas import COLOURS, chart
+    from s2flib.plotting.charts import draw_intervals
+    any_row = next(iter(comparisons.values()))
+    first = any_row[0]
+    caption = (f"Difference to λ4 = 0 on the same {first.difference.n} test images of "
+               f"{first.difference.n_identities} people, averaged over {len(first.per_seed)} seeds. Bars: 95 "
+               "% interval over people; a filled dot leaves zero out. Orange dots: single seeds. When they "
+               "scatter across zero, training luck alone explains the difference.")
+    with chart(caption, 0.9 + 0.4 * len(comparisons), columns=len(any_row), sharey=True) as (figure, axes):
+        for panel, axis in enumerate(axes if len(any_row) > 1 else [axes]):
+            rows = {f"λ4 = {value:g}": tuple(several[panel].difference[:3])
+                    for value, several in comparisons.items()}
+            column = any_row[panel].column
+            arrow = "higher is better" if column == "similarity" else "lower is better"
+            draw_intervals(axis, rows, f"difference ({arrow})", heading(column, like))
+            axis.locator_params(axis="x", nbins=4)
+            for i, several in enumerate(comparisons.values()):
+                each = several[panel].per_seed
+                axis.plot(each, [i + 0.22] * len(each), "o", color=COLOURS[1], markersize=3.5)
+    return figure

@@ -1,0 +1,97 @@
+"""Data order and randomness of every training, as functions of (seed, step, process).
+
+Each step reseeds torch with its own number and each epoch is shuffled by its own. A run that is killed and resumed at
+step k therefore draws exactly what it would have drawn, on any number of processes, and a checkpoint needs no generator
+states beside its seed and step.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s2flib.errors import S2FError
+from s2flib.images import as_float
+
+
+def step_seed(seed: int, step: int, process: int = 0) -> int:
+    """A 63-bit number unique to (seed, step, process)."""
+    words = np.random.SeedSequence([seed, step, process]).generate_state(2, np.uint32)
+    return (int(words[0]) << 31) ^ int(words[1])
+
+
+def seed_step(seed: int, step: int, process: int = 0) -> None:
+    """Reseed torch (CPU and GPU) for this step."""
+    torch.manual_seed(step_seed(seed, step, process))
+
+
+def batch_indices(n: int, batch: int, step: int, seed: int) -> np.ndarray:
+    """Indices (batch,) of step ``step``: epochs of all n samples, each in its own order, one after the other."""
+    if n < 1:
+        raise S2FError("the training split is empty: check the data set and --limit.")
+    first = step * batch
+    picked, epoch = [], None
+    for position in range(first, first + batch):
+        if position // n != epoch:
+            epoch = position // n
+            order = np.random.default_rng([seed, epoch, 7]).permutation(n)
+        picked.append(order[position % n])
+    return np.asarray(picked)
+
+
+class Feed:
+    """Batches by step number: ``feed(step)`` → photo (B, 3, H, W) in [−1, 1], sketch (B, 1, H, W) in [0, 1].
+
+    Each process gets its share of the step's batch. A split that fits in ``memory`` bytes is decoded once and kept; a
+    larger one is read by ``workers`` processes ahead of the training.
+    """
+
+    def __init__(self, dataset, batch: int, seed: int, accelerator, workers: int = 0, memory: int = 2**30):
+        if batch % accelerator.num_processes:
+            raise S2FError(
+                f"batch {batch} cannot be shared by {accelerator.num_processes} processes: choose a multiple."
+            )
+        self.dataset, self.batch, self.seed, self.workers = dataset, batch, seed, workers
+        self.device, self.rank = accelerator.device, accelerator.process_index
+        self.share = batch // accelerator.num_processes
+        self.arrays = dataset.arrays() if 5 * len(dataset) * dataset.size**2 <= memory else None
+        self._iterator, self._next = None, -1
+
+    def indices(self, step: int) -> np.ndarray:
+        """This process's share of the batch: (share,) indices into the data set."""
+        every = batch_indices(len(self.dataset), self.batch, step, self.seed)
+        return every[self.rank * self.share : (self.rank + 1) * self.share]
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        if self.arrays is not None:
+            index = self.indices(step)
+            photo, sketch = (torch.from_numpy(self.arrays[k][index]).to(self.device) for k in ("photos", "sketches"))
+            return as_float(photo), sketch.float() / 255
+        if step != self._next:
+            batches = _Steps(self, step)
+            self._iterator = iter(
+                torch.utils.data.DataLoader(
+                    self.dataset, batch_sampler=batches, num_workers=self.workers, collate_fn=_stack
+                )
+            )
+        self._next = step + 1
+        photo, sketch = next(self._iterator)
+        return photo.to(self.device), sketch.to(self.device)
+
+
+class _Steps:
+    """An endless batch sampler that starts at any step."""
+
+    def __init__(self, feed: Feed, first: int):
+        self.feed, self.first = feed, first
+
+    def __iter__(self):
+        step = self.first
+        while True:
+            yield self.feed.indices(step).tolist()
+            step += 1
+
+
+def _stack(samples: list[dict]) -> tuple[Tensor, Tensor]:
+    return torch.stack([s["photo"] for s in samples]), torch.stack([s["sketch"] for s in samples])

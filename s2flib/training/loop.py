@@ -1,0 +1,186 @@
+"""The loop of every training: resume, step, log, save, stop; checkpoints that survive a kill."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from s2flib.errors import S2FError, WeightsError
+from s2flib.files import atomic_path, write_text
+from s2flib.images import save_image
+from s2flib.runs import finish, run_record, write_json
+from s2flib.training.trainer import Trainer
+from s2flib.weights.load import safe_load
+
+CHECKPOINT = "checkpoint.pt"
+# fields that may differ when a run is resumed: how long it goes on, and how often it saves and logs
+_FREE = {"steps", "images", "max_time", "out", "resume", "save_every", "log_every"}
+
+
+def run_training(trainer: Trainer) -> None:
+    """Train until ``steps`` or ``max_time``.
+
+    ``out`` gets checkpoint.pt, samples/*.png, log.csv, tensorboard/ and run.json beside what ``export`` writes. Ctrl-C
+    or a kill loses what was learned since the last checkpoint, and nothing else.
+    """
+    cfg, acc, out = trainer.cfg, trainer.acc, Path(trainer.cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if state := _state_to_resume(out, trainer.kind, asdict(cfg), cfg.resume):
+        trainer.load(state)
+    record = run_record(cfg.preset, asdict(cfg), cfg.seed)
+    clock, log, first = Clock(cfg.max_time), Log(out, trainer.done, acc.is_main_process), trainer.done
+    saved_at = clock.elapsed()
+
+    def save() -> None:
+        if acc.is_main_process:
+            log.write(trainer.done, trainer.validate())
+            save_checkpoint(out, trainer.kind, asdict(cfg), trainer.state())
+            trainer.export(out)
+            path = out / "samples" / f"{trainer.done:07d}.png"
+            save_image(path, trainer.picture(), overwrite=True, metadata={"step": str(trainer.done)}, synthetic=True)
+        acc.wait_for_everyone()
+
+    # Processes must stop and save together: only the first one looks at the clock.
+    while trainer.done < cfg.steps and not _agree(clock.is_over(), acc):
+        stats = trainer.step()
+        if bad := [name for name, value in stats.items() if not math.isfinite(value)]:
+            raise S2FError(
+                f"training broke at step {trainer.done:,}: {', '.join(bad)} is NaN or infinite. The last checkpoint is "
+                "unchanged. Start again with a smaller lr or --mixed-precision no; --resume with the same options "
+                "would most likely break at the same step."
+            )
+        log.add(stats)
+        if trainer.done % cfg.log_every == 0:
+            means = log.flush(trainer.done)
+            rate = (trainer.done - first) * cfg.batch / clock.elapsed()
+            acc.print(
+                f"step {trainer.done:,}  {trainer.done * cfg.batch:,} images  {clock.elapsed():.0f} s  "
+                f"{rate:.1f} images/s  " + "  ".join(f"{k} {v:.3f}" for k, v in means.items()),
+                flush=True,
+            )
+        if _agree(clock.elapsed() - saved_at > cfg.save_every, acc):
+            saved_at = clock.elapsed()
+            save()
+    log.flush(trainer.done)
+    save()
+    log.close()
+    if acc.is_main_process:
+        end = finish(record, step=trainer.done, images=trainer.done * cfg.batch)
+        write_json(out / "run.json", end, overwrite=True)
+
+
+def _agree(answer: bool, accelerator) -> bool:
+    """The first process's answer, on all processes."""
+    if accelerator.num_processes == 1:
+        return answer
+    from accelerate.utils import broadcast
+
+    return bool(broadcast(torch.tensor(int(answer), device=accelerator.device)).item())
+
+
+def save_checkpoint(out: Path, kind: str, config: dict, state: dict) -> Path:
+    """Write ``out/checkpoint.pt`` atomically: {kind, config, state}, all of it tensors and plain values.
+
+    A kill at any moment leaves either the old file or the new one.
+    """
+    path = Path(out) / CHECKPOINT
+    with atomic_path(path) as part:
+        torch.save({"kind": kind, "config": config, "state": state}, part)
+    return path
+
+
+def load_checkpoint(out: Path, kind: str, config: dict) -> dict | None:
+    """The state saved in ``out``, or None if there is none; WeightsError if it belongs to another run.
+
+    ``config`` must equal the saved one but for how long the run goes on, so that a resumed run is the run that was
+    interrupted.
+    """
+    path = Path(out) / CHECKPOINT
+    if not path.exists():
+        return None
+    saved = safe_load(path)
+    if saved.get("kind") != kind:
+        raise WeightsError(f"{path} is a checkpoint of {saved.get('kind')!r}, not of {kind!r}: choose another --out.")
+    differing = sorted(k for k in config if k not in _FREE and config[k] != saved["config"].get(k))
+    if differing:
+        raise WeightsError(
+            f"{path} was trained with other settings ({', '.join(differing)} differ): choose another --out, or repeat "
+            "the settings of its run.json."
+        )
+    return saved["state"]
+
+
+def _state_to_resume(out: Path, kind: str, config: dict, resume: bool) -> dict | None:
+    """The state to go on from. A folder that already holds a run is never trained over without ``resume``."""
+    if resume:
+        return load_checkpoint(out, kind, config)
+    if (out / CHECKPOINT).exists():
+        raise S2FError(f"{out} already holds a training run: add --resume to go on with it, or choose another --out.")
+    return None
+
+
+class Clock:
+    """Wall time against a limit in seconds (None: no limit)."""
+
+    def __init__(self, limit: float | None):
+        self.start, self.limit = time.monotonic(), limit
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.start
+
+    def is_over(self) -> bool:
+        return self.limit is not None and self.elapsed() >= self.limit
+
+
+class Log:
+    """Scalars to TensorBoard (``out/tensorboard``) and ``out/log.csv`` (step, name, value).
+
+    Rows of an interrupted run beyond ``step``, where this one starts, are dropped: they are measured again.
+    """
+
+    def __init__(self, out: Path, step: int = 0, enabled: bool = True):
+        self.path, self.step, self.enabled, self.writer = Path(out) / "log.csv", step, enabled, None
+        self.pending: dict[str, list[float]] = {}
+        if enabled and self.path.exists():
+            with open(self.path, newline="", encoding="utf-8") as f:
+                head, *rows = csv.reader(f)
+            kept = [row for row in rows if len(row) == 3 and row[0].isdecimal() and int(row[0]) <= step]
+            write_text(self.path, "".join(",".join(row) + "\n" for row in [head, *kept]), overwrite=True)
+
+    def add(self, values: dict[str, float]) -> None:
+        """Collect values for the next :meth:`flush`."""
+        for name, value in values.items():
+            self.pending.setdefault(name, []).append(float(value))
+
+    def flush(self, step: int) -> dict[str, float]:
+        """Write the means of what was added since the last flush; returns them."""
+        means = {k: float(np.mean(v)) for k, v in self.pending.items()}
+        self.pending = {}
+        self.write(step, means)
+        return means
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write values of this step."""
+        if not (self.enabled and values):
+            return
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=self.step + 1)
+        new = not self.path.exists()
+        with open(self.path, "a", encoding="utf-8") as f:
+            if new:
+                f.write("step,name,value\n")
+            for name, value in values.items():
+                f.write(f"{step},{name},{value:.6g}\n")
+                self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()

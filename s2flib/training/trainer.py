@@ -1,0 +1,204 @@
+"""What every training is built from: its configuration, its device and precision, its updates, its checkpoint's state.
+
+A training is a :class:`RunConfig` with further fields and a :class:`Trainer` with a ``train_step``; loop.py runs it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s2flib.errors import S2FError
+from s2flib.presets import get_preset
+from s2flib.training.feed import seed_step
+
+PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The options of every training; each adds its own, and its own defaults."""
+
+    out: str  # folder for checkpoints, samples, logs and weights
+    preset: str = "tiny"
+    data: str | None = None  # a data set's folder; None: the preset's own
+    steps: int | None  # updates in all
+    batch: int | None  # samples a step, all processes together
+    lr: float | None
+    seed: int = 0  # of weights, data order and augmentation
+    mixed_precision: str = "auto"  # no, bf16, fp16; auto: bf16 or fp16 where the hardware has it
+    cpu: bool = False  # leave the GPU alone
+    resume: bool = False  # go on from the folder's checkpoint, if there is one
+    max_time: float | None = None  # seconds, then stop with a checkpoint
+    save_every: float = 240.0  # seconds between checkpoints
+    log_every: int = 50  # steps
+    limit: int | None = None  # only the first training samples
+
+    def __post_init__(self):
+        get_preset(self.preset)
+        for name, low in (("steps", 1), ("batch", 1), ("seed", 0), ("log_every", 1), ("limit", 1)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and low <= value < 2**63):
+                raise S2FError(f"{name} must be a whole number of {low} or more, not {value}.")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise S2FError(f"lr must be a number above 0, not {self.lr}.")
+        if self.mixed_precision not in ("auto", *PRECISIONS):
+            known = ", ".join(("auto", *PRECISIONS))
+            raise S2FError(f"mixed_precision must be one of {known}, not {self.mixed_precision!r}.")
+
+
+def make_accelerator(cpu: bool = False):
+    """accelerate's Accelerator, used for devices and processes: the GPU if there is one, several processes if
+    ``accelerate launch`` started them. Precision is the :class:`Trainer`'s."""
+    from accelerate import Accelerator
+
+    return Accelerator(mixed_precision="no", cpu=cpu)
+
+
+def autocast_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | None:
+    """The type to autocast to; None: float32 throughout.
+
+    "auto" is bf16 where the device multiplies it in hardware (NVIDIA Ampere and later, CPUs with AMX or AVX-512 BF16),
+    fp16 on older GPUs, else float32.
+    """
+    if mixed_precision != "auto":
+        return PRECISIONS[mixed_precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    return torch.bfloat16 if cpu_has_fast_bf16() else None
+
+
+def cpu_has_fast_bf16() -> bool:
+    """True where bfloat16 products run in hardware; elsewhere they are emulated and slower than float32."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in names)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], accelerator) -> None:
+    """Mean of the gradients over processes, in one message (as StyleGAN2-ADA does; no-op for one process)."""
+    if accelerator.num_processes == 1:
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = accelerator.reduce(torch.cat([g.flatten() for g in grads]), reduction="mean")
+    for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        g.copy_(part.view_as(g))
+
+
+def average_buffers(module: nn.Module, accelerator) -> None:
+    """Mean of floating buffers (batch-norm statistics) over processes."""
+    if accelerator.num_processes > 1:
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(accelerator.reduce(buffer, reduction="mean"))
+
+
+class Updates:
+    """An optimiser and what surrounds each of its updates: loss scaling in float16 (Micikevicius et al. 2018,
+    arXiv:1710.03740), averaging of gradients over processes, clipping.
+
+    ``update(loss)`` is one whole update. With micro-batches: ``start()``, ``backward(loss)`` for each, ``finish()``.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, trainer: Trainer, clip: float | None = None):
+        """clip: largest norm of the gradients of all parameters together; None: not clipped."""
+        self.optimiser, self.acc, self.clip = optimiser, trainer.acc, clip
+        self.scaler = torch.amp.GradScaler(trainer.device.type, enabled=trainer.dtype == torch.float16)
+
+    @property
+    def params(self) -> list[nn.Parameter]:
+        return [p for group in self.optimiser.param_groups for p in group["params"]]
+
+    def start(self, lr: float | None = None) -> None:
+        """Clear the gradients. lr: this step's learning rate, times each group's "share" (default 1)."""
+        for group in self.optimiser.param_groups if lr is not None else ():
+            group["lr"] = lr * group.get("share", 1.0)
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def finish(self) -> None:
+        average_gradients(self.params, self.acc)
+        self.scaler.unscale_(self.optimiser)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.params, self.clip)
+        self.scaler.step(self.optimiser)  # skipped where the scaled gradients overflowed
+        self.scaler.update()
+
+    def __call__(self, loss: Tensor, lr: float | None = None) -> None:
+        self.start(lr)
+        self.backward(loss)
+        self.finish()
+
+    def state_dict(self) -> dict:
+        return {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+
+
+class Trainer:
+    """Base of every training. A subclass builds networks and :class:`Updates` and implements ``train_step``.
+
+    Everything that the next step depends on is in ``saved``, in the step's number, or a function of the configuration:
+    a killed run that is resumed gives the same numbers.
+    """
+
+    kind: str  # written into checkpoints
+    saved: tuple[str, ...]  # attributes in the checkpoint: anything with a state_dict, or tensors
+    several_processes = True
+
+    def __init__(self, cfg: RunConfig, accelerator):
+        if accelerator.num_processes > 1 and not self.several_processes:
+            raise S2FError("this network trains on one process: start it without accelerate launch.")
+        self.cfg, self.acc, self.device, self.done = cfg, accelerator, accelerator.device, 0
+        self.dtype = autocast_dtype(cfg.mixed_precision, self.device)
+        torch.manual_seed(cfg.seed)
+
+    def autocast(self):
+        """The precision of forward passes; weights, losses and updates stay float32."""
+        enabled = self.dtype is not None
+        return torch.autocast(self.device.type, self.dtype if enabled else torch.bfloat16, enabled=enabled)
+
+    def step(self) -> dict[str, float]:
+        """One update of everything; returns the losses."""
+        seed_step(self.cfg.seed, self.done, self.acc.process_index)
+        stats = self.train_step()
+        self.done += 1
+        return stats
+
+    def train_step(self) -> dict[str, float]:
+        raise NotImplementedError
+
+    def validate(self) -> dict[str, float]:
+        """Figures on held-out samples, written into the log at each checkpoint."""
+        return {}
+
+    def picture(self) -> np.ndarray:
+        """(H, W, 3) uint8, written to samples/ at each checkpoint."""
+        raise NotImplementedError
+
+    def export(self, out: Path) -> None:
+        """Write the weights that others load."""
+        raise NotImplementedError
+
+    def state(self) -> dict:
+        """What a checkpoint holds."""
+        parts = {name: getattr(self, name) for name in self.saved}
+        return {"step": self.done} | {k: v if isinstance(v, Tensor) else v.state_dict() for k, v in parts.items()}
+
+    def load(self, state: dict) -> None:
+        for name in self.saved:
+            if isinstance(getattr(self, name), Tensor):
+                setattr(self, name, state[name].to(self.device))
+            else:
+                getattr(self, name).load_state_dict(state[name])
+        self.done = state["step"]

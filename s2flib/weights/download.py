@@ -1,0 +1,182 @@
+"""Downloading one big file: resumed, verified, and never half a file under the final name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from s2flib.errors import WeightsError
+from s2flib.files import sha256_of
+
+CHUNK = 1 << 20
+TRIES = 5          # per address; each resumes where the last one broke off
+TIMEOUT = 30.0     # seconds without a byte
+
+
+class _NextAddress(Exception):
+    """This address will not do; its message says why."""
+
+
+def download(urls: Sequence[str], path: str | Path, sha256: str | None = None, wait: float = 1.0,
+             progress: bool = True) -> Path:
+    """Fetches ``path`` from the first of ``urls`` that delivers it, and returns it.
+
+    urls:    the same file at several addresses, tried in order
+    sha256:  what the file must hash to; None accepts what comes, if it is complete and not a web page
+    wait:    seconds before the second try, doubled before each further one
+
+    The bytes gather in ``<path>.part``, which survives an interruption and is resumed by an HTTP Range
+    request (only when the server proves by its ETag or Last-Modified that the file is still the same, or when
+    ``sha256`` will prove it). A web page in place of the file, as drives send when their quota is spent, is
+    recognised. Only a complete, verified file is renamed to ``path``. Several processes may ask at once: one
+    downloads, the others wait. An existing ``path`` is returned as it is. Raises WeightsError.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            return path if path.exists() else _download_locked(urls, path, sha256, wait, progress)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WeightsError(f"the disk filled up while downloading {path.name}: free some space and run "
+                               f"the same command, which resumes from {path.name}.part.") from e
+        raise WeightsError(f"cannot write {path} ({e.strerror or e}): make {path.parent} writable or set "
+                           "S2F_CACHE to another folder.") from e
+
+
+def _download_locked(urls: Sequence[str], path: Path, sha256: str | None, wait: float,
+                     progress: bool) -> Path:
+    part, why = Path(f"{path}.part"), []
+    for url in urls:
+        try:
+            _fetch(url, part, sha256, wait, progress, path.name)
+        except _NextAddress as e:
+            why.append(f"{url}: {e}")
+            continue
+        os.replace(part, path)
+        _validator(part).unlink(missing_ok=True)
+        return path
+    raise WeightsError(f"could not download {path.name} ({'; '.join(why)}): try again later, or download it "
+                       f"in a browser and save it as {path}.")
+
+
+def _fetch(url: str, part: Path, sha256: str | None, wait: float, progress: bool, label: str) -> None:
+    """Fills ``part`` completely and verifies it, or raises _NextAddress."""
+    reason = "no answer"
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(wait * 2 ** (attempt - 1))
+        try:
+            if not _transfer(url, part, sha256 is not None, progress, label):
+                reason = f"the connection broke off {TRIES} times, and the part so far is kept"
+                continue
+        except urllib.error.HTTPError as e:
+            reason = f"HTTP {e.code} {e.reason}"
+            if e.code not in (408, 425, 429) and e.code < 500:
+                raise _NextAddress(reason) from e
+            continue
+        except urllib.error.URLError as e:
+            reason = f"no connection, {e.reason}"
+            if isinstance(e.reason, socket.gaierror):          # offline: waiting will not help
+                raise _NextAddress(reason) from e
+            continue
+        except (TimeoutError, ConnectionError, HTTPException, ssl.SSLError) as e:
+            reason = f"{type(e).__name__} {e}".strip()
+            continue
+        if sha256 is None or sha256_of(part) == sha256:
+            _sync(part)
+            return
+        _discard(part)                                          # never resume from wrong bytes
+        reason = "its SHA-256 is not the pinned one"
+        if attempt:                                             # a fresh download was wrong too
+            raise _NextAddress(reason)
+    raise _NextAddress(reason)
+
+
+def _transfer(url: str, part: Path, verified: bool, progress: bool, label: str) -> bool:
+    """One request, resuming ``part`` where possible. True when the file is complete."""
+    have = part.stat().st_size if part.exists() else 0
+    validator = _validator(part).read_text() if _validator(part).exists() else ""
+    headers = {"User-Agent": "s2flib", "Accept-Encoding": "identity"}
+    if have and (validator or verified):
+        headers["Range"] = f"bytes={have}-"
+        if validator:
+            headers["If-Range"] = validator
+    else:
+        have = 0
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as e:
+        if e.code != 416:
+            raise
+        # nothing lies beyond what we have: complete, or not the same file any more
+        total = re.fullmatch(r"bytes \*/(\d+)", e.headers.get("Content-Range", ""))
+        if total and int(total[1]) == have:
+            return True
+        _discard(part)
+        return False
+    with response:
+        start = 0
+        if response.status == 206:
+            span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            start = int(span[1]) if span else -1
+            if start != have:
+                _discard(part)
+                return False
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        first = response.read(min(CHUNK, 4096))
+        if start == 0 and _is_web_page(first, response.headers.get_content_type()):
+            raise _NextAddress("it sent a web page in place of the file, which most often means that its "
+                               "download quota is spent for today")
+        if total is None and not verified:
+            raise _NextAddress("it does not tell the file's size, so a broken download would go unnoticed")
+        etag = response.headers.get("ETag", "")
+        strong = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+        with open(part, "r+b" if start else "wb") as f:
+            f.seek(start)
+            f.truncate()
+            _validator(part).write_text(strong)    # after the truncation: never beside another file's bytes
+            got = start
+            with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=label,
+                      disable=not progress, file=sys.stderr) as bar:
+                block = first
+                while block:
+                    f.write(block)
+                    got += len(block)
+                    bar.update(len(block))
+                    block = response.read(CHUNK)
+        return got > 0 and (total is None or got == total)
+
+
+def _is_web_page(first: bytes, content_type: str) -> bool:
+    text = first.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return content_type == "text/html" or text.startswith((b"<!doctype html", b"<html"))
+
+
+def _validator(part: Path) -> Path:
+    """Where the ETag (or Last-Modified) that ``part`` belongs to is kept."""
+    return Path(f"{part}.etag")
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _validator(part).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())

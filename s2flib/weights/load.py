@@ -1,0 +1,208 @@
+"""Where weights live, how they are fetched and verified, and how they are read without running code.
+
+Shipped weights lie in ``data/weights`` beside a ``SHA256SUMS``; published ones are downloaded once into the
+cache (:mod:`s2flib.weights.registry`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from s2flib.errors import WeightsError
+from s2flib.files import atomic_path, sha256_of, weights_dir
+from s2flib.presets import Preset, get_preset
+from s2flib.psp import PSP, GradualStyleEncoder
+from s2flib.stylegan2 import Generator
+from s2flib.weights.published import IRSE50, build_ir_se50, build_psp, load_strict, load_stylegan2, read_psp, under
+from s2flib.weights.registry import fetch
+
+SUMS = "SHA256SUMS"
+
+
+def safe_load(path: str | Path, with_metadata: bool = False) -> Any:
+    """What a weights file holds, on the CPU, without ever running code from it.
+
+    ``.safetensors`` → dict of tensors as stored (often float16). Anything else → torch.load with
+    ``weights_only=True``: tensors, containers, numbers and strings. A file in ``data/weights`` must match
+    its line in SHA256SUMS. With ``with_metadata``: (contents, dict of the safetensors metadata, else empty).
+    Missing, empty, damaged, or a pickle that calls for code → WeightsError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}: check the path, or train or fetch it first.")
+    if path.stat().st_size == 0:
+        raise WeightsError(f"{path} is empty: fetch or train it again.")
+    verify_shipped(path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as f:
+                contents = {k: f.get_tensor(k) for k in f.keys()}
+                metadata = dict(f.metadata() or {})
+        else:
+            # a Namespace is a bag of values; rosinality's and pSp's files keep their options in one
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                contents, metadata = torch.load(path, map_location="cpu", weights_only=True), {}
+    except pickle.UnpicklingError as e:
+        if "nsupported" in str(e):
+            raise WeightsError(f"{path} is a pickle that wants to run code, so it was not opened: use "
+                               "weights saved as safetensors or as plain tensors.") from e
+        raise WeightsError(f"{path} is damaged or not a weights file: fetch or train it again.") from e
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as e:
+        raise WeightsError(f"{path} is damaged or not a weights file: fetch or train it again.") from e
+    return (contents, metadata) if with_metadata else contents
+
+
+def save_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str],
+                     half: bool = True, overwrite: bool = False) -> Path:
+    """Writes tensors and metadata (by convention "kind" and "preset") atomically; returns the path.
+
+    half: floating tensors are stored as float16, except those with a value that float16 cannot hold.
+    An existing file raises WeightsError unless ``overwrite``.
+    """
+    path, out = Path(path), {}
+    for key, value in tensors.items():
+        value = value.detach().cpu()
+        if half and value.is_floating_point() and not (value.abs() > 65504).any():
+            value = value.half()
+        out[key] = value.contiguous().clone()       # safetensors refuses tensors that share memory
+    if path.exists() and not overwrite:
+        raise WeightsError(f"{path} exists already: choose another name or pass overwrite=True.")
+    with atomic_path(path) as part:
+        save_file(out, part, {k: str(v) for k, v in metadata.items()})
+        part.chmod(0o644)                           # safetensors makes files that others may not read
+    return path
+
+
+def verify_shipped(path: str | Path) -> None:
+    """For a file beside ``data/weights/SHA256SUMS``: its hash must be the listed one, else WeightsError."""
+    path = Path(path).resolve()
+    sums = weights_dir().resolve() / SUMS
+    if path.parent != sums.parent or not sums.exists():
+        return
+    listed = dict(reversed(line.split(maxsplit=1)) for line in sums.read_text().splitlines() if line.strip())
+    if path.name not in listed:
+        raise WeightsError(f"{path.name} is not listed in {sums}: run python scripts/update_sha256sums.py if "
+                           "you put it there on purpose.")
+    if sha256_of(path) != listed[path.name]:
+        raise WeightsError(f"{path} does not match its line in {SUMS}: restore it with git checkout, or run "
+                           "python scripts/update_sha256sums.py if you changed it on purpose.")
+
+
+def update_sha256sums(folder: str | Path | None = None) -> Path:
+    """Writes SHA256SUMS (sha256sum's format) for every ``.safetensors`` of ``data/weights``; → its path."""
+    folder = Path(folder) if folder else weights_dir()
+    lines = [f"{sha256_of(p)}  {p.name}\n" for p in sorted(folder.glob("*.safetensors"))]
+    with atomic_path(folder / SUMS) as part:
+        Path(part).write_text("".join(lines))
+    return folder / SUMS
+
+
+def load_tensors(path: str | Path, kind: str, preset: str | None = None, with_metadata: bool = False) -> Any:
+    """Float32 tensors of a safetensors file whose metadata says ``kind`` and, if given, ``preset``.
+
+    With ``with_metadata``: (tensors, metadata). Another kind or preset → WeightsError.
+    """
+    tensors, meta = safe_load(path, with_metadata=True)
+    for key, wanted in (("kind", kind), ("preset", preset)):
+        if wanted is not None and meta.get(key) != wanted:
+            what = "a checkpoint of another preset" if key == "preset" else "another kind of checkpoint"
+            raise WeightsError(f"{path} is {what} ({meta.get(key, 'not stated')}, not {wanted}): choose a "
+                               f"file that was saved for {wanted}.")
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    return (tensors, meta) if with_metadata else tensors
+
+
+def fingerprint(module: nn.Module) -> str:
+    """16 hex digits over a module's tensors rounded to float16: the same before saving and after loading."""
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().half().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_generator(preset: str | Preset, path: str | Path | None = None) -> Generator:
+    """The preset's trained StyleGAN2, in eval mode and frozen, with w̄ (style_dim,) in its buffer latent_avg.
+
+    path: a file of your own in place of the preset's: ``.safetensors`` as training writes it (the generator's
+    tensors and latent_avg), or a ``.pt`` in the published layout. tiny is shipped; colab and paper are
+    fetched.
+    """
+    p = get_preset(preset)
+    generator = Generator.from_preset(p)
+    if path is None:
+        path = weights_dir() / p.shipped_generator if p.shipped_generator else fetch(p.published_generator)
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        tensors = load_tensors(path, "stylegan2", p.name)
+        latent_avg = tensors.pop("latent_avg", None)
+        load_strict(generator, tensors, str(path))
+        latent_avg = generator.mean_latent() if latent_avg is None else latent_avg
+    else:
+        latent_avg = load_stylegan2(generator, safe_load(path), str(path))
+    generator.register_buffer("latent_avg", latent_avg, persistent=False)
+    return generator.eval().requires_grad_(False)
+
+
+def save_psp(path: str | Path, psp: PSP, preset: str | Preset, metadata: Mapping[str, str] | None = None,
+             overwrite: bool = False) -> Path:
+    """Writes encoder.* and latent_avg as float16 safetensors that :func:`load_psp` reads; no decoder inside.
+
+    The decoder's fingerprint goes into the metadata: an encoder fits only the generator it was trained with.
+    """
+    tensors = {k: v for k, v in psp.state_dict().items() if not k.startswith("decoder.")}
+    meta = {**(metadata or {}), "kind": "psp", "preset": get_preset(preset).name,
+            "decoder": fingerprint(psp.decoder)}
+    return save_safetensors(path, tensors, meta, overwrite=overwrite)
+
+
+def load_psp(preset: str | Preset, path: str | Path | None = None,
+             generator: str | Path | None = None) -> PSP:
+    """The preset's sketch-to-face model in eval mode.
+
+    path:       an encoder of your own (``.safetensors`` by :func:`save_psp`), or a published ``psp_*.pt``;
+                None means the preset's own: shipped under tiny, fetched under paper
+    generator:  the generator file behind it, when that is not the preset's own either
+    A checkpoint of another preset or kind, or an encoder trained with another generator → WeightsError.
+    """
+    p = get_preset(preset)
+    if path is None:
+        if not (p.shipped_psp or p.published_psp):
+            raise WeightsError(f"no sketch encoder at {p.size} px is published: train one with s2f train --preset "
+                               f"{p.name} and give its file.")
+        path = weights_dir() / p.shipped_psp if p.shipped_psp else fetch(p.published_psp)
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        checkpoint = safe_load(path)
+        n_styles = read_psp(checkpoint, str(path)).n_styles
+        if n_styles != p.n_styles:
+            raise WeightsError(f"{path} is a checkpoint of another preset ({n_styles} styles, not {p.n_styles}): "
+                               f"choose one for {p.size} px.")
+        return build_psp(checkpoint, str(path))
+    tensors, meta = load_tensors(path, "psp", p.name, with_metadata=True)
+    first = tensors.get("encoder.input_layer.0.weight")
+    if "latent_avg" not in tensors or first is None:
+        raise WeightsError(f"{path} lacks latent_avg or the encoder: save it with s2flib.weights.load.save_psp.")
+    encoder = GradualStyleEncoder.from_preset(p, first.shape[1])
+    load_strict(encoder, under(tensors, "encoder."), str(path))
+    decoder = load_generator(p, generator)
+    if meta.get("decoder", "") not in ("", fingerprint(decoder)):
+        raise WeightsError(f"{path} was trained in front of another generator: give the generator file it "
+                           "was trained with, or train the encoder again.")
+    return PSP(encoder, decoder, tensors["latent_avg"]).eval()
+
+
+def load_ir_se50() -> IRSE50:
+    """ArcFace's IR-SE-50, fetched, frozen, in eval mode; see :class:`s2flib.weights.published.IRSE50`."""
+    path = fetch("ir-se50")
+    return build_ir_se50(safe_load(path), str(path))

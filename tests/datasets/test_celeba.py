@@ -1,0 +1,113 @@
+"""CelebAMask-HQ as published: splits, masks, identities, and what is missing or damaged."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s2flib.datasets import ATTRIBUTE_NAMES, LABELS, SPLITS, CelebAMaskHQ, attribute_targets, celeba, open_dataset
+from s2flib.errors import DataError
+
+
+def test_celeba_published_layout(celeba_folder, tmp_path):
+    cache = tmp_path / "cache"
+    sets = {s: CelebAMaskHQ(celeba_folder, s, size=256, cache=cache) for s in SPLITS}
+    assert {s: d.names for s, d in sets.items()} == {      # published split by CelebA index; 10 after 9, not 1
+        "train": [str(i) for i in range(8)], "val": ["8", "9"], "test": ["10", "11"]}
+    assert sets["test"].identities.tolist() == [10, 11]
+    sample = sets["train"][3]
+    assert sample["photo"].shape == (3, 256, 256) and abs((sample["photo"].mean() + 1) * 127.5 - 60) < 2
+    assert sample["attributes"] == {"Male": 1, "Young": 1, "Smiling": 0}
+    assert sets["train"][2]["attributes"]["Male"] == 0
+    mask = sample["mask"].numpy()                                # 512 → 256
+    assert mask[0, 0] == 0 and mask[120, 100] == LABELS.index("skin")
+    assert mask[60, 100] == LABELS.index("hair")                 # painted over the skin
+    assert mask[105, 85] == LABELS.index("l_eye")
+    assert (sample["sketch"][0][sample["mask"] == 0] == 1).all()
+    assert sets["train"][7]["mask"][40, 100] == LABELS.index("hat")
+
+
+def test_celeba_identities_when_the_file_is_there(celeba_folder, tmp_path):
+    names = [line.split()[2] for line in (celeba_folder / celeba.MAPPING).read_text().splitlines()[1:]]
+    people = [1, 1, 8, 18, 8, 9, 2, 3, 9, 109, 10, 11]
+    (celeba_folder / celeba.IDENTITIES).write_text("".join(f"{n} {p}\n" for n, p in zip(names, people, strict=True)))
+    sets = {s: CelebAMaskHQ(celeba_folder, s, size=64, cache=tmp_path) for s in SPLITS}
+    assert sets["val"].identities.tolist() == [8, 18, 8] and sets["val"].names == ["2", "3", "4"]
+    assert sets["test"].identities.tolist() == [9, 9, 109]
+    assert sets["train"].identities.tolist() == [1, 1, 2, 3, 10, 11]
+    (celeba_folder / celeba.IDENTITIES).write_text(f"{names[0]} 1\n")
+    with pytest.raises(DataError, match=names[1]):
+        CelebAMaskHQ(celeba_folder, "train", cache=tmp_path)
+
+
+def test_celeba_masks_are_combined_once(celeba_folder, tmp_path):
+    cache = tmp_path / "cache"
+    dataset = CelebAMaskHQ(celeba_folder, "train", size=64, cache=cache)
+    first = dataset.read(0)[1]
+    for part in (celeba_folder / celeba.MASKS / "0").glob("00000_*.png"):
+        part.unlink()
+    assert np.array_equal(dataset.read(0)[1], first)             # from the cache
+    cached = next(cache.rglob("00000.png"))
+    cached.write_bytes(cached.read_bytes()[:40])                 # a damaged cache is made again, not believed
+    with pytest.raises(DataError, match="00000_"):
+        dataset.read(0)
+    assert not [p for p in celeba_folder.rglob("*") if "cache" in p.name]     # the user's folder is untouched
+
+
+def test_celeba_second_annotation_folder(celeba_folder, tmp_path):
+    """Photo 2000 lies in folder 1, and its part files have five digits."""
+    parts = celeba_folder / celeba.MASKS
+    (parts / "1").mkdir()
+    (parts / "0" / "00003_skin.png").rename(parts / "1" / "02000_skin.png")
+    assert set(np.unique(celeba.combine_parts(celeba_folder, 2000))) == {0, 1}
+
+
+@pytest.mark.parametrize(("break_it", "message"), [
+    (lambda r: (r / celeba.MAPPING).unlink(), "CelebA-HQ-to-CelebA-mapping"),
+    (lambda r: (r / celeba.ATTRIBUTES).unlink(), "attribute-anno"),
+    (lambda r: (r / celeba.IMAGES / "4.jpg").unlink(), r"4\.jpg.*11 of 12"),
+    (lambda r: (r / celeba.ATTRIBUTES).write_text("1\nMale Young\n0.jpg 1\n"), "line 3"),
+    (lambda r: (r / celeba.ATTRIBUTES).write_text("1\nMale\n0.jpg 1\n"), "no line for 1.jpg"),
+    (lambda r: (r / celeba.MAPPING).write_text("idx orig_idx orig_file\n0 zero 000001.jpg\n"), "line 2"),
+    (lambda r: (r / celeba.IDENTITIES).write_text("000001.jpg one\n"), "identity_CelebA"),
+])
+def test_celeba_what_is_missing_is_named(celeba_folder, tmp_path, break_it, message):
+    break_it(celeba_folder)
+    with pytest.raises(DataError, match=message):
+        CelebAMaskHQ(celeba_folder, "train", cache=tmp_path)
+
+
+def test_celeba_bad_files_are_named(celeba_folder, tmp_path):
+    dataset = CelebAMaskHQ(celeba_folder, "train", size=64, cache=tmp_path / "cache")
+    parts = celeba_folder / celeba.MASKS / "0"
+    (parts / "00001_skin.png").write_bytes((parts / "00001_skin.png").read_bytes()[:60])
+    with pytest.raises(DataError, match="00001_skin"):
+        dataset[1]
+    Image.new("RGB", (256, 256)).save(parts / "00002_hair.png")
+    with pytest.raises(DataError, match="00002_hair.*256×256"):
+        dataset[2]
+    (celeba_folder / celeba.IMAGES / "3.jpg").write_text("quota exceeded")
+    with pytest.raises(DataError, match=r"3\.jpg"):
+        dataset[3]
+    with pytest.raises(DataError, match="research licence"):
+        CelebAMaskHQ(tmp_path / "nowhere", "train", cache=tmp_path)
+
+
+def test_open_dataset_finds_celeba_by_preset_and_by_folder(celeba_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("S2F_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("S2F_DATA", str(celeba_folder.parent))
+    assert open_dataset("colab", "val").names == ["8", "9"]
+    assert open_dataset("tiny", "val", root=celeba_folder)[0]["photo"].shape == (3, 128, 128)
+    monkeypatch.setenv("S2F_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="CelebAMask-HQ"):
+        open_dataset("paper", "test")
+
+
+def test_celeba_attribute_targets(celeba_folder, tmp_path):
+    dataset = CelebAMaskHQ(celeba_folder, "val", size=64, cache=tmp_path)
+    with pytest.raises(DataError, match="Mouth_Slightly_Open"):  # this folder's file has three of the 40
+        attribute_targets(dataset)
+    from s2flib.datasets.attributes import ATTRIBUTES
+    dataset.attributes = [{a.celeba: int(a.name in ("male", "bangs")) for a in ATTRIBUTES if a.celeba}] * 2
+    targets = dict(zip(ATTRIBUTE_NAMES, attribute_targets(dataset)[1], strict=True))
+    assert targets["male"] == 1 and targets["bangs"] == 1 and targets["young"] == 0
+    assert np.isnan(targets["old"]) and np.isnan(targets["red_hair"])

@@ -1,0 +1,223 @@
+"""Training the encoder: what moves, warm starts and warm-up, schedule, a killed run, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from s2flib.errors import S2FError, WeightsError
+from s2flib.stylegan2 import Generator
+from s2flib.training.generator import GeneratorConfig, train_generator
+from s2flib.training.trainer import make_accelerator
+
+ENCODER = dict(preset="tiny", batch=4, limit=8, val_limit=4, cpu=True, mixed_precision="no", log_every=1)
+
+
+@pytest.fixture(scope="module")
+def generator_file(tmp_path_factory):
+    """An untrained generator: the encoder's training does not care how good it is."""
+    from s2flib.weights import save_safetensors
+
+    torch.manual_seed(5)
+    g = Generator.from_preset("tiny")
+    path = tmp_path_factory.mktemp("generator") / "generator.safetensors"
+    return str(save_safetensors(path, dict(g.state_dict()) | {"latent_avg": g.mean_latent()},
+                                {"kind": "stylegan2", "preset": "tiny"}))
+
+
+@pytest.fixture(scope="module")
+def encoder_run(tmp_path_factory, generator_file):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+
+    out = tmp_path_factory.mktemp("encoder")
+    # Ranger only fills its averages in the first five steps
+    return train_encoder(EncoderConfig(out=str(out), steps=8, generator=generator_file, **ENCODER))
+
+
+def test_encoder_training_moves_the_encoder_and_not_the_generator(encoder_run, generator_file):
+    from s2flib.weights import load_generator, load_psp
+
+    psp = load_psp("tiny", encoder_run, generator=generator_file)
+    frozen = load_generator("tiny", generator_file)
+    for (name, a), b in zip(psp.decoder.named_parameters(), frozen.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    torch.manual_seed(0)
+    fresh = type(psp.encoder).from_preset("tiny")
+    assert not torch.allclose(psp.encoder.body[0].res_layer[1].weight, fresh.body[0].res_layer[1].weight, atol=1e-4)
+
+
+def test_encoder_loss_falls(tmp_path, generator_file):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+
+    cfg = EncoderConfig(out=str(tmp_path), steps=25, generator=generator_file, lambda4=0.0, lambda_id=0.0,
+                        lambda_lpips=0.0, **ENCODER)
+    train_encoder(cfg)
+    rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
+    l2 = [float(v) for _, name, v in rows if name == "l2"]
+    assert len(l2) == 25 and np.mean(l2[-5:]) < 0.9 * np.mean(l2[:5])
+
+
+def test_encoder_refuses_to_resume_before_another_generator(tmp_path, generator_file):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+    from s2flib.weights import save_safetensors
+
+    cfg = EncoderConfig(out=str(tmp_path / "run"), steps=1, generator=generator_file, **ENCODER)
+    train_encoder(cfg)
+    g = Generator.from_preset("tiny")
+    save_safetensors(generator_file, dict(g.state_dict()) | {"latent_avg": g.mean_latent()},
+                     {"kind": "stylegan2", "preset": "tiny"}, overwrite=True)
+    with pytest.raises(WeightsError, match="another generator"):
+        train_encoder(EncoderConfig(out=str(tmp_path / "run"), steps=2, generator=generator_file, resume=True,
+                                    **ENCODER))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """training.safetensors of a generator's run of one step."""
+    out = tmp_path_factory.mktemp("pretrained")
+    cfg = GeneratorConfig(out=str(out), steps=1, preset="tiny", batch=4, limit=12, cpu=True, mixed_precision="no",
+                          path_every=0)
+    return train_generator(cfg).with_name("training.safetensors")
+
+
+def test_encoder_starts_from_the_photo_encoder(pretrained):
+    """A grey photo through the summed input layer gives the photo encoder's own w+, whatever w̄ is."""
+    from s2flib.presets import TINY
+    from s2flib.psp import GradualStyleEncoder
+    from s2flib.training.photo_encoder import start_from_photo_encoder
+    from s2flib.weights import load_tensors
+
+    tensors = load_tensors(pretrained, "stylegan2-training")
+    original = GradualStyleEncoder.from_preset("tiny", input_nc=3).eval()
+    original.load_state_dict({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
+    encoder, latent_avg = GradualStyleEncoder.from_preset("tiny").eval(), torch.randn(160)
+    teacher = start_from_photo_encoder(encoder, str(pretrained), TINY, latent_avg)
+    grey = torch.rand(2, 1, 64, 64)
+    wanted = original(grey.expand(-1, 3, -1, -1)) + tensors["w_avg"]
+    assert torch.allclose(encoder(grey) + latent_avg, wanted, atol=1e-4)
+    assert torch.allclose(teacher(grey.expand(-1, 3, -1, -1)) + latent_avg, wanted, atol=1e-4)
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
+    with pytest.raises(WeightsError, match="another kind"):
+        start_from_photo_encoder(encoder, str(pretrained.with_name("generator.safetensors")), TINY, latent_avg)
+
+
+def test_warm_up_imitates_the_photo_encoder_then_the_losses_begin(tmp_path, pretrained):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+
+    settings = dict(generator=str(pretrained.with_name("generator.safetensors")), init=str(pretrained), mirror=True,
+                    lambda4=0.0, lambda_id=0.0, lr=1e-2, **ENCODER)
+    train_encoder(EncoderConfig(out=str(tmp_path / "a"), steps=14, warmup=12, **settings))
+    rows = [line.split(",") for line in (tmp_path / "a" / "log.csv").read_text().splitlines()[1:]]
+    imitation = [(int(k), float(v)) for k, name, v in rows if name == "imitation"]
+    assert [k for k, _ in imitation] == list(range(1, 13))
+    assert np.mean([v for _, v in imitation[-3:]]) < 0.8 * imitation[0][1]
+    assert {int(k) for k, name, _ in rows if name == "l2"} == {13, 14}
+    with pytest.raises(S2FError, match="warm-up"):
+        train_encoder(EncoderConfig(out=str(tmp_path / "b"), steps=2, warmup=1, **settings | {"init": None}))
+
+
+def test_learning_rate_is_constant_or_falls_to_zero_at_the_end(tmp_path, generator_file):
+    from s2flib.datasets import open_dataset
+    from s2flib.training.encoder import EncoderConfig, EncoderTrainer
+
+    dataset, acc = open_dataset("tiny", "train", limit=8), make_accelerator(cpu=True)
+
+    def trainer(**more):
+        cfg = EncoderConfig(out=str(tmp_path), steps=100, lr=0.5, generator=generator_file, lambda4=0, lambda_id=0,
+                            lambda_lpips=0, **ENCODER, **more).resolved()
+        return EncoderTrainer(cfg, dataset, dataset, acc)
+
+    assert {trainer().learning_rate(k) for k in range(100)} == {0.5}
+    falling = trainer(anneal=0.2)
+    assert [falling.learning_rate(k) for k in (0, 79, 80, 90, 99)] == pytest.approx([0.5, 0.5, 0.5, 0.25, 0.025])
+    falling.done = 99
+    falling.step()
+    assert falling.opt.param_groups[0]["lr"] == pytest.approx(0.025)
+    with pytest.raises(S2FError, match="share of the steps"):
+        trainer(anneal=1.5)
+
+
+def test_mirroring_flips_photo_and_sketch_together(tmp_path, generator_file, monkeypatch):
+    from s2flib.datasets import open_dataset
+    from s2flib.training.encoder import EncoderConfig, EncoderTrainer
+
+    dataset = open_dataset("tiny", "train", limit=8)
+    cfg = EncoderConfig(out=str(tmp_path), steps=1, generator=generator_file, mirror=True,
+                        **ENCODER | {"batch": 8}).resolved()
+    trainer = EncoderTrainer(cfg, dataset, dataset, make_accelerator(cpu=True))
+    seen = []
+    monkeypatch.setattr(trainer, "losses", lambda x, s: (seen.append((x, s)),
+                                                         (sum(p.sum() for p in trainer.params) * 0, {}))[1])
+    trainer.step()
+    photo, sketch = trainer.feed(0)
+    flipped = [not torch.equal(a, b) for a, b in zip(seen[0][0], photo, strict=True)]
+    assert 0 < sum(flipped) < 8
+    for k, f in enumerate(flipped):
+        assert torch.equal(seen[0][0][k], photo[k].flip(2) if f else photo[k])
+        assert torch.equal(seen[0][1][k], sketch[k].flip(2) if f else sketch[k])
+
+
+def test_batch_must_fit_the_micro_batches(tmp_path, generator_file):
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+
+    with pytest.raises(S2FError, match="micro-batches"):
+        train_encoder(EncoderConfig(out=str(tmp_path), steps=1, generator=generator_file, accumulate=3, **ENCODER))
+
+
+TRAIN = """
+import json, sys
+from s2flib.training.encoder import EncoderConfig, train_encoder
+train_encoder(EncoderConfig(**json.loads(sys.argv[1])))
+"""
+
+
+def launch(config: dict, *prefix: str) -> subprocess.Popen:
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen([sys.executable, *prefix, "-c", TRAIN, json.dumps(config)], env=env,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, generator_file):
+    """SIGKILL at a random moment after the first save, then resume: the weights of a run never killed."""
+    config = ENCODER | {"steps": 14, "generator": generator_file, "save_every": 0.0}
+    whole = launch(config | {"out": str(tmp_path / "whole")})
+    killed = launch(config | {"out": str(tmp_path / "killed")})
+    while not (tmp_path / "killed" / "checkpoint.pt").exists():
+        assert killed.poll() is None, killed.stdout.read()
+        time.sleep(0.01)
+    time.sleep(np.random.default_rng().uniform(0, 2))
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    again = launch(config | {"out": str(tmp_path / "killed"), "resume": True})
+    for process in (again, whole):
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    a, b = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["state"] for name in ("whole", "killed"))
+    assert a["step"] == b["step"] == 14
+    for name in a["encoder"]:
+        assert torch.equal(a["encoder"][name], b["encoder"][name]), name
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_weights(tmp_path, generator_file):
+    """`accelerate launch` with two CPU processes (gloo): both see their half, gradients are averaged."""
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN)
+    config = ENCODER | {"steps": 2, "generator": generator_file, "out": str(tmp_path / "run")}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script),
+         json.dumps(config)], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 2
+    assert (tmp_path / "run" / "encoder.safetensors").exists()

@@ -1,0 +1,265 @@
+"""Downloads against a local server on loopback that misbehaves in every way real ones do."""
+
+import errno
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from s2flib.errors import WeightsError
+from s2flib.weights import download as module
+from s2flib.weights.download import download
+
+BODY = bytes(range(256)) * 1200                                  # 307,200 bytes
+OTHER = BODY[::-1]
+SHA = hashlib.sha256(BODY).hexdigest()
+PAGE = b"  <!DOCTYPE html><html><body>Quota exceeded</body></html>"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """``server.script`` is a list of steps, one per request; the last one repeats."""
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        with server.guard:
+            server.seen.append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+            step = server.script.pop(0) if len(server.script) > 1 else server.script[0]
+        body, etag, cut = step.get("body", BODY), step.get("etag"), step.get("cut")
+        if "status" in step:
+            return self.send_error(step["status"])
+        start, asked = 0, self.headers.get("Range")
+        condition = self.headers.get("If-Range")
+        if asked and not step.get("ignore_range") and (condition is None or condition == etag):
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+            if start >= len(body):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(body)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return None
+            self.send_response(206)
+            shown = start + step.get("shift", 0)
+            self.send_header("Content-Range", f"bytes {shown}-{len(body) - 1}/{len(body)}")
+        else:
+            self.send_response(200)
+        if etag:
+            self.send_header("ETag", etag)
+        self.send_header("Content-Type", step.get("type", "application/octet-stream"))
+        if not step.get("no_length"):
+            self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        self.wfile.write(body[start:] if cut is None else body[start:start + cut])
+        self.wfile.flush()
+        self.close_connection = True
+        return None
+
+
+@pytest.fixture
+def server():
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.seen, httpd.script, httpd.guard = [], [{}], threading.Lock()
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    httpd.url = f"http://127.0.0.1:{httpd.server_port}/file"
+    yield httpd
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def get(server, path, sha256=SHA, urls=None):
+    return download(urls or [server.url], path, sha256, wait=0, progress=False)
+
+
+def leftovers(folder):
+    return {p.name for p in folder.iterdir() if not p.name.endswith(".lock")}
+
+
+def test_plain(server, tmp_path):
+    path = get(server, tmp_path / "new" / "a.bin")
+    assert path.read_bytes() == BODY
+    assert leftovers(tmp_path / "new") == {"a.bin"}
+    get(server, path)                                            # already there: no second request
+    assert len(server.seen) == 1
+
+
+def test_truncated_is_resumed_by_range(server, tmp_path):
+    server.script = [{"cut": 100_000}, {"cut": 50_000}, {}]
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY
+    assert [r for _, r, _ in server.seen] == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_resumes_after_the_process_died(server, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(BODY[:200_000])
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY
+    assert server.seen[0][1] == "bytes=200000-"
+    assert leftovers(tmp_path) == {"a.bin"}
+
+
+def test_complete_part_is_only_renamed(server, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(BODY)
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY
+    assert len(server.seen) == 1
+
+
+def test_part_longer_than_the_file(server, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(BODY + b"x")
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_server_that_ignores_range(server, tmp_path):
+    server.script = [{"cut": 100_000}, {"ignore_range": True}]
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_server_that_answers_another_range(server, tmp_path):
+    server.script = [{"cut": 100_000}, {"shift": 7}, {}]
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_unpinned_resume_needs_the_same_etag(server, tmp_path):
+    """The file changed between two tries: nothing of the old one may remain."""
+    server.script = [{"cut": 100_000, "etag": '"v1"'}, {"body": OTHER, "etag": '"v2"'}]
+    assert get(server, tmp_path / "a.bin", None).read_bytes() == OTHER
+    assert server.seen[1][1:] == ("bytes=100000-", '"v1"')
+
+
+def test_unpinned_resume_with_the_same_etag(server, tmp_path):
+    server.script = [{"cut": 100_000, "etag": '"v1"'}, {"etag": '"v1"'}]
+    assert get(server, tmp_path / "a.bin", None).read_bytes() == BODY
+    assert server.seen[1][1] == "bytes=100000-"
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_unpinned_without_proof_starts_over(server, tmp_path, etag):
+    server.script = [{"cut": 100_000, "etag": etag}, {"body": OTHER, "etag": etag}]
+    assert get(server, tmp_path / "a.bin", None).read_bytes() == OTHER
+    assert server.seen[1][1] is None
+
+
+def test_always_truncated_leaves_only_the_part(server, tmp_path):
+    server.script = [{"cut": 10}]
+    with pytest.raises(WeightsError, match="broke off"):
+        get(server, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin.part").read_bytes() == BODY[:50]
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_empty_answer_is_not_a_file(server, tmp_path):
+    server.script = [{"body": b""}]
+    with pytest.raises(WeightsError):
+        get(server, tmp_path / "a.bin", None)
+    assert not (tmp_path / "a.bin").exists()
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
+@pytest.mark.parametrize("sha256", [SHA, None])
+def test_quota_page(server, tmp_path, kind, sha256):
+    server.script = [{"body": PAGE, "type": kind}]
+    with pytest.raises(WeightsError, match="quota"):
+        get(server, tmp_path / "a.bin", sha256)
+    assert leftovers(tmp_path) == set()
+    assert len(server.seen) == 1                                 # asking again would not help
+
+
+def test_quota_page_does_not_destroy_the_part(server, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(BODY[:1000])
+    server.script = [{"body": PAGE, "ignore_range": True}]
+    with pytest.raises(WeightsError, match="quota"):
+        get(server, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin.part").read_bytes() == BODY[:1000]
+
+
+def test_wrong_hash(server, tmp_path):
+    server.script = [{"body": OTHER}]
+    with pytest.raises(WeightsError, match="SHA-256 is not the pinned one"):
+        get(server, tmp_path / "a.bin")
+    assert leftovers(tmp_path) == set()
+    assert len(server.seen) == 2
+
+
+def test_part_of_another_file_is_found_out(server, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(OTHER[:1000])
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY
+    assert server.seen[1][1] is None                             # the second try starts from nothing
+
+
+def test_second_address(server, tmp_path):
+    server.script = [{"status": 404}, {"body": PAGE}, {}]
+    urls = [server.url, server.url + "2", server.url + "3"]
+    assert get(server, tmp_path / "a.bin", urls=urls).read_bytes() == BODY
+    assert [p for p, _, _ in server.seen] == ["/file", "/file2", "/file3"]
+
+
+def test_busy_server_is_asked_again(server, tmp_path):
+    server.script = [{"status": 503}, {"status": 429}, {}]
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_error_names_the_address_and_the_mend(server, tmp_path):
+    server.script = [{"status": 403}]
+    with pytest.raises(WeightsError) as e:
+        get(server, tmp_path / "a.bin")
+    assert server.url in str(e.value) and "403" in str(e.value) and str(tmp_path / "a.bin") in str(e.value)
+
+
+def test_unknown_length(server, tmp_path):
+    server.script = [{"no_length": True}]
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY   # the hash proves it complete
+    with pytest.raises(WeightsError, match="size"):
+        get(server, tmp_path / "b.bin", None)
+    assert not (tmp_path / "b.bin").exists()
+
+
+def test_nobody_listens(server, tmp_path):
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(WeightsError, match="no connection"):
+        get(server, tmp_path / "a.bin")
+
+
+def test_two_at_once_download_once(server, tmp_path):
+    got = []
+    threads = [threading.Thread(target=lambda: got.append(get(server, tmp_path / "a.bin").read_bytes()))
+               for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert got == [BODY] * 4 and len(server.seen) == 1
+
+
+def test_full_disk(server, tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, f):
+            self.f = f
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            self.f.close()
+
+        def __getattr__(self, name):
+            return getattr(self.f, name)
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fake_open(path, mode="r"):
+        f = open(path, mode)
+        return Full(f) if "w" in mode or "+" in mode else f
+
+    monkeypatch.setattr(module, "open", fake_open, raising=False)
+    with pytest.raises(WeightsError, match="disk filled up"):
+        get(server, tmp_path / "a.bin")
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_unwritable_folder(server, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(WeightsError, match="S2F_CACHE"):
+        get(server, tmp_path / "file" / "a.bin")
