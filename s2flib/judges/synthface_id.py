@@ -19,17 +19,17 @@ FACE_CENTRE = (0.5, 0.55)
 FACE_SIDE = 0.7
 
 
-def face_crop(x: Tensor, size: int) -> Tensor:
+def face_crop(x: Tensor, size: int, side: float = FACE_SIDE) -> Tensor:
     """Square crop around the face in portraits framed like SynthFaces: (B,3,H,H) -> (B,3,size,size), differentiable.
 
-    Use align_face first for photos with any other framing.
+    ``side`` is a fraction of H. Use align_face first for photos with any other framing.
     """
     if x.ndim != 4 or x.shape[1] != 3:
         raise ImageError(
             f"an identity network takes (B,3,H,W) photos, got {tuple(x.shape)}: pass the photo, not the sketch."
         )
     height, width = x.shape[2:]
-    pixels = round(FACE_SIDE * min(height, width))
+    pixels = round(side * min(height, width))
     top = round(FACE_CENTRE[1] * height - pixels / 2)
     left = round(FACE_CENTRE[0] * width - pixels / 2)
     crop = x[:, :, top : top + pixels, left : left + pixels]

@@ -78,7 +78,7 @@ def fit_hat(hat: Hat, skin: np.ndarray, head: Head) -> HatFit:
 
 
 def hat_meshes(hat: Hat, fit: HatFit) -> dict[str, Mesh]:
-    """"hat": the crown, with a rolled edge or brim depending on the kind; "visor": the visor of a cap."""
+    """The crown ("hat"), with a rolled edge or a brim depending on the kind, and the "visor" of a cap."""
     columns = 56
     angle = np.linspace(0, 2 * np.pi, columns, endpoint=False)  # 0 is the person's left, π/2 the front
     sin, cos = np.sin(angle), np.cos(angle)

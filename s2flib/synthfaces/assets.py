@@ -51,9 +51,8 @@ class Head:
         self.normals = mesh.vertex_normals(self.smooth, self.tris, self.around)
         self.masks = data["masks"]
         self.occlusion = data["occlusion"].astype(np.float32) / 255
-        self.parts = {
-            name: mesh.triangles(data[f"faces_{name}"]).astype(np.int32) for name in (*_MOUTH, "lash_upper", "lash_lower")
-        }
+        names = (*_MOUTH, "lash_upper", "lash_lower")
+        self.parts = {name: mesh.triangles(data[f"faces_{name}"]).astype(np.int32) for name in names}
         self.eye_vertices = (np.unique(data["faces_eye_right"]), np.unique(data["faces_eye_left"]))
         self.mouth_vertices = np.unique(np.concatenate([self.parts[name].ravel() for name in _MOUTH]))
 

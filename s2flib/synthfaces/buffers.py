@@ -1,4 +1,4 @@
-"""What line drawing needs to know of a picture: its geometry, before any light fell on it."""
+"""Geometry buffers for line drawing: what is seen in a picture, independent of light."""
 
 from __future__ import annotations
 
@@ -14,52 +14,54 @@ from s2flib.synthfaces.mesh import cross, dot, unit
 
 @dataclass(frozen=True)
 class Buffers:
-    """The picture's geometry at ``camera.width`` pixels, before any light fell on it."""
+    """Geometry of a picture at ``camera.width`` pixels, H = W = camera.width."""
 
     camera: Camera
-    depth: np.ndarray        # (H, W) float32 dm, +inf on the background; smaller is nearer
-    facing: np.ndarray       # (H, W) float32, normal · view, 0 at silhouettes
-    labels: np.ndarray       # (H, W) uint8, as if lenses were not there
-    glasses: np.ndarray      # (H, W) bool, frames and lenses
-    brow: np.ndarray         # (H, W) float32 density of brow hair
-    beard: np.ndarray        # (H, W) bool
-    landmarks: np.ndarray    # (68, 2) pixels of the drawing
+    depth: np.ndarray  # (H, W) float32 dm, +inf on the background; smaller is nearer
+    facing: np.ndarray  # (H, W) float32, normal · view, 0 at silhouettes
+    labels: np.ndarray  # (H, W) uint8, as if there were no lenses
+    glasses: np.ndarray  # (H, W) bool, frames and lenses
+    brow: np.ndarray  # (H, W) float32, density of eyebrow hair
+    beard: np.ndarray  # (H, W) bool
+    landmarks: np.ndarray  # (68, 2) pixels
     hair: np.ndarray | None  # (S, K, 3) pixel x, y, depth of the strands
-    hair_depth: np.ndarray   # (H, W) float32, front of the hair, +inf elsewhere
-    open_eye: np.ndarray     # (H, W) bool, eyeball in view (also behind clear lenses)
-    irises: np.ndarray       # (2, 48, 2) pixels, outlines of the person's right and left iris
+    hair_depth: np.ndarray  # (H, W) float32, depth of the nearest hair, +inf elsewhere
+    open_eye: np.ndarray  # (H, W) bool, visible eyeball (also behind clear lenses)
+    irises: np.ndarray  # (2, 48, 2) pixels, outlines of the right and left iris
 
 
 def collect(canvas, points: np.ndarray, bare: np.ndarray) -> Buffers:
-    """Buffers of a finished portrait._Canvas; points: landmarks (68, 2); bare: labels before lenses, flat."""
+    """Buffers of a finished portrait._Canvas; points: landmarks (68, 2); bare: flat labels before lenses."""
     size = canvas.camera.width
-    facing, brow = np.ones(size * size, np.float32), np.zeros(size * size, np.float32)
+    facing, brow, open_eye = np.ones(size**2, np.float32), np.zeros(size**2, np.float32), np.zeros(size**2, bool)
     facing[canvas.hits.pixel] = dot(canvas.normals, canvas.view)
     brow[canvas.hits.pixel[canvas.skin_hits]] = canvas.surface.brow
+    names = [p.name for p in canvas.parts]
+    open_eye[canvas.hits.pixel[np.isin(canvas.part, [names.index("r_eye"), names.index("l_eye")])]] = True
     hair = canvas.camera.project(canvas.extras["hair"]) if "hair" in canvas.extras else None
     if hair is not None and "hair_hidden" in canvas.extras:
         hair[canvas.extras["hair_hidden"] > 0.5] = np.nan
-    names = [p.name for p in canvas.parts]
-    open_eye = np.zeros(size * size, bool)
-    open_eye[canvas.hits.pixel[np.isin(canvas.part, [names.index("r_eye"), names.index("l_eye")])]] = True
-    open_eye &= canvas.hair_alpha < 0.5
-    return Buffers(canvas.camera, canvas.depth.reshape(size, size), facing.reshape(size, size),
-                   bare.reshape(size, size), (canvas.labels == LABEL["eye_g"]).reshape(size, size),
-                   brow.reshape(size, size),
-                   (canvas.beard_alpha > 0.4).reshape(size, size), points, hair,
-                   canvas.hair_depth.reshape(size, size), open_eye.reshape(size, size), _irises(canvas))
+    flat = {
+        "depth": canvas.depth,
+        "facing": facing,
+        "labels": bare,
+        "glasses": canvas.labels == LABEL["eye_g"],
+        "brow": brow,
+        "beard": canvas.beard_alpha > 0.4,
+        "hair_depth": canvas.hair_depth,
+        "open_eye": open_eye & (canvas.hair_alpha < 0.5),
+    }
+    maps = {name: values.reshape(size, size) for name, values in flat.items()}
+    return Buffers(canvas.camera, landmarks=points, hair=hair, irises=_irises(canvas), **maps)
 
 
 def _irises(canvas) -> np.ndarray:
-    angle = np.linspace(0, 2 * np.pi, 48)
+    angle, r = np.linspace(0, 2 * np.pi, 48)[:, None], eyes.IRIS
     out = []
-    for name, (_, radius) in zip(("r_eye", "l_eye"), canvas.person.eyes, strict=True):
-        part = next(p for p in canvas.parts if p.name == name)
-        centre = canvas.extras["eyes"][0 if name == "r_eye" else 1]
-        gaze = part.normals[0]                        # the ball's pole looks along the gaze
+    for name, (_, radius), centre in zip(("r_eye", "l_eye"), canvas.person.eyes, canvas.extras["eyes"], strict=True):
+        gaze = next(p for p in canvas.parts if p.name == name).normals[0]  # the eyeball's pole points along the gaze
         a = unit(cross(gaze, np.array([0, 1, 0.01])))
         b = cross(gaze, a)
-        r = eyes.IRIS
-        ring = np.cos(angle)[:, None] * a * r + np.sin(angle)[:, None] * b * r + gaze * np.sqrt(1 - r * r)
+        ring = np.cos(angle) * a * r + np.sin(angle) * b * r + gaze * np.sqrt(1 - r * r)
         out.append(canvas.camera.project((centre + ring * radius * 0.985).astype(np.float32))[:, :2])
     return np.stack(out).astype(float)

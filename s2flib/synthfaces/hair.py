@@ -1,7 +1,7 @@
-"""Hair: guide strands grown from the scalp with combing, gravity and collision, and many children around them.
+"""Hair: guide strands grown from the scalp with combing, gravity and collision, and many child strands around them.
 
-The groom is made on the person's neutral head; posing moves it with head and shoulders. A strand stands for
-a thin lock, not for a single hair.
+Hair is grown on the person's neutral head; posing moves it with head and shoulders. A strand represents a thin
+lock, not a single hair.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from s2flib.synthfaces.mesh import smoothstep, unit
 
 
 class Strands(NamedTuple):
-    """Polylines with a colour variation each."""
+    """Polylines, each with its own width and colour variation."""
 
-    points: np.ndarray    # (S, K, 3) float32, dm
-    tint: np.ndarray      # (S,) factor on the colour
-    width: np.ndarray     # (S,) dm
-    inner: np.ndarray     # (S,) 0 outermost layer … 1 next to the scalp
+    points: np.ndarray  # (S, K, 3) float32, dm
+    tint: np.ndarray  # (S,) factor on the colour
+    width: np.ndarray  # (S,) dm
+    inner: np.ndarray  # (S,) 0 outermost layer … 1 next to the scalp
 
 
 class Style(NamedTuple):
-    """How a style grows. Lengths in dm."""
+    """Parameters of a hair style. Lengths in dm."""
 
     length: float
-    lift: float                       # how far roots stand off the scalp
-    comb: str                         # direction on the crown: see _comb
-    turn: float                       # how fast a strand turns to the comb direction and to gravity, 1/dm
+    lift: float  # how far the roots stand off the scalp
+    comb: str  # direction on the crown: see _comb
+    turn: float  # how fast a strand turns towards the comb direction and gravity, 1/dm
     gravity: float
-    volume: float                     # thickness of the hair on the scalp
-    stick: float                      # pull back towards the scalp
+    volume: float  # thickness of the hair on the scalp
+    stick: float  # pull back towards the scalp
     strands: int
     width: float = 0.020
-    curl: float = 0.0                 # radius of curls
-    coils: float = 0.0                # turns, radians per dm
-    sides: float = 1.0                # length at the sides, men (factor)
-    clump: float = 0.45               # how much a lock narrows to its tip
+    curl: float = 0.0  # radius of curls
+    coils: float = 0.0  # turns, radians per dm
+    sides: float = 1.0  # factor on the length at the sides, for men
+    clump: float = 0.45  # how much a lock narrows towards its tip
 
 
+# fmt: off
 STYLES = {
     "buzz": Style(0.05, 1.0, "back", 1, 0, 0.015, 0, 5200, 0.014, sides=0.7, clump=0),
     "short": Style(0.36, 0.75, "forward_up", 4, 0.35, 0.085, 0.15, 3800, 0.022, sides=0.3, clump=0.3),
@@ -60,15 +61,16 @@ STYLES = {
     "bangs_long": Style(2.8, 0.3, "bangs", 4.5, 1.8, 0.17, 0.3, 3000, 0.036, curl=0.010, coils=4),
     "ponytail": Style(1.0, 0.08, "back", 6, 0.0, 0.04, 0.9, 3200, 0.025),
 }
+# fmt: on
 _CROPPED = ("buzz", "short", "sidepart", "slick")
-_GUIDES, _POINTS = 420, 18
-# (points, knots): linear interpolation between every third point, without steps
-_BETWEEN = np.stack([np.interp(np.arange(_POINTS), np.linspace(0, _POINTS - 1, _POINTS // 3), knot)
-                     for knot in np.eye(_POINTS // 3)], 1).astype(np.float32)
+_GUIDES, _POINTS, _KNOTS = 420, 18, 6
+# (points, knots): linear interpolation from knots to the points of a strand
+_at_knots = np.linspace(0, _POINTS - 1, _KNOTS)
+_BETWEEN = np.stack([np.interp(np.arange(_POINTS), _at_knots, k) for k in np.eye(_KNOTS)], 1).astype(np.float32)
 
 
 def scalp_density(head: Head, person: Identity, look: Look) -> np.ndarray:
-    """(V,) 0 … 1: how densely hair grows; a soft edge instead of a line, thinner at short sides."""
+    """(V,) 0 … 1: density of the hair, with a soft hairline, and thinner at the sides of short styles."""
     if look.style == "bald":
         return np.zeros(len(head.smooth))
     over = regions.hairline(head, person.recede, person.hairline)
@@ -79,11 +81,10 @@ def scalp_density(head: Head, person: Identity, look: Look) -> np.ndarray:
     return density
 
 
-def grow(head: Head, person: Identity, look: Look, points: np.ndarray, normals: np.ndarray,
-         body: np.ndarray, body_normals: np.ndarray) -> Strands | None:
-    """Grow a person's hair, or None for a bald head.
+def grow(head: Head, person: Identity, look: Look, points, normals, body, body_normals) -> Strands | None:
+    """Grows a person's hair; returns None for a bald head.
 
-    points, normals (V, 3): the neutral skin. body, body_normals (B', 3): a coarser skin to collide with.
+    points, normals (V, 3): the neutral skin. body, body_normals (B', 3): a coarser skin for collisions.
     """
     if look.style == "bald":
         return None
@@ -91,7 +92,7 @@ def grow(head: Head, person: Identity, look: Look, points: np.ndarray, normals: 
     rng = np.random.default_rng([look.seed, 1])
     n = style.strands
     density = scalp_density(head, person, look)
-    if style.comb in ("part", "bangs"):     # hair leaves a parting to both sides: more of it has to start there
+    if style.comb in ("part", "bangs"):  # hair falls to both sides of the parting, so it needs more strands there
         x, y = head.smooth[:, 0], head.smooth[:, 1]
         density = density * (1 + 2.0 * np.exp(-(((x - look.part) / 0.16) ** 2)) * smoothstep(7.6, 7.9, y))
     corner, weight = scatter(head, points, density, n, rng)
@@ -100,10 +101,10 @@ def grow(head: Head, person: Identity, look: Look, points: np.ndarray, normals: 
     guide = rng.choice(n, _GUIDES, replace=False)
     g_root, g_normal, g_canonical = root[guide], normal[guide], canonical[guide]
     layer = rng.uniform(0.12, 1, _GUIDES)
-    eyes = float(points[head.nearest(np.array([[0, 7.28, 1.51]]))[0], 1])
+    eyes = float(points[head.nearest(np.array([0, 7.28, 1.51])), 1])
     paths = _grow_guides(style, look, person, g_root, g_normal, g_canonical, layer, body, body_normals, rng, eyes)
 
-    # children: the nearest guide on the same side of the parting, with the root's offset shrinking to the tip
+    # children follow the nearest guides on their side of the parting; their offset shrinks towards the tip
     distance, nearest = cKDTree(g_canonical).query(canonical, 3)
     same = np.ones_like(nearest, bool)
     if style.comb in ("part", "bangs"):
@@ -114,28 +115,28 @@ def grow(head: Head, person: Identity, look: Look, points: np.ndarray, normals: 
     share = (share / share.sum(1, keepdims=True)).astype(np.float32)
     travel = (paths - paths[:, :1]).astype(np.float32)
     s = np.linspace(0, 1, _POINTS, dtype=np.float32)[None, :, None]
-    out = root[:, None].astype(np.float32) + np.einsum("nj,njkc->nkc", share, travel[nearest])
+    start = root[:, None].astype(np.float32)
+    out = start + np.einsum("nj,njkc->nkc", share, travel[nearest])
     towards = (g_root[nearest[:, 0]] - root).astype(np.float32)[:, None]
     out += towards * (s * style.clump * rng.random((n, 1, 1), np.float32) * 2)
     reach = min(1.0, style.length)
     out += rng.normal(0, 0.03 * reach, (n, 1, 3)).astype(np.float32) * s
-    drift = rng.normal(0, 0.010, (n, _POINTS // 3, 3)).astype(np.float32).cumsum(1)
+    drift = rng.normal(0, 0.010, (n, _KNOTS, 3)).astype(np.float32).cumsum(1)
     out += np.einsum("kj,njc->nkc", _BETWEEN, drift) * s * reach
-    keep = (1 - 0.3 * rng.random((n, 1, 1), np.float32) ** 2)
-    out = root[:, None].astype(np.float32) + (out - root[:, None].astype(np.float32)) * keep
+    out = start + (out - start) * (1 - 0.3 * rng.random((n, 1, 1), np.float32) ** 2)
     if style.curl:
         out = _curl(out, style, look, nearest[:, 0], normal.astype(np.float32), rng)
     if style.comb in ("part", "back"):
         out = _off_the_face(out, canonical[:, 0], look.part, rng, eyes)
     tint = np.exp(rng.normal(0, 0.10, n)) * np.exp(0.13 * rng.normal(0, 1, _GUIDES))[nearest[:, 0]]
-    width = style.width * rng.uniform(0.7, 1.3, n) * (0.6 + 0.4 * _density_at(head, person, look, corner, weight))
-    return Strands(out, tint.astype(np.float32), width.astype(np.float32),
-                   (1 - layer[nearest[:, 0]]).astype(np.float32))
+    dense = (scalp_density(head, person, look)[corner] * weight).sum(1)
+    width = style.width * rng.uniform(0.7, 1.3, n) * (0.6 + 0.4 * dense)
+    inner = 1 - layer[nearest[:, 0]]
+    return Strands(out, *(a.astype(np.float32) for a in (tint, width, inner)))
 
 
-def _off_the_face(points: np.ndarray, x: np.ndarray, part: float, rng: np.random.Generator,
-                  eyes: float) -> np.ndarray:
-    """Single strands that would hang across the face join the hair beside it, but for a few."""
+def _off_the_face(points: np.ndarray, x: np.ndarray, part: float, rng: np.random.Generator, eyes: float) -> np.ndarray:
+    """Moves strands that would hang across the face, except a few, to the hair beside it."""
     side = np.where(x > part, 1.0, -1.0).astype(np.float32)[:, None]
     edge = (0.58 + 0.12 * rng.random((len(points), 1), np.float32)) * (rng.random((len(points), 1), np.float32) < 0.97)
     across, y, z = points[..., 0] * side, points[..., 1], points[..., 2]
@@ -144,9 +145,10 @@ def _off_the_face(points: np.ndarray, x: np.ndarray, part: float, rng: np.random
     return points
 
 
-def _grow_guides(style: Style, look: Look, person: Identity, root, normal, canonical, layer, body, body_normals,
-                 rng: np.random.Generator, eyes: float) -> np.ndarray:
-    """Integrate the guides (G, K, 3) step by step: turn to the comb, then to gravity; stay outside the skin."""
+def _grow_guides(
+    style: Style, look: Look, person: Identity, root, normal, canonical, layer, body, body_normals, rng, eyes: float
+) -> np.ndarray:
+    """Integrates the guides (G, K, 3): they turn towards the comb direction, then gravity, and stay off the skin."""
     g = len(root)
     length = style.length * look.length * np.exp(rng.normal(0, 0.04 if look.style == "afro" else 0.09, g))
     x, height = canonical[:, 0], canonical[:, 1]
@@ -163,14 +165,14 @@ def _grow_guides(style: Style, look: Look, person: Identity, root, normal, canon
     if style.comb == "part":
         lifted = lifted + 0.12 * np.exp(-(((x - look.part) / 0.12) ** 2)) * top
     direction = unit(normal * lifted[:, None] + comb + rng.normal(0, 0.05, (g, 3)))
-    # long hair falls in front of the shoulder or behind it, lock by lock but mostly the same way on each side
+    # each lock of long hair falls in front of or behind the shoulder, mostly the same way on each side
     ahead = np.where(rng.random(g) < np.where(x > look.part, *rng.uniform(0.25, 0.8, 2)), 1.0, -1.0)
     pull = np.stack([np.zeros(g), -np.ones(g), 0.10 * ahead], 1)
 
     tree = cKDTree(body)
     body_side = np.sign(body[:, 2] - 0.25)
     torso = smoothstep(6.15, 5.85, body[:, 1])[:, None]
-    # on shoulders hair is pushed forwards or backwards, not sideways: else it splays
+    # at the shoulders, push hair forwards or backwards, not sideways, or it splays
     sheer = np.stack([body_normals[:, 0] * 0.15, body_normals[:, 1] * 0.2, body_side], 1)
     push = unit(body_normals * (1 - torso) + sheer * torso)
     step = (length / (_POINTS - 1))[:, None]
@@ -192,7 +194,7 @@ def _grow_guides(style: Style, look: Look, person: Identity, root, normal, canon
             near = (distance < 0.6)[:, None] * np.exp(-(s**2) * (look.style != "ponytail")) * style.stick
             q = q + out * np.clip(wanted - above, 0, 0.25) - out * np.clip(above - wanted, 0, 0.3) * near
             if style.comb not in ("bangs", "forward"):
-                # combed hair frames the face; it does not hang across it
+                # combed hair frames the face and does not hang across it
                 below = smoothstep(eyes + 0.62, eyes + 0.32, q[:, 1])
                 before = below * smoothstep(0.6, 0.95, q[:, 2]) * smoothstep(5.9, 6.2, q[:, 1])
                 aside = np.where(x > look.part, 1.0, -1.0)
@@ -203,9 +205,8 @@ def _grow_guides(style: Style, look: Look, person: Identity, root, normal, canon
     return np.stack(path, 1)
 
 
-def _comb(style: Style, look: Look, x: np.ndarray, front: np.ndarray, top: np.ndarray,
-          rng: np.random.Generator) -> np.ndarray:
-    """Direction (G, 3) in which hair is combed: the style's on the crown, down and back at the sides."""
+def _comb(style: Style, look: Look, x: np.ndarray, front: np.ndarray, top: np.ndarray, rng) -> np.ndarray:
+    """Comb direction (G, 3): the style's on the crown, down and back at the sides."""
     g, side, lean = len(x), np.where(x > look.part, 1.0, -1.0), np.sign(look.part + 1e-9)
     comb = np.zeros((g, 3))
     if style.comb == "forward_up":
@@ -223,15 +224,13 @@ def _comb(style: Style, look: Look, x: np.ndarray, front: np.ndarray, top: np.nd
         comb[:] = np.stack([side * (1 - front), -0.3 * front, front * 1.2 - 0.3 * (1 - front)], 1)
     if look.style in ("afro", "buzz"):
         return comb
-    tied = look.style == "ponytail"
-    low = np.stack([0 if tied else 0.1] * g), np.full(g, 0.15 if tied else -1.0), np.full(g, -1.0 if tied else -0.45)
-    low = np.stack([low[0] * np.sign(x), low[1], low[2]], 1)
+    out, up, back = (0, 0.15, -1.0) if look.style == "ponytail" else (0.1, -1.0, -0.45)
+    low = np.stack([out * np.sign(x), np.full(g, up), np.full(g, back)], 1)
     return comb * top[:, None] + low * (1 - top[:, None])
 
 
-def _curl(points: np.ndarray, style: Style, look: Look, guide: np.ndarray, normal: np.ndarray,
-          rng: np.random.Generator) -> np.ndarray:
-    """Wind strands into helices; strands of one guide share the phase, so that they form locks."""
+def _curl(points: np.ndarray, style: Style, look: Look, guide: np.ndarray, normal: np.ndarray, rng) -> np.ndarray:
+    """Winds strands into helices; strands of the same guide share the phase, so that they form locks."""
     n = len(points)
     s = np.linspace(0, 1, _POINTS, dtype=np.float32)[None]
     phase = 6.28 * rng.random(_GUIDES)
@@ -246,20 +245,23 @@ def _curl(points: np.ndarray, style: Style, look: Look, guide: np.ndarray, norma
 
 
 def beard_density(head: Head, look: Look) -> np.ndarray:
-    """(V,) 0 … 1 for the look's beard."""
+    """(V,) 0 … 1, density of the look's beard."""
     zone = regions.beard_zones(head)
     jaw, moustache, chin, bridge = zone["jaw"], zone["moustache"], zone["chin"], zone["bridge"]
+    stubble = np.maximum(jaw, moustache)
     kinds = {
-        "none": np.zeros_like(jaw), "stubble": np.maximum(jaw, moustache), "mustache": moustache,
-        "short": np.maximum(np.maximum(jaw, moustache), bridge * 0.8),
+        "none": np.zeros_like(jaw),
+        "stubble": stubble,
+        "mustache": moustache,
+        "short": np.maximum(stubble, bridge * 0.8),
         "goatee": np.maximum(np.maximum(chin, moustache), bridge * 0.9),
-        "full": np.maximum(np.maximum(jaw, moustache), bridge),
+        "full": np.maximum(stubble, bridge),
     }
     return kinds[look.beard]
 
 
 def grow_beard(head: Head, look: Look, points: np.ndarray, normals: np.ndarray) -> Strands | None:
-    """Beard hair longer than stubble as strands on the (expressive) skin; None for other looks."""
+    """Strands of a beard longer than stubble, on the skin with its expression; None for other looks."""
     size = {"short": (0.05, 2600), "goatee": (0.08, 1700), "mustache": (0.08, 900), "full": (0.2, 3600)}
     if look.beard not in size:
         return None
@@ -268,8 +270,8 @@ def grow_beard(head: Head, look: Look, points: np.ndarray, normals: np.ndarray) 
     corner, weight = scatter(head, points, beard_density(head, look), n, rng)
     root, normal, canonical = (_mix(a, corner, weight) for a in (points, normals, head.smooth))
     x, lip = canonical[:, 0], (canonical[:, 1] > 6.6) & (np.abs(canonical[:, 0]) < 0.36)
-    fall = np.where(lip[:, None], np.stack([np.sign(x) * 0.9, -np.ones(n), 0.1 * np.ones(n)], 1),
-                    np.stack([x * 0.3, -np.ones(n), 0.15 * np.ones(n)], 1)) + rng.normal(0, 0.25, (n, 3))
+    fall = np.stack([np.where(lip, np.sign(x) * 0.9, x * 0.3), -np.ones(n), np.where(lip, 0.1, 0.15)], 1)
+    fall = fall + rng.normal(0, 0.25, (n, 3))
     fall = unit(fall - normal * mesh.dot(fall, normal)[:, None])
     reach = length * np.exp(rng.normal(0, 0.2, n)) * (1 - 0.5 * smoothstep(0.35, 0.65, np.abs(x)))
     reach = np.where(lip, np.minimum(reach, 0.09), reach)
@@ -277,13 +279,12 @@ def grow_beard(head: Head, look: Look, points: np.ndarray, normals: np.ndarray) 
     path = root[:, None] + unit(normal)[:, None] * 0.006
     path = path + (fall[:, None] * s + unit(normal)[:, None] * 0.55 * (s - 0.55 * s * s)) * reach[:, None, None]
     path = path + rng.normal(0, 0.05, path.shape) * s * length
-    return Strands(path.astype(np.float32), np.exp(rng.normal(0, 0.15, n)).astype(np.float32),
-                   np.full(n, 0.012, np.float32), np.zeros(n, np.float32))
+    tint = np.exp(rng.normal(0, 0.15, n)).astype(np.float32)
+    return Strands(path.astype(np.float32), tint, np.full(n, 0.012, np.float32), np.zeros(n, np.float32))
 
 
-def scatter(head: Head, points: np.ndarray, density: np.ndarray, n: int,
-            rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """n places on the skin, by density times area → vertex indices (n, 3) and weights (n, 3)."""
+def scatter(head: Head, points: np.ndarray, density: np.ndarray, n: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """n points on the skin, sampled by density times area, as vertex indices (n, 3) and weights (n, 3)."""
     a, b, c = (points[head.tris[:, k]] for k in range(3))
     area = np.linalg.norm(mesh.cross(b - a, c - a), axis=1)
     total = np.cumsum(density[head.tris].mean(1) * area)
@@ -294,7 +295,3 @@ def scatter(head: Head, points: np.ndarray, density: np.ndarray, n: int,
 
 def _mix(values: np.ndarray, corner: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return np.einsum("nkc,nk->nc", values[corner], weight)
-
-
-def _density_at(head: Head, person: Identity, look: Look, corner: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return (scalp_density(head, person, look)[corner] * weight).sum(1)

@@ -1,4 +1,4 @@
-"""Meshes: Catmull-Clark subdivision as one sparse matrix, vertex normals, and small vector helpers.
+"""Meshes: Catmull-Clark subdivision as a sparse matrix, vertex normals, and vector helpers.
 
 Lengths are decimetres; x points to the person's left, y up, z out of the face towards the camera.
 """
@@ -10,10 +10,10 @@ import scipy.sparse as sp
 
 
 def catmull_clark(faces: np.ndarray, n_vertices: int) -> tuple[sp.csr_matrix, np.ndarray]:
-    """One level of Catmull-Clark subdivision (Catmull and Clark 1978), linear in the vertices.
+    """One level of Catmull-Clark subdivision (Catmull and Clark 1978), which is linear in the vertices.
 
-    faces (F, 4) int → S (n2, n_vertices) sparse with new_vertices = S @ vertices, and quads (4F, 4).
-    Boundary edges get midpoints, boundary vertices the cubic B-spline rule.
+    faces (F, 4) int → sparse S (n2, n_vertices) with new_vertices = S @ vertices, and quads (4F, 4).
+    Boundary edges are split at their midpoints; boundary vertices follow the cubic B-spline rule.
     """
     n_faces = len(faces)
     corners = np.repeat(np.arange(n_faces), 4)
@@ -51,7 +51,7 @@ def catmull_clark(faces: np.ndarray, n_vertices: int) -> tuple[sp.csr_matrix, np
 
 
 def subdivide_corners(values: np.ndarray) -> np.ndarray:
-    """Corner values (F, 4, C), e.g. UV, → (4F, 4, C), bilinear, in catmull_clark's order of quads."""
+    """Bilinear subdivision of corner values, e.g. UV: (F, 4, C) → (4F, 4, C), in the quad order of catmull_clark."""
     centre = values.mean(1)
     quads = []
     for k in range(4):
@@ -72,7 +72,7 @@ def incidence(tris: np.ndarray, n_vertices: int) -> sp.csr_matrix:
 
 
 def vertex_normals(vertices: np.ndarray, tris: np.ndarray, around: sp.csr_matrix | None = None) -> np.ndarray:
-    """Unit normals (V, 3), area-weighted; ``around`` is incidence(tris, V) if the caller keeps it."""
+    """Area-weighted unit normals (V, 3); ``around`` is incidence(tris, V), if precomputed."""
     if around is None:
         around = incidence(tris, len(vertices))
     corner = vertices[tris[:, 0]]
@@ -97,7 +97,7 @@ def unit(a: np.ndarray) -> np.ndarray:
 
 
 def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
-    """0 below ``low``, 1 above ``high``, a smooth cubic between; works downwards too (low > high)."""
+    """0 below ``low``, 1 above ``high``, a smooth cubic in between; falls from 1 to 0 if low > high."""
     t = np.minimum(np.maximum((x - low) * (1 / (high - low)), 0), 1)
     return t * t * (3 - 2 * t)
 
@@ -111,21 +111,19 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return about_y @ about_x @ about_z
 
 
-def tube(path: np.ndarray, radius: float | np.ndarray, closed: bool, up=(0.013, 0.02, 1.0),
-         sides: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and triangles of a pipe along ``path`` (K, 3); ``radius`` is one number or (K,)."""
-    k = len(path)
+def tube(path: np.ndarray, radius: float, closed: bool, up=(0.013, 0.02, 1.0)) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and triangles of a hexagonal tube along ``path`` (K, 3)."""
+    sides = 6
     along = unit(np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0))
     a = unit(cross(along, np.broadcast_to(np.asarray(up, float), along.shape)))
     b = cross(along, a)
     angle = np.linspace(0, 2 * np.pi, sides, endpoint=False)[None, :, None]
     ring = np.cos(angle) * a[:, None] + np.sin(angle) * b[:, None]
-    vertices = path[:, None] + np.reshape(radius, (-1, 1, 1)) * ring
-    return vertices.reshape(-1, 3), lattice(k, sides, wrap_rows=closed)
+    return (path[:, None] + radius * ring).reshape(-1, 3), lattice(len(path), sides, wrap_rows=closed)
 
 
 def lattice(rows: int, columns: int, wrap_rows: bool = False, wrap_columns: bool = True) -> np.ndarray:
-    """Triangles of a grid of vertices in row order, optionally closed along either axis."""
+    """Triangles of a grid of vertices in row-major order, optionally closed along either axis."""
     index = np.arange(rows * columns).reshape(rows, columns)
     right = np.roll(index, -1, 1)
     below, diagonal = np.roll(index, -1, 0), np.roll(right, -1, 0)
@@ -138,10 +136,10 @@ def lattice(rows: int, columns: int, wrap_rows: bool = False, wrap_columns: bool
 
 
 def join(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Several (vertices, triangles) as one."""
-    offsets = np.cumsum([0] + [len(v) for v, _ in parts])
-    return (np.concatenate([v for v, _ in parts]),
-            np.concatenate([t + o for (_, t), o in zip(parts, offsets, strict=False)]))
+    """Merges several (vertices, triangles) into one mesh."""
+    offsets = np.cumsum([0] + [len(v) for v, _ in parts[:-1]])
+    tris = [t + offset for (_, t), offset in zip(parts, offsets, strict=True)]
+    return np.concatenate([v for v, _ in parts]), np.concatenate(tris)
 
 
 def _sparse(value, rows, cols, n_rows: int, n_cols: int) -> sp.csr_matrix:

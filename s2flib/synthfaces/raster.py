@@ -1,7 +1,7 @@
-"""A triangle rasteriser in numpy: bounding boxes are scanned, the nearest depth wins.
+"""A triangle rasteriser in numpy: scans bounding boxes and keeps the nearest depth.
 
-``Hits`` says for each covered pixel which triangle is seen and where in it; everything the shading needs
-is then interpolated for these pixels alone.
+``Hits`` contains the visible triangle and the position in it for each covered pixel; shading inputs are then
+interpolated for these pixels only.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ _TINY = 1e-6
 
 
 class Hits(NamedTuple):
-    """What a rasterised view shows. Pixels are flat indices y·width + x."""
+    """Result of rasterisation. Pixels are flat indices y·width + x."""
 
-    depth: np.ndarray        # (H·W,) float32, +inf where nothing is
-    pixel: np.ndarray        # (n,) int32, covered pixels in rising order
-    triangle: np.ndarray     # (n,) int32
-    weights: np.ndarray      # (n, 3) float32, barycentric
+    depth: np.ndarray  # (H·W,) float32, +inf for empty pixels
+    pixel: np.ndarray  # (n,) int32, covered pixels in ascending order
+    triangle: np.ndarray  # (n,) int32
+    weights: np.ndarray  # (n, 3) float32, barycentric
 
     def gather(self, values: np.ndarray, tris: np.ndarray, which: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Interpolate vertex values (V, C) or (V,) at the hits → (n, C) or (n,)."""
+        """Interpolates vertex values (V, C) or (V,) at the hits → (n, C) or (n,)."""
         corner = tris[self.triangle[which]]
-        w = self.weights[which]
-        if values.ndim == 1:
-            return values[corner[:, 0]] * w[:, 0] + values[corner[:, 1]] * w[:, 1] + values[corner[:, 2]] * w[:, 2]
-        out = values[corner[:, 0]] * w[:, :1]
-        out += values[corner[:, 1]] * w[:, 1:2]
-        out += values[corner[:, 2]] * w[:, 2:]
+        w = self.weights[which].reshape(-1, 3, *[1] * (values.ndim - 1))
+        out = values[corner[:, 0]] * w[:, 0]
+        out += values[corner[:, 1]] * w[:, 1]
+        out += values[corner[:, 2]] * w[:, 2]
         return out
 
 
@@ -37,7 +35,7 @@ def rasterise(screen: np.ndarray, tris: np.ndarray, height: int, width: int, cul
     """Depth-resolved view of triangles.
 
     screen (V, 3): pixel x, pixel y (y down), depth (smaller is nearer). A pixel belongs to a triangle if its
-    centre lies inside. ``cull`` drops triangles wound clockwise on the screen (seen from behind).
+    centre is inside. ``cull`` drops triangles that are clockwise on the screen (seen from behind).
     """
     p = screen.astype(np.float32, copy=False)
     a, b, c = p[tris[:, 0]], p[tris[:, 1]], p[tris[:, 2]]
@@ -51,7 +49,7 @@ def rasterise(screen: np.ndarray, tris: np.ndarray, height: int, width: int, cul
     w, x0, y0 = (x1 - x0)[t], x0[t], y0[t]
     count = w * (y1[t] - y0)
 
-    # barycentrics are affine in the pixel: u = u0 + ux·dx + uy·dy from the box's first pixel
+    # barycentric coordinates are affine in the pixel: u = u0 + ux·dx + uy·dy from the first pixel of the box
     ux, uy = (c[:, 1] - a[:, 1]) * inverse, (a[:, 0] - c[:, 0]) * inverse
     vx, vy = (a[:, 1] - b[:, 1]) * inverse, (b[:, 0] - a[:, 0]) * inverse
     fx, fy = x0.astype(np.float32) + 0.5 - a[:, 0], y0.astype(np.float32) + 0.5 - a[:, 1]
@@ -60,9 +58,7 @@ def rasterise(screen: np.ndarray, tris: np.ndarray, height: int, width: int, cul
     rep = np.repeat(np.arange(len(t), dtype=np.int32), count)
     start = (np.cumsum(count) - count).astype(np.int32)
     local = np.arange(len(rep), dtype=np.int32) - start[rep]
-    width_of = w[rep]
-    dy = local // width_of
-    dx = local - dy * width_of
+    dy, dx = np.divmod(local, w[rep])
     fx, fy = dx.astype(np.float32), dy.astype(np.float32)
     u = u0[rep] + ux[rep] * fx + uy[rep] * fy
     v = v0[rep] + vx[rep] * fx + vy[rep] * fy
@@ -83,7 +79,7 @@ def rasterise(screen: np.ndarray, tris: np.ndarray, height: int, width: int, cul
 
 
 def _span(a: np.ndarray, b: np.ndarray, c: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and one past the last pixel whose centre may be inside."""
+    """The first pixel whose centre can be inside, and one past the last."""
     low, high = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
-    return (np.clip(np.ceil(low - 0.5), 0, limit).astype(np.int32),
-            np.clip(np.floor(high + 0.5), 0, limit).astype(np.int32))
+    first, end = np.ceil(low - 0.5), np.floor(high + 0.5)
+    return np.clip(first, 0, limit).astype(np.int32), np.clip(end, 0, limit).astype(np.int32)

@@ -1,7 +1,7 @@
-"""Where things grow and lie on a face, as smooth functions of the canonical head.
+"""Regions of the face as smooth functions of canonical coordinates.
 
-Everything is defined once on the neutral head's coordinates, so it follows every morph: scalp and hairline,
-brows, beard, the areas that blush, lids, nose, neck, collar.
+They are defined on the neutral head, so they follow every morph: hairline, brows, beard, coloured areas, nose, neck,
+collar.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from s2flib.synthfaces.assets import Head
 from s2flib.synthfaces.mesh import smoothstep
 
 # height of the hairline (dm) by azimuth from straight ahead (degrees)
+# fmt: off
 _HAIRLINE = ([0, 14, 26, 38, 48, 57, 66, 78, 92, 105, 125, 180],
              [8.00, 8.01, 7.96, 7.86, 7.70, 7.50, 7.20, 7.16, 7.20, 6.98, 6.66, 6.50])
+# fmt: on
 
 
 @lru_cache(maxsize=2)
 def azimuth(head: Head) -> np.ndarray:
-    """Degrees from straight ahead around the skull's axis, per skin vertex, 0 … 180."""
+    """Azimuth of each skin vertex around the skull's axis, in degrees from straight ahead, 0 … 180."""
     return np.degrees(np.arctan2(np.abs(head.smooth[:, 0]), head.smooth[:, 2] - 0.5))
 
 
 @lru_cache(maxsize=2)
 def above_hairline(head: Head) -> np.ndarray:
-    """Signed height (dm) above the average hairline; −1 on ears and well below."""
+    """Signed height (dm) of each skin vertex above the average hairline; −1 on and near the ears."""
     p = head.smooth
     height = p[:, 1] - np.interp(azimuth(head), *_HAIRLINE)
     height[head.vertex_masks["ears"] > 0.05] = -1
@@ -35,14 +37,14 @@ def above_hairline(head: Head) -> np.ndarray:
 
 
 def hairline(head: Head, recede: float, shift: float) -> np.ndarray:
-    """Signed height (dm) above one person's hairline: ``recede`` empties the temples, ``shift`` lowers it all."""
+    """Signed height (dm) above a person's hairline: ``recede`` clears the temples, ``shift`` lowers the hairline."""
     az = azimuth(head)
     bays = np.exp(-(((az - 36) / 17) ** 2)) * recede * 1.6 + recede * 0.8 * np.exp(-((az / 40) ** 2))
     return above_hairline(head) - bays + shift * (az < 62)
 
 
 def brow_coordinates(points: np.ndarray, arch: float, lift: float) -> tuple[np.ndarray, np.ndarray]:
-    """Along the brow 0 (nose) … 1 (temple), and signed height (dm) over its centre line."""
+    """Position along the brow, 0 (nose) … 1 (temple), and signed height (dm) above its centre line."""
     t = (np.abs(points[..., 0]) - 0.125) / 0.40
     s = np.clip(t, 0, 1)
     rise = 0.045 * np.sin(np.pi * np.minimum(s * 0.78, 1)) * (1 + 0.55 * arch) - 0.04 * s**3 * (1 + arch)
@@ -50,7 +52,7 @@ def brow_coordinates(points: np.ndarray, arch: float, lift: float) -> tuple[np.n
 
 
 def brow_weight(points: np.ndarray, thickness: float, arch: float, lift: float) -> np.ndarray:
-    """Density of brow hair, 0 … 1: full at the head and body, a fine tail."""
+    """Density of brow hair, 0 … 1: full near the nose, tapering towards the temple."""
     t, over = brow_coordinates(points, arch, lift)
     s = np.clip(t, 0, 1)
     half = 0.036 * thickness * (1.08 - 0.82 * s**1.7) * (0.75 + 0.25 * smoothstep(0, 0.25, t))
@@ -60,7 +62,7 @@ def brow_weight(points: np.ndarray, thickness: float, arch: float, lift: float) 
 
 @lru_cache(maxsize=2)
 def beard_zones(head: Head) -> dict[str, np.ndarray]:
-    """Where beards grow, name → (V,) in [0, 1]: jaw, moustache, chin, and the bridge between the last two."""
+    """Regions of beard growth, name → (V,) in [0, 1]: jaw, moustache, chin, and the bridge between the last two."""
     x, y, z = np.abs(head.smooth[:, 0]), head.smooth[:, 1], head.smooth[:, 2]
     off_lips = 1 - smoothstep(0.02, 0.25, head.vertex_masks["lips"])
     top = np.interp(x, [0, 0.25, 0.36, 0.5, 0.62, 0.72], [6.50, 6.52, 6.62, 6.72, 6.95, 7.2])
@@ -81,7 +83,7 @@ def blob(points: np.ndarray, x: float, y: float, sx: float, sy: float) -> np.nda
 
 @lru_cache(maxsize=2)
 def is_neck(head: Head) -> np.ndarray:
-    """A ramp per skin vertex, > 0.5 below the jaw (interpolate, then cut: a straight edge)."""
+    """A ramp per skin vertex, > 0.5 below the jaw (interpolate before thresholding, for a straight edge)."""
     x, y, z = np.abs(head.smooth[:, 0]), head.smooth[:, 1], head.smooth[:, 2]
     jaw = np.interp(x, [0, 0.3, 0.5, 0.62, 0.75], [6.2, 6.26, 6.42, 6.6, 6.75])
     under = np.maximum(jaw - y, np.minimum(6.35 - y, 0.95 - z))
@@ -98,10 +100,10 @@ def is_nose(head: Head) -> np.ndarray:
 
 
 def above_collar(points: np.ndarray, height: float, depth: float, width: float) -> np.ndarray:
-    """Signed distance (dm, up is negative) from the garment's edge: > 0 is cloth.
+    """Signed distance (dm, up is negative) from the edge of the garment: > 0 is cloth.
 
-    The edge lies at ``height``, dips by ``depth`` over ``width`` at the front, and climbs a little at the nape
-    and towards the shoulders unless the neckline is deep.
+    The edge is at ``height``, dips by ``depth`` over ``width`` at the front, and rises slightly at the nape and, unless
+    the neckline is deep, towards the shoulders.
     """
     x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
     front = height - depth * np.exp(-((x / width) ** 2))

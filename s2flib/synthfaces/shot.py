@@ -1,4 +1,4 @@
-"""What changes between two photos of one person: expression, pose, gaze, light, background, camera."""
+"""What differs between photos of a person: expression, pose, gaze, light, background, camera."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from s2flib.synthfaces.identity import Identity
 from s2flib.synthfaces.mesh import unit
 from s2flib.synthfaces.streams import choose, stream
 
-# facial action units (0…1) of each expression; names as in ARKit's blend shapes
+# facial action units (0…1) of each expression, named like ARKit's blend shapes
+# fmt: off
 EXPRESSIONS: dict[str, dict[str, float]] = {
-    # a resting face in front of a camera: the corners of the mouth a touch up
+    # a resting face in front of a camera has slightly raised mouth corners
     "neutral": dict(mouthSmileLeft=0.13, mouthSmileRight=0.13),
     "smile": dict(mouthSmileLeft=0.62, mouthSmileRight=0.62, cheekSquintLeft=0.45, cheekSquintRight=0.45,
                   mouthDimpleLeft=0.15, mouthDimpleRight=0.15),
@@ -29,7 +30,7 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
 }
 _EXPRESSION_ODDS = dict(neutral=0.33, smile=0.33, grin=0.17, open=0.04, surprise=0.025, frown=0.025, pout=0.02,
                         smirk=0.06)
-# key: strength, warmth, size (radians it subtends), height range; sky: strength; rim: probability
+# key: strength, warmth, angular size (radians), elevation range (degrees); sky: strength; rim: probability
 LIGHTS = {
     "window": dict(odds=0.30, key=(1.05, 1.4), warm=0.02, size=(0.14, 0.28), high=(12, 40), sky=(0.24, 0.4), rim=0.25),
     "overcast": dict(odds=0.26, key=(0.65, 0.95), warm=0.0, size=(0.28, 0.42), high=(36, 62), sky=(0.42, 0.6), rim=0.1),
@@ -37,41 +38,42 @@ LIGHTS = {
     "golden": dict(odds=0.10, key=(1.1, 1.45), warm=0.14, size=(0.06, 0.12), high=(12, 28), sky=(0.26, 0.4), rim=0.5),
     "indoor": dict(odds=0.12, key=(0.85, 1.2), warm=0.08, size=(0.16, 0.28), high=(32, 56), sky=(0.3, 0.46), rim=0.2),
 }
+# fmt: on
 
 
 @dataclass(frozen=True)
 class Light:
-    """Key, sky and rim. Colours are irradiance on a surface facing the source; 1 is a correctly exposed white."""
+    """Key, ambient and rim light. Colours are the irradiance on a surface facing the source, 1 is exposed as white."""
 
     name: str
-    key_direction: tuple[float, float, float]   # unit, towards the light
+    key_direction: tuple[float, float, float]  # unit vector towards the light
     key_rgb: tuple[float, float, float]
-    key_size: float                             # radians: 0 hard … 0.5 very soft
-    sky_rgb: tuple[float, float, float]         # from above
-    ground_rgb: tuple[float, float, float]      # from below
-    side_rgb: tuple[float, float, float]        # fill from the side away from the key
-    rim_rgb: tuple[float, float, float]         # from behind
-    rim_side: float                             # −1 right, 1 left
+    key_size: float  # radians: 0 hard … 0.5 very soft
+    sky_rgb: tuple[float, float, float]  # from above
+    ground_rgb: tuple[float, float, float]  # from below
+    side_rgb: tuple[float, float, float]  # fill light from the side opposite to the key light
+    rim_rgb: tuple[float, float, float]  # from behind
+    rim_side: float  # −1 right, 1 left
 
 
 @dataclass(frozen=True)
 class Shot:
     expression: str
-    action: dict[str, float]          # facial action unit → 0…1
-    yaw: float                        # radians, positive turns the face to the picture's right
-    pitch: float                      # radians, positive looks up
-    roll: float                       # radians
-    gaze: tuple[float, float]         # radians, relative to the head
-    distance: float                   # camera to face, dm
+    action: dict[str, float]  # facial action unit → 0…1
+    yaw: float  # radians, positive turns the face to the right of the picture
+    pitch: float  # radians, positive looks up
+    roll: float  # radians
+    gaze: tuple[float, float]  # radians, relative to the head
+    distance: float  # camera to face, dm
     light: Light
-    background: int                   # seed of the background's scene
-    grain: int                        # seed of the sensor's noise
-    exposure: float                   # factor
-    warmth: float                     # white balance, log scale
+    background: int  # seed of the background scene
+    grain: int  # seed of the sensor noise
+    exposure: float  # factor
+    warmth: float  # white balance, log scale
 
 
 def sample_shot(person: Identity, seed: int, index: int = 0, number: int = 0) -> Shot:
-    """Photo ``number`` of a person; expression, pose, light, background and camera have streams of their own."""
+    """Photo ``number`` of a person; expression, pose, light, background and camera have separate random streams."""
 
     def rng(part: str) -> np.random.Generator:
         return stream(seed, index, "shot", number, part)
@@ -86,26 +88,35 @@ def sample_shot(person: Identity, seed: int, index: int = 0, number: int = 0) ->
     at_camera = r.random() < 0.7
     gaze = (-yaw, -pitch) if at_camera else (-yaw * 0.5 + dx, -pitch * 0.5 + dy)
     r = rng("camera")
-    # people with darker skin get a little more exposure, as cameras and photographers do
+    # slightly more exposure for darker skin, like cameras and photographers
     meter = np.exp(0.055 * (person.tone - 2))
+    yaw, pitch, roll, *gaze = np.radians([yaw, pitch, roll, *gaze]).tolist()
     return Shot(
-        expression=name, action=action, yaw=float(np.radians(yaw)), pitch=float(np.radians(pitch)),
-        roll=float(np.radians(roll)), gaze=(float(np.radians(gaze[0])), float(np.radians(gaze[1]))),
-        distance=float(r.uniform(15, 28)), exposure=float(meter * np.exp(r.normal(0, 0.09))),
-        warmth=float(r.normal(-0.01, 0.035)), light=sample_light(rng("light")),
-        background=int(rng("background").integers(1 << 30)), grain=int(rng("grain").integers(1 << 30)),
+        expression=name,
+        action=action,
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        gaze=tuple(gaze),
+        distance=float(r.uniform(15, 28)),
+        exposure=float(meter * np.exp(r.normal(0, 0.09))),
+        warmth=float(r.normal(-0.01, 0.035)),
+        light=sample_light(rng("light")),
+        background=int(rng("background").integers(1 << 30)),
+        grain=int(rng("grain").integers(1 << 30)),
     )
 
 
 def sample_action(name: str, r: np.random.Generator) -> dict[str, float]:
-    """Action units of a named expression, its strength a little varied."""
+    """Action units of a named expression, with slightly varied strength."""
     strength = r.uniform(0.65, 1.2)
-    return {unit_: float(np.clip(v * strength, 0, 1)) for unit_, v in EXPRESSIONS[name].items()}
+    return {action: float(np.clip(v * strength, 0, 1)) for action, v in EXPRESSIONS[name].items()}
 
 
 def sample_light(r: np.random.Generator, name: str | None = None) -> Light:
-    drawn = choose(r, {k: v["odds"] for k, v in LIGHTS.items()})
-    name = name or drawn
+    """A random light, of the given kind if there is one."""
+    sampled = choose(r, {k: v["odds"] for k, v in LIGHTS.items()})
+    name = name or sampled
     kind = LIGHTS[name]
     side = r.choice([-1.0, 1.0])
     azimuth, height = np.radians(side * r.uniform(12, 58)), np.radians(r.uniform(*kind["high"]))
@@ -116,5 +127,6 @@ def sample_light(r: np.random.Generator, name: str | None = None) -> Light:
     ground = sky * r.uniform(0.45, 0.8) * np.exp(r.normal(0.03, 0.03) * np.array([1, 0, -1]))
     fill = sky * r.uniform(0.65, 1.05) * np.exp(r.normal(0, 0.03, 3))
     rim = float(r.random() < kind["rim"]) * r.uniform(0.25, 0.8) * np.exp(r.normal(0.03, 0.05) * np.array([1, 0, -1]))
-    return Light(name, *(tuple(float(x) for x in v) for v in (direction, key)), float(r.uniform(*kind["size"])),
-                 *(tuple(float(x) for x in v) for v in (sky, ground, fill, rim)), float(r.choice([-1, 1])))
+    size, rim_side = float(r.uniform(*kind["size"])), float(r.choice([-1, 1]))
+    direction, key, *rest = (tuple(v.tolist()) for v in (direction, key, sky, ground, fill, rim))
+    return Light(name, direction, key, size, *rest, rim_side)

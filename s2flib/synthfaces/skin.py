@@ -1,8 +1,8 @@
-"""Skin as a material: tone, blood, freckles, pores and wrinkles, lips, brows, stubble, make-up, scalp and cloth.
+"""Skin material: tone, blood, freckles, pores and wrinkles, lips, brows, stubble, make-up, scalp and cloth.
 
-``Surface`` is what the shading needs per pixel. Smooth quantities live on the vertices and are interpolated all
-at once; what must be crisp (lips, lids, brows) is evaluated per pixel on canonical coordinates, so it follows
-every morph and expression.
+``Surface`` holds the shading inputs per pixel. Smooth quantities are stored at the vertices and interpolated;
+sharp ones (lips, lids, brows) are evaluated per pixel on canonical coordinates, so they follow every morph and
+expression.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from s2flib.synthfaces.mesh import smoothstep, unit
 from s2flib.synthfaces.person import Person
 from s2flib.synthfaces.raster import Hits
 
-# what blood and pigment take away, per colour (optical density)
+# absorption by blood and pigment, per colour (optical density)
 _BLOOD = np.array([0.02, 0.30, 0.24], np.float32)
 _SHADE = np.array([0.20, 0.32, 0.30], np.float32)
 _FRECKLE = np.array([0.25, 0.6, 0.8], np.float32)
@@ -27,27 +27,27 @@ _CANON, _OCCLUSION, _SCALP, _STUBBLE, _NECK, _NOSE, _HAIRLINE = slice(0, 3), 3, 
 
 
 class Surface(NamedTuple):
-    """Skin-mesh pixels, n of them."""
+    """Properties of the n pixels that show the skin mesh."""
 
-    canonical: np.ndarray    # (n, 3) place on the neutral head
-    albedo: np.ndarray       # (n, 3) linear RGB
-    gloss: np.ndarray        # (n,)
-    height: np.ndarray       # (n,) dm, bumps
-    open_sky: np.ndarray     # (n,) 1 − occlusion
-    lips: np.ndarray         # (n,) 0…1, likewise the next ones
+    canonical: np.ndarray  # (n, 3) position on the neutral head
+    albedo: np.ndarray  # (n, 3) linear RGB
+    gloss: np.ndarray  # (n,)
+    height: np.ndarray  # (n,) dm, bumps
+    open_sky: np.ndarray  # (n,) 1 − occlusion
+    lips: np.ndarray  # (n,) 0…1, also the following
     ears: np.ndarray
     lids: np.ndarray
     inside: np.ndarray
     brow: np.ndarray
     scalp: np.ndarray
-    cloth: np.ndarray        # (n,) signed dm, > 0 is cloth
+    cloth: np.ndarray  # (n,) signed dm, > 0 is cloth
     necklace: np.ndarray
     neck: np.ndarray
     nose: np.ndarray
 
 
-def vertex_table(person: Person) -> np.ndarray:
-    """(V, 9) float32 of what is interpolated: canonical xyz, open sky, scalp, stubble, neck, nose, hairline."""
+def _vertex_table(person: Person) -> np.ndarray:
+    """(V, 9) float32 values to interpolate: canonical xyz, open sky, scalp, stubble, neck, nose, hairline."""
     head, look = person.head, person.look
     zones = regions.beard_zones(head)
     stubble = hair.beard_density(head, look) * 0.85
@@ -55,16 +55,15 @@ def vertex_table(person: Person) -> np.ndarray:
         stubble = np.maximum(stubble, 0.3 * np.maximum(zones["jaw"], zones["moustache"]))
     elif person.identity.male > 0.5:
         stubble = 0.13 * np.maximum(zones["jaw"], zones["moustache"])
-    columns = [head.smooth, head.occlusion[:, None], hair.scalp_density(head, person.identity, look)[:, None],
-               stubble[:, None], regions.is_neck(head)[:, None], regions.is_nose(head)[:, None],
-               regions.above_hairline(head)[:, None]]
-    return np.concatenate(columns, 1).astype(np.float32)
+    scalp = hair.scalp_density(head, person.identity, look)
+    areas = regions.is_neck(head), regions.is_nose(head), regions.above_hairline(head)
+    return np.column_stack([head.smooth, head.occlusion, scalp, stubble, *areas]).astype(np.float32)
 
 
-def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) -> Surface:
-    """Evaluate the skin at ``which`` of the hits; ``table`` is vertex_table(person)."""
+def surface(person: Person, hits: Hits, which: np.ndarray) -> Surface:
+    """Evaluates the skin at the hits ``which``."""
     head, identity, look = person.head, person.identity, person.look
-    v = hits.gather(table, head.tris, which)
+    v = hits.gather(_vertex_table(person), head.tris, which)
     canon = v[:, _CANON]
     uv = np.einsum("nkc,nk->nc", head.uv[hits.triangle[which]], hits.weights[which])
     lips, ears, lids, inside = _read_masks(head.masks, uv).T
@@ -76,10 +75,9 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
 
     base = skin_rgb(identity.tone).astype(np.float32)
     light_skin = 1 - identity.tone / 7
-    blood = (0.75 * regions.blob(canon, 0.40, 6.93, 0.20, 0.16) + 0.75 * regions.blob(canon, 0, 6.93, 0.13, 0.12)
-             + 0.3 * regions.blob(canon, 0, 6.3, 0.2, 0.12) + 0.7 * ears
-             + 0.2 * regions.blob(canon, 0.1, 7.45, 0.3, 0.1)
-             - 0.25 * regions.blob(canon, 0, 7.8, 0.5, 0.25))
+    blood = 0.75 * regions.blob(canon, 0.40, 6.93, 0.20, 0.16) + 0.75 * regions.blob(canon, 0, 6.93, 0.13, 0.12)
+    blood = blood + 0.3 * regions.blob(canon, 0, 6.3, 0.2, 0.12) + 0.7 * ears
+    blood = blood + 0.2 * regions.blob(canon, 0.1, 7.45, 0.3, 0.1) - 0.25 * regions.blob(canon, 0, 7.8, 0.5, 0.25)
     blood = blood * (0.7 + 0.15 * identity.redness) + 0.13 * broad + 0.06 * middle
     albedo = base * np.exp(0.045 * broad + 0.04 * fine)[:, None]
     albedo = albedo * np.exp(-np.clip(blood, -0.5, 1.3)[:, None] * _BLOOD * (0.4 + 0.6 * light_skin))
@@ -100,9 +98,10 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
     stubble = np.clip(v[:, _STUBBLE] * (0.42 + 0.16 * fine), 0, 0.7)
     albedo = _over(albedo, hair_rgb * 0.7 + 0.004, stubble)
     brow, stroke = _brows(canon, identity, ox)
-    albedo = _over(albedo, brow_rgb(identity), brow * stroke)
-    scalp = np.sqrt(v[:, _SCALP]) * (0.5 if look.style == "buzz" else 0.86) * (1 + 0.25 * fine * (look.style == "buzz"))
-    shade = 0.6 if look.style == "buzz" else 0.4
+    albedo = _over(albedo, _brow_rgb(identity), brow * stroke)
+    buzz = look.style == "buzz"
+    scalp = np.sqrt(v[:, _SCALP]) * (0.5 if buzz else 0.86) * (1 + 0.25 * fine * buzz)
+    shade = 0.6 if buzz else 0.4
     albedo = _over(albedo, person.hair_rgb * shade, np.clip(scalp * 1.12 - 0.07, 0, 0.95))
     if look.style == "bald" and identity.male > 0.5:
         shaved = 0.16 * smoothstep(0, 0.25, v[:, _HAIRLINE]) * smoothstep(8.25, 7.6, y)
@@ -112,25 +111,28 @@ def surface(person: Person, hits: Hits, which: np.ndarray, table: np.ndarray) ->
     cloth = regions.above_collar(canon, clothes.height, clothes.depth, clothes.width).astype(np.float32)
     covered = smoothstep(-0.006, 0.006, cloth)
     albedo = albedo * (1 - 0.4 * np.exp(-((np.minimum(cloth, 0) / 0.035) ** 2)) * (cloth < 0))[:, None]
-    albedo = _over(albedo, cloth_albedo(clothes, canon, cloth, broad), covered)
+    albedo = _over(albedo, _cloth_albedo(clothes, canon, cloth, broad), covered)
     chain = np.zeros_like(cloth)
     if look.necklace:
         line = regions.above_collar(canon, 5.98, 0.22, 0.22) * (z > 0.2)
-        chain = np.exp(-((line / 0.012) ** 2)) * (1 - covered) * (z > 0.2) * (canon[:, 1] < 6.05)
+        chain = np.exp(-((line / 0.012) ** 2)) * (1 - covered) * (z > 0.2) * (y < 6.05)
         albedo = _over(albedo, np.array(look.metal_rgb, np.float32), chain)
 
-    oily = (0.36 + 0.18 * regions.blob(canon, 0, 7.0, 0.13, 0.25) + 0.08 * regions.blob(canon, 0, 7.75, 0.32, 0.2)
-            + lips * (0.3 + 0.5 * look.makeup) + 0.05 * middle + gloss_makeup)
+    oily = 0.36 + 0.18 * regions.blob(canon, 0, 7.0, 0.13, 0.25) + 0.08 * regions.blob(canon, 0, 7.75, 0.32, 0.2)
+    oily = oily + lips * (0.3 + 0.5 * look.makeup) + 0.05 * middle + gloss_makeup
     gloss = oily * (1 - 0.9 * v[:, _SCALP]) * (1 - 0.85 * covered) * (1 - 0.5 * stubble) + 4 * chain
     height = _bumps(canon, lips, stubble, broad, middle, fine, identity.age)
     height = height * (1 - covered) + covered * 0.004 * middle
     open_sky = np.clip(v[:, _OCCLUSION], 0.02, 1) ** 1.35
-    return Surface(canon, albedo, np.clip(gloss, 0, 5), height, open_sky, lips, ears, lids, inside, brow,
-                   v[:, _SCALP], cloth, chain, v[:, _NECK], v[:, _NOSE])
+    gloss = np.clip(gloss, 0, 5)
+    # fmt: off
+    return Surface(canon, albedo, gloss, height, open_sky, lips, ears, lids, inside, brow, v[:, _SCALP], cloth, chain,
+                   v[:, _NECK], v[:, _NOSE])
+    # fmt: on
 
 
-def brow_rgb(identity) -> np.ndarray:
-    """Brows follow the hair, but never as light, as red or as grey."""
+def _brow_rgb(identity) -> np.ndarray:
+    """The hair colour, but darker, less red and less grey."""
     rgb = np.array(identity.hair_rgb, np.float32)
     share = {"platinum": 0.26, "blond": 0.33, "lightbrown": 0.5, "white": 0.28, "grey": 0.24, "red": 0.6}
     rgb = rgb * share.get(identity.hair_color, 0.7)
@@ -138,8 +140,8 @@ def brow_rgb(identity) -> np.ndarray:
     return 0.5 * rgb + 0.5 * warm + 0.03 * skin_rgb(identity.tone).astype(np.float32)
 
 
-def cloth_albedo(clothes, canon: np.ndarray, cloth: np.ndarray, broad: np.ndarray) -> np.ndarray:
-    """Weave, stripes or ribs, a hem, soft folds."""
+def _cloth_albedo(clothes, canon: np.ndarray, cloth: np.ndarray, broad: np.ndarray) -> np.ndarray:
+    """Fabric with weave, stripes or knitted ribs, a hem and soft folds."""
     rgb = np.array(clothes.rgb, np.float32)
     detail = 0.05 * noise.sample(0.5, canon[:, 0] * 260, canon[:, 1] * 260) + 0.10 * broad
     if clothes.pattern == "knit":
@@ -149,13 +151,12 @@ def cloth_albedo(clothes, canon: np.ndarray, cloth: np.ndarray, broad: np.ndarra
         band = smoothstep(-0.15, 0.15, np.sin(canon[:, 1] * 38))
         out = _over(out, np.array(clothes.second_rgb, np.float32) * np.exp(detail)[:, None], band)
     if clothes.collar:
-        edge = np.exp(-(((cloth - 0.16) / 0.01) ** 2))
-        out = out * (1 - 0.45 * edge)[:, None]
+        out = out * (1 - 0.45 * np.exp(-(((cloth - 0.16) / 0.01) ** 2)))[:, None]
     return out
 
 
 def bumped(normals: np.ndarray, height: np.ndarray, pixel: np.ndarray, camera: Camera) -> np.ndarray:
-    """Normals tilted by the height field's slope on the screen, limited to about 17°."""
+    """Normals tilted by the screen-space slope of the height field, by at most about 17°."""
     size = camera.width
     field = np.zeros(size * size, np.float32)
     field[pixel] = height
@@ -188,18 +189,18 @@ def _over(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray
 
 
 def _brows(canon: np.ndarray, identity, offset: int) -> tuple[np.ndarray, np.ndarray]:
-    """Density and hair-by-hair strokes: noise stretched along the direction brow hairs lie in."""
+    """Density, and strokes of single hairs: noise stretched along the direction of the brow hairs."""
     b = identity.brow
     weight = regions.brow_weight(canon, b["thickness"], b["arch"], b["lift"])
     t, over = regions.brow_coordinates(canon, b["arch"], b["lift"])
-    lean = (1.3 - 1.2 * np.clip(t, 0, 1)) * over          # hairs stand at the nose, lie down at the temple
+    lean = (1.3 - 1.2 * np.clip(t, 0, 1)) * over  # hairs are upright near the nose, flat near the temple
     streak = noise.sample(0.8, (t - lean * 1.5) * 210 + offset, over * 160 + t * 30 + offset, smooth=True)
     stroke = np.clip(0.85 + 0.25 * streak, 0.3, 1) * b["density"]
     return weight, stroke
 
 
 def _makeup(albedo, canon, lids, amount: float, male: float):
-    """Lash line for all; eye shadow, liner and blush with make-up."""
+    """Lash line; eye shadow, liner and blush if there is make-up. Returns (albedo, change of gloss)."""
     y = canon[:, 1]
     line = lids * smoothstep(7.26, 7.30, y)
     albedo = albedo * np.exp(-line * (0.35 + 0.2 * (male < 0.5) + 0.7 * amount))[:, None]
@@ -217,7 +218,7 @@ def _lips(albedo, base, canon, lips, middle, tone: float, look):
     share = 0.65 * look.makeup
     colour = natural * (1 - share) + np.array(look.lip_rgb, np.float32) * share
     creases = 0.05 * middle - 0.10 * np.abs(np.sin(canon[:, 0] * 90)) * 0.5
-    part = np.exp(-(((canon[:, 1] - 6.607) / 0.014) ** 2)) * 0.35        # the line between the lips
+    part = np.exp(-(((canon[:, 1] - 6.607) / 0.014) ** 2)) * 0.35  # the line between the lips
     alpha = smoothstep(0.08, 0.95, lips + 0.04 * middle) * (0.70 + 0.22 * look.makeup)
     return _over(albedo, colour * np.exp(creases - part)[:, None], alpha)
 
@@ -232,7 +233,7 @@ def _moles(albedo, canon, seed: int):
 
 
 def _bumps(canon, lips, stubble, broad, middle, fine, age: float) -> np.ndarray:
-    """Height (dm): pores, stubble, lip creases, and with age lines on forehead and beside the eyes."""
+    """Height (dm): pores, stubble, lip creases, and age lines on the forehead and beside the eyes."""
     x, y, z = np.abs(canon[:, 0]), canon[:, 1], canon[:, 2]
     old = float(np.clip((age - 32) / 45, 0, 1))
     height = 0.0003 * fine + 0.0006 * middle + 0.002 * stubble * fine
@@ -240,7 +241,7 @@ def _bumps(canon, lips, stubble, broad, middle, fine, age: float) -> np.ndarray:
     height = height + old * forehead * 0.0052 * np.sin((y + 0.02 * broad + 0.03 * x * x) * 62)
     feet = np.exp(-(((x - 0.56) / 0.07) ** 2) - ((y - 7.25) / 0.12) ** 2)
     height = height + old * feet * 0.0045 * np.sin((y - 0.5 * (x - 0.5)) * 120 + broad)
-    # the fold from the nose to the corner of the mouth, and below it
+    # the nasolabial fold, from the nose to the corner of the mouth and below
     fold = np.exp(-(((x - np.interp(y, [6.45, 6.62, 6.92], [0.30, 0.345, 0.21])) / 0.018) ** 2))
     height = height - old * 0.012 * fold * smoothstep(6.38, 6.5, y) * smoothstep(6.97, 6.85, y) * (z > 0.9)
     return height + lips * 0.0018 * np.sin(canon[:, 0] * 110 + broad * 1.5)

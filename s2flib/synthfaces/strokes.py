@@ -1,7 +1,8 @@
-"""Strokes: from a map of edge pixels to polylines, and from polylines to ink."""
+"""Strokes: converts maps of edge pixels to polylines, and draws polylines as ink."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ _RING = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 
 
 class Stroke(NamedTuple):
-    """A polyline (n, 2) of x, y in pixels, its width in pixels and its darkness in [0, 1]."""
+    """A polyline (n, 2) of x, y in pixels, with width in pixels and darkness in [0, 1]."""
 
     points: np.ndarray
     width: float
@@ -19,7 +20,11 @@ class Stroke(NamedTuple):
 
 
 def thin(mask: np.ndarray) -> np.ndarray:
-    """Skeleton of a boolean map, one pixel wide (Zhang and Suen 1984)."""
+    """Skeleton of a boolean map, one pixel wide (Zhang and Suen 1984).
+
+    Kept instead of skimage.morphology.skeletonize, whose skeletons differ in some pixels, so that drawings remain
+    reproducible.
+    """
     m = np.pad(mask.astype(bool), 1)
     while True:
         removed = False
@@ -37,10 +42,10 @@ def thin(mask: np.ndarray) -> np.ndarray:
 
 
 def trace(lines: np.ndarray, shortest: int = 5) -> list[np.ndarray]:
-    """Follow a thin boolean map into polylines (n, 2) of x, y, longest first; shorter ones are dropped."""
+    """Traces a thin boolean map into polylines (n, 2) of x, y, longest first; drops those below ``shortest`` points."""
     neighbours = convolve(lines.astype(np.int8), np.ones((3, 3), np.int8), mode="constant") - 1
     left = {(int(y), int(x)) for y, x in np.argwhere(lines)}
-    starts = sorted(left, key=lambda p: (neighbours[p] != 1, p))   # ends first, then loops
+    starts = sorted(left, key=lambda p: (neighbours[p] != 1, p))  # ends first, then loops
     found = []
     for start in starts:
         if start not in left:
@@ -52,7 +57,7 @@ def trace(lines: np.ndarray, shortest: int = 5) -> list[np.ndarray]:
             options = [(dy, dx) for dy, dx in _RING if (y + dy, x + dx) in left]
             if not options:
                 break
-            # straight on where paths cross
+            # go straight on at crossings
             direction = max(options, key=lambda o: o[0] * direction[0] + o[1] * direction[1] - 0.3 * abs(o[0] * o[1]))
             chain.append((y + direction[0], x + direction[1]))
             left.discard(chain[-1])
@@ -62,28 +67,29 @@ def trace(lines: np.ndarray, shortest: int = 5) -> list[np.ndarray]:
 
 
 def smooth(points: np.ndarray, sigma: float) -> np.ndarray:
-    """Polyline without pixel steps; its ends stay."""
+    """Smooths the pixel steps of a polyline."""
     if len(points) < 4:
         return points
     return gaussian_filter1d(points, sigma, axis=0, mode="nearest")
 
 
 def split_at_corners(points: np.ndarray, span: int, degrees: float) -> list[np.ndarray]:
-    """Cut a polyline where it turns by more than ``degrees`` over ``span`` points."""
+    """Cuts a polyline where it turns by more than ``degrees`` over ``span`` points."""
     if len(points) <= 2 * span:
         return [points]
-    a, b = points[span:-span] - points[:-2 * span], points[2 * span:] - points[span:-span]
+    middle = points[span:-span]
+    a, b = middle - points[: -2 * span], points[2 * span :] - middle
     cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-9)
     cuts, last = [0], -span
     for i in np.nonzero(cosine < np.cos(np.radians(degrees)))[0]:
         if i - last > 2 * span:
             cuts.append(int(i) + span)
             last = i
-    return [points[i:j + 1] for i, j in zip(cuts, cuts[1:] + [len(points) - 1], strict=True) if j - i > 2]
+    return [points[i : j + 1] for i, j in pairwise([*cuts, len(points) - 1]) if j - i > 2]
 
 
 def resample(points: np.ndarray, spacing: float) -> np.ndarray:
-    """Points at equal arc length."""
+    """Resamples a polyline at (nearly) ``spacing``, equal along its arc length."""
     step = np.hypot(*np.diff(points, axis=0).T)
     along = np.concatenate([[0], np.cumsum(step)])
     if along[-1] < 1e-6:
@@ -93,24 +99,21 @@ def resample(points: np.ndarray, spacing: float) -> np.ndarray:
 
 
 def ink(strokes: list[Stroke], size: int, taper: float = 0.35) -> np.ndarray:
-    """Draw strokes on white, (size, size) float32 in [0, 1]: antialiased, thinner towards both ends.
+    """Draws strokes on white, (size, size) float32 in [0, 1]: antialiased, thinner towards both ends.
 
-    ``taper``: share of a stroke's length over which it swells and fades, 0 for none.
+    ``taper``: fraction of a stroke's length over which it swells and fades, > 0.
     """
-    xs, ys, radii, darkness = [], [], [], []
+    dots = []  # (n, 4): x, y, radius, darkness
     for stroke in strokes:
         p = resample(stroke.points, 0.6)
-        n = len(p)
-        t = np.linspace(0, 1, n)
-        swell = np.clip(np.minimum(t, 1 - t) / max(taper, 1e-6), 0, 1) ** 0.7 if taper else np.ones(n)
-        xs.append(p[:, 0])
-        ys.append(p[:, 1])
-        radii.append(stroke.width / 2 * (0.35 + 0.65 * swell))
-        darkness.append(stroke.ink * (0.55 + 0.45 * swell))
+        t = np.linspace(0, 1, len(p))
+        swell = np.clip(np.minimum(t, 1 - t) / taper, 0, 1) ** 0.7
+        radius, darkness = stroke.width / 2 * (0.35 + 0.65 * swell), stroke.ink * (0.55 + 0.45 * swell)
+        dots.append(np.column_stack([p, radius, darkness]))
     paper = np.zeros(size * size, np.float32)
-    if not xs:
+    if not dots:
         return 1 - paper.reshape(size, size)
-    x, y, r, d = (np.concatenate(v).astype(np.float32) for v in (xs, ys, radii, darkness))
+    x, y, r, d = np.ascontiguousarray(np.concatenate(dots).astype(np.float32).T)
     reach = int(np.ceil(r.max() + 0.5))
     ix, iy = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
     for dy in range(-reach, reach + 1):

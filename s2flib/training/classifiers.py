@@ -196,7 +196,9 @@ class IdentityTrainer(ClassifierTrainer):
         i = self.draw(len(self.photos)).to(self.device)
         x = jitter(as_float(self.photos[i]), 0.06, 0.03, SynthFaceID.size, FACE_SIDE, FACE_CENTRE)
         margin = self.cfg.margin * min(1.0, max(0.0, 2 * self.done / self.cfg.steps - 0.5))
-        logits = arcface_logits(self.net(x), self.extra.weight, self.target[i], self.cfg.scale, margin)
+        with self.autocast():
+            embedding = self.net(x)
+        logits = arcface_logits(embedding.float(), self.extra.weight, self.target[i], self.cfg.scale, margin)
         loss = F.cross_entropy(logits, self.target[i])
         accuracy = (logits.argmax(1) == self.target[i]).float().mean()
         return loss, {"arcface": loss.item(), "accuracy": accuracy.item()}
@@ -239,10 +241,12 @@ class AttributesTrainer(ClassifierTrainer):
     def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
         i = self.draw(len(self.photos)).to(self.device)
         x = as_float(self.photos[i])
-        if self.done < 0.7 * self.cfg.steps:           # most of what is to be learnt shows at half the size
+        if self.done < 0.7 * self.cfg.steps:           # most of what is to be learned shows at half the size
             x = F.avg_pool2d(x, 2)
         x = jitter(x, 0.05, 0.03, x.shape[-1], 0.95, (0.5, 0.5))
-        loss = F.binary_cross_entropy_with_logits(self.net(x), self.y[i])
+        with self.autocast():
+            logits = self.net(x)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), self.y[i])
         return loss, {"bce": loss.item()}
 
     def validate(self) -> dict[str, float]:

@@ -114,9 +114,11 @@ def test_setup_line_takes_the_checkout_the_notebook_lies_in(tmp_path):
     """Run as a kernel does: working directory notebooks/solutions of a copy, another s2flib installed or not."""
     copy = tmp_path / "clone"
     (copy / "notebooks" / "solutions").mkdir(parents=True)
-    (copy / "s2flib").mkdir()
-    for file in ("__init__", "errors", "presets", "lesson", "exercises", "course"):
-        (copy / "s2flib" / f"{file}.py").write_text((lesson.ROOT / "s2flib" / f"{file}.py").read_text())
+    package = ("course/__init__", "course/lesson", "course/run", "course/exercises/__init__")
+    for file in ("__init__", "errors", "presets", *package):
+        target = copy / "s2flib" / f"{file}.py"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text((lesson.ROOT / "s2flib" / f"{file}.py").read_text())
     program = (
         "import sys\npreset, seed, out_dir, fast = 'tiny', 3, 'here', True\n" + lesson.setup_line("x")
         + "\nimport os, s2flib; os.chdir('/'); print(s2flib.__file__); print(lesson.out)"

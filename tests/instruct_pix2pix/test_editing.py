@@ -264,7 +264,7 @@ def test_bad_numbers_are_refused(face, tiny_pipe, options, message):
 @pytest.mark.parametrize("array", [
     np.zeros((64, 64, 3), np.float32), np.zeros((64, 64, 2), np.uint8), np.zeros((2, 64, 64, 3), np.uint8),
     np.zeros((8, 8, 3), np.uint8), np.zeros((0, 4, 3), np.uint8), torch.full((3, 64, 64), float("nan")),
-    torch.zeros(1, 64, 64),
+    torch.zeros(2, 64, 64),
 ])
 def test_bad_pictures_are_image_errors(tiny_pipe, array):
     with pytest.raises(ImageError):

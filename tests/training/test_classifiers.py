@@ -17,6 +17,7 @@ from s2flib.training.classifiers import (
     train_attributes,
     train_identity,
 )
+from s2flib.training.trainer import make_accelerator
 from s2flib.weights import load_tensors, safe_load
 
 
@@ -78,8 +79,8 @@ def test_identity_training_learns_and_resumes_exactly(tmp_path):
     SynthFaceID().load_state_dict(load_tensors(whole, "synthface-id"))
     assert tensors["head.2.weight"].dtype == torch.float16
 
-    trainer = classifiers.IdentityTrainer(IdentityConfig(out="", **small))
-    fresh = classifiers.IdentityTrainer(IdentityConfig(out="", **small))
+    trainer = classifiers.IdentityTrainer(IdentityConfig(out="", **small), make_accelerator(cpu=True))
+    fresh = classifiers.IdentityTrainer(IdentityConfig(out="", **small), make_accelerator(cpu=True))
     for _ in range(3):
         trainer.step()
     fresh.load(trainer.state())
@@ -91,7 +92,7 @@ def test_identity_training_learns_and_resumes_exactly(tmp_path):
 
 def test_identity_training_memorises_four_people(tmp_path):
     cfg = IdentityConfig(out=str(tmp_path), steps=60, batch=12, limit=12, val_limit=6, cpu=True)
-    trainer = classifiers.IdentityTrainer(cfg)
+    trainer = classifiers.IdentityTrainer(cfg, make_accelerator(cpu=True))
     first = np.mean([trainer.step()["accuracy"] for _ in range(5)])
     for _ in range(40):
         trainer.step()
@@ -115,11 +116,11 @@ def test_attribute_training_writes_a_net_the_judge_can_load(tmp_path, monkeypatc
 
 def test_attribute_loss_falls_on_a_few_photos(tmp_path):
     cfg = AttributesConfig(out=str(tmp_path), steps=30, lr=5e-3, batch=12, limit=12, val_limit=6, cpu=True)
-    trainer = classifiers.AttributesTrainer(cfg)
+    trainer = classifiers.AttributesTrainer(cfg, make_accelerator(cpu=True))
     curve = [trainer.step()["bce"] for _ in range(25)]
     assert np.mean(curve[-5:]) < 0.8 * np.mean(curve[:3])
 
 
 def test_published_presets_do_not_train_these_nets(tmp_path):
-    with pytest.raises(S2FError, match="published nets"):
+    with pytest.raises(S2FError, match="published networks"):
         train_identity(IdentityConfig(out=str(tmp_path), preset="paper"))

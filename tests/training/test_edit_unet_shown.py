@@ -6,6 +6,7 @@ from editing_stand_in import pairs_folder_fixture, vae_file_fixture  # noqa: F40
 
 from s2flib.errors import S2FError, WeightsError
 from s2flib.files import weights_dir
+from s2flib.images import as_float
 from s2flib.instruct_pix2pix.editing import keep_detail
 from s2flib.judges.edit_judge import HEADS, load_edit_reader
 from s2flib.training import edit_unet as editor
@@ -38,7 +39,7 @@ def test_guesses_are_shown_in_the_last_part(showing, monkeypatch):
     frozen = {k: v.clone() for net in (showing.vae, showing.reader) for k, v in net.state_dict().items()}
     seen, real = [], showing.shown
     monkeypatch.setattr(showing, "shown", lambda guess, before, x: seen.append((before, x)) or real(guess, before, x))
-    sides, compare = [], showing.lacks
+    sides, compare = [], showing.picture_losses
     monkeypatch.setattr(showing, "picture_losses", lambda shown, x, truth, weight: sides.append((x, truth)) or compare(
         shown, x, truth, weight))
     ways = {"lpips", "change", "reading"}
@@ -47,7 +48,7 @@ def test_guesses_are_shown_in_the_last_part(showing, monkeypatch):
     for before, x in seen:
         with torch.no_grad():
             assert torch.allclose(showing.vae.encode(x).latent_dist.mode(), before, atol=5e-3, rtol=5e-3)
-    pairs = editor_vae.as_float(showing.pictures)
+    pairs = as_float(showing.pictures)
     pairs = torch.cat([pairs, pairs.flip(4)])
     pairs = torch.cat([pairs, pairs.flip(1)])                        # mirrored, backwards, or both
     for x, truth in sides:

@@ -140,7 +140,7 @@ def test_learning_rate_is_constant_or_falls_to_zero_at_the_end(tmp_path, generat
     assert [falling.learning_rate(k) for k in (0, 79, 80, 90, 99)] == pytest.approx([0.5, 0.5, 0.5, 0.25, 0.025])
     falling.done = 99
     falling.step()
-    assert falling.opt.param_groups[0]["lr"] == pytest.approx(0.025)
+    assert falling.update.optimiser.param_groups[0]["lr"] == pytest.approx(0.025)
     with pytest.raises(S2FError, match="share of the steps"):
         trainer(anneal=1.5)
 
@@ -155,7 +155,7 @@ def test_mirroring_flips_photo_and_sketch_together(tmp_path, generator_file, mon
     trainer = EncoderTrainer(cfg, dataset, dataset, make_accelerator(cpu=True))
     seen = []
     monkeypatch.setattr(trainer, "losses", lambda x, s: (seen.append((x, s)),
-                                                         (sum(p.sum() for p in trainer.params) * 0, {}))[1])
+                                                         (sum(p.sum() for p in trainer.update.params) * 0, {}))[1])
     trainer.step()
     photo, sketch = trainer.feed(0)
     flipped = [not torch.equal(a, b) for a, b in zip(seen[0][0], photo, strict=True)]
