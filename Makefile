@@ -52,8 +52,11 @@ test: $(READY) ## run every test
 lab: $(READY) ## open JupyterLab on the notebooks
 	"$(PY)" -m jupyterlab --notebook-dir=notebooks $(ARGS)
 
-lint: $(READY) ## check the style
+lint: $(READY) ## check style, format, layers of imports, and types
 	"$(PY)" -m ruff check .
+	"$(PY)" -m ruff format --check .
+	"$(VENV)/bin/lint-imports"
+	"$(PY)" -m pyright
 
 fetch: $(READY) ## list the published weights; make fetch ARGS=NAME downloads one
 	"$(PY)" -m s2flib fetch $(ARGS)

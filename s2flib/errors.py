@@ -1,11 +1,11 @@
-"""Errors a person can act on: one sentence that says what is wrong and what to do next."""
+"""Errors that a user can act on: each message says what is wrong and what to do next."""
 
 
 class S2FError(Exception):
-    """Base of every error s2flib raises on purpose.
+    """Base class of the errors that s2flib raises deliberately.
 
-    The message is one sentence with the mend in it. The command line prints it and exits with
-    code 2; a traceback appears only with ``--debug``.
+    The message is one sentence and includes the fix. The command line prints it and exits with code 2; a traceback
+    appears only with ``--debug``.
     """
 
 
@@ -14,8 +14,8 @@ class ImageError(S2FError):
 
 
 class DataError(S2FError):
-    """A data set's folder, manifest or archive is missing something or contradicts itself."""
+    """A data set's folder, manifest or archive is incomplete or inconsistent."""
 
 
 class WeightsError(S2FError):
-    """Weights are missing, damaged, unsafe to load, or belong to another preset."""
+    """Weights are missing, damaged, unsafe to load, or made for another preset."""

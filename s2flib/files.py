@@ -1,4 +1,4 @@
-"""Files: where data, weights and downloads are, writing whole files, hashes."""
+"""Files: the locations of data, weights and downloads, atomic writing, hashes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,16 @@ def cache_dir() -> Path:
 
 
 def available_cpus() -> int:
-    """Cores this process may use (its affinity where the system has one)."""
+    """Cores that this process may use (its CPU affinity, where the system has one)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """Main memory of the machine in bytes; None where the system does not report it (Windows)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def sha256_of(path: str | Path) -> str:
@@ -43,10 +51,10 @@ def sha256_of(path: str | Path) -> str:
 
 
 def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
-    """Write text as UTF-8, atomically; errors as :func:`write_json`."""
+    """Write text as UTF-8, atomically. Raises S2FError when the file exists and ``overwrite`` is False."""
     path = Path(path)
     if path.exists() and not overwrite:
-        raise S2FError(f"{path} exists already: choose another name or ask for overwriting.")
+        raise S2FError(f"{path} exists already: choose another name or allow overwriting.")
     with atomic_path(path) as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
     return path
@@ -54,24 +62,24 @@ def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
 
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
-    errno.EDQUOT: "your quota is used up: free some space or choose another folder",
-    errno.EFBIG: "the file grows larger than the system allows: choose another folder",
+    errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
+    errno.EFBIG: "the file is larger than the file system allows: choose another folder",
     errno.EROFS: "the disk is read-only: choose another folder",
     errno.EACCES: "permission is denied: choose another folder",
     errno.EPERM: "permission is denied: choose another folder",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
-    errno.ENOTDIR: "a part of the path is a file: choose another folder",
-    errno.EEXIST: "a file stands where the folder should be: choose another folder",
-    errno.EISDIR: "a folder of that name stands there: choose another name",
+    errno.ENOTDIR: "part of the path is a file: choose another folder",
+    errno.EEXIST: "a file has the name of the folder: choose another folder",
+    errno.EISDIR: "a folder with that name exists: choose another name",
 }
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """``with atomic_path(p) as part:`` write to part; p then appears whole, or stays as it was.
+    """``with atomic_path(p) as part:`` write to part; p is then replaced as a whole, or stays unchanged.
 
-    part lies beside p (same suffix, hidden name), is flushed to disk and moved over p. Any exception removes
-    it; a full disk and its like become S2FError. Missing folders are made.
+    part is a hidden file in p's folder with the same suffix; it is flushed to disk and renamed to p. Any exception
+    removes it; errors such as a full disk become S2FError. Missing folders are created.
     """
     path = Path(path)
     part = path.with_name(f".{path.stem[:64]}.{secrets.token_hex(4)}{path.suffix}")
@@ -93,7 +101,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _is_disk_full(error: Exception, folder: Path) -> bool:
-    # torch.save and safetensors wrap a full disk in errors of their own, without errno.
+    # torch.save and safetensors report a full disk with their own exceptions, which have no errno.
     if "No space left" in str(error):
         return True
     try:

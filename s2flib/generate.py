@@ -1,8 +1,8 @@
-"""Sketch files in, face files out: what ``s2f generate`` does.
+"""Generates faces from sketch files; the implementation of ``s2f generate``.
 
-For every sketch the first face is the encoder's own reading, G(E(sketch)); the others keep its coarse
-styles and draw the fine ones by chance (:meth:`s2flib.psp.PSP.multimodal`; seed paper, Fig. 5). All inputs
-are read and checked before the first face is written, so a bad one leaves nothing behind.
+For every sketch the first face is the encoder's reconstruction, G(E(sketch)); the others keep its coarse styles and
+sample the fine ones at random (:meth:`s2flib.psp.PSP.multimodal`; seed paper, Fig. 5). All inputs are read and checked
+before the first face is written.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from torch import Tensor
 
 import s2flib
 from s2flib import images
+from s2flib.datasets.align import align_face
 from s2flib.datasets.user_drawing import prepare_drawing
 from s2flib.errors import S2FError
-from s2flib.files import cache_dir, sha256_of, weights_dir
+from s2flib.files import sha256_of
 from s2flib.presets import Preset, get_preset
-from s2flib.weights.load import fingerprint, load_psp
-from s2flib.weights.registry import REGISTRY
+from s2flib.sketch import sketch
+from s2flib.weights.load import fingerprint, load_psp, psp_file
 
 OVERVIEW = "overview.png"
-GAP = 4                 # px of white between the overview's pictures
+GAP = 4                 # px of white between the overview's images
 MAX_FACES = 64          # per sketch
 
 
 @dataclass(frozen=True)
 class GeneratedFaces:
-    """source: the sketch's file; faces: the files written; notes: what was done to the drawing first."""
+    """source: the sketch's file; faces: the files written; notes: the changes made to the drawing first."""
 
     source: Path
     faces: list[Path]
@@ -40,100 +41,88 @@ class GeneratedFaces:
 
 def generate(
     sketches: Sequence[str | Path],         # image files
-    out: str | Path,                        # folder for the faces; made if missing
+    out: str | Path,                        # folder for the faces; created if missing
     preset: str | Preset = "tiny",
     n: int = 4,                             # faces per sketch
-    seed: int = 0,                          # of the styles drawn by chance
-    weights_file: str | Path | None = None,     # another encoder of this preset
-    generator_file: str | Path | None = None,   # and the generator it was trained with, if not the preset's
-    from_photo: bool = False,               # the inputs are photos: sketch them first (seed paper, Sec. 3.2)
-    align: bool = False,                    # with from_photo: find the face and frame it as in training
-    which: int | None = None,               # with align: which face, from the left, if there are several
-    mark: bool = False,                     # draw a visible SYNTHETIC strip as well
+    seed: int = 0,                          # of the randomly sampled styles
+    weights_file: str | Path | None = None,     # another encoder for this preset
+    generator_file: str | Path | None = None,   # the generator it was trained with, if not the preset's
+    from_photo: bool = False,               # the inputs are photos: convert them to sketches first (seed paper, Sec. 3.2)
+    align: bool = False,                    # with from_photo: find the face and crop it as in training
+    which: int | None = None,               # with align: the face to use, counted from the left, if there are several
+    mark: bool = False,                     # also add a visible SYNTHETIC strip
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[GeneratedFaces]:
-    """Turn sketch files into ``n`` faces each, ``OUT/<name>_face_<i>.png``, and one ``OUT/overview.png``.
+    """Generate ``n`` faces for each sketch file, ``OUT/<name>_face_<i>.png``, and one ``OUT/overview.png``.
 
-    Every file written says in its PNG metadata that it is synthetic, how it was made (preset, seed, styles,
-    sketch's sha256) and from which weights (sha256). The same inputs and seed give the same faces.
+    The PNG metadata of every file states that it is synthetic, how it was generated (preset, seed, styles, the
+    sketch's sha256) and with which weights (sha256). The same inputs and seed give the same faces.
 
-    Raises S2FError (ImageError, WeightsError) with the file's name in it; then no face has been written,
-    unless the disk itself failed half-way.
+    Raises S2FError (ImageError, WeightsError) with the file's name; no face has then been written, unless writing
+    itself failed (a full disk).
     """
     preset, out = get_preset(preset), Path(out)
     sources = [Path(sketch) for sketch in sketches]
     if not sources:
-        raise S2FError("no sketch was given: name at least one picture.")
+        raise S2FError("no sketch was given: name at least one image file.")
     if not 1 <= n <= MAX_FACES:
         raise S2FError(f"n must be between 1 and {MAX_FACES} faces per sketch, not {n}.")
     if seed < 0:
         raise S2FError(f"the seed must be 0 or more, not {seed}.")
     if (align or which is not None) and not from_photo:
-        raise S2FError("aligning needs a photo, the face finder does not know drawings: add --from-photo.")
+        raise S2FError("alignment works only on photos, not on drawings: add --from-photo.")
     if which is not None and not align:
-        raise S2FError("choosing a face needs the face finder: add --align.")
+        raise S2FError("choosing a face requires face detection: add --align.")
     names = _names(sources)
     files = [[out / f"{name}_face_{i + 1}.png" for i in range(n)] for name in names]
     _check_free([*sum(files, []), out / OVERVIEW], overwrite)
 
     prepared = [_read(path, preset, from_photo, align, which) for path in sources]
+    weights_file = psp_file(preset, weights_file)
     model = load_psp(preset, weights_file, generator_file)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().to(device)
     about = {
         "software": f"s2flib {s2flib.__version__}", "preset": preset.name, "label": preset.label,
-        "weights_sha256": sha256_of(encoder_file(preset, weights_file)),
+        "weights_sha256": sha256_of(weights_file),
         "generator": fingerprint(model.decoder), "seed": seed,
     }
     out.mkdir(parents=True, exist_ok=True)
     done, shown = [], []
-    for path, (sketch, notes), targets in zip(sources, prepared, files, strict=True):
-        faces = sample_faces(model, sketch.to(device), n, seed)
+    for path, (drawing, notes), targets in zip(sources, prepared, files, strict=True):
+        faces = sample_faces(model, drawing.to(device), n, seed)
         pictures = [images.to_array(face) for face in faces]
         for i, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
             details = about | {"sketch": path.name, "sketch_sha256": sha256_of(path), "face": i + 1,
                                "styles": "encoder" if i == 0 else "coarse: encoder, fine: drawn by chance"}
-            images.save_image(target, picture, metadata=details, synthetic=True, overwrite=overwrite,
-                              mark=mark)
+            images.save_image(target, picture, metadata=details, overwrite=overwrite, mark=mark)
         progress(f"{path}: {n} face{'s' if n > 1 else ''} -> {targets[0].parent}")
-        shown += [np.uint8(np.round(sketch[0].numpy() * 255)), *pictures]
+        shown += [np.uint8(np.round(drawing[0].numpy() * 255)), *pictures]
         done.append(GeneratedFaces(path, targets, notes))
     sheet = images.contact_sheet(shown, columns=n + 1, gap=GAP)
     images.save_image(out / OVERVIEW, sheet, metadata=about | {"what": "sketch, then its faces"},
-                      synthetic=True, overwrite=overwrite, mark=mark)
+                      overwrite=overwrite, mark=mark)
     return done
 
 
 @torch.no_grad()
 def sample_faces(model: torch.nn.Module, sketch: Tensor, n: int, seed: int) -> Tensor:
-    """sketch (1, H, W) in [0, 1] → (n, 3, S, S): the encoder's reading, then n − 1 by chance."""
+    """sketch (1, H, W) in [0, 1] → (n, 3, S, S): the encoder's reconstruction, then n − 1 random variants."""
     first, _ = model(sketch[None])
     if n == 1:
         return first.cpu()
     return torch.cat([first, model.multimodal(sketch, n - 1, seed)]).cpu()
 
 
-def encoder_file(preset: Preset, given: str | Path | None = None) -> Path:
-    """The encoder's file: the one given, the shipped one, or the published one in the cache."""
-    if given is not None:
-        return Path(given)
-    return weights_dir() / preset.shipped_psp if preset.shipped_psp else cache_dir() / REGISTRY[preset.published_psp].file
-
-
-def _read(path: Path, preset: Preset, from_photo: bool, align: bool, which: int | None
-          ) -> tuple[Tensor, list[str]]:
+def _read(path: Path, preset: Preset, from_photo: bool, align: bool, which: int | None) -> tuple[Tensor, list[str]]:
     """One input file → (sketch (1, S, S) in [0, 1], notes)."""
     array = images.load_image(path)
     try:
         if not from_photo:
             drawing = prepare_drawing(array, preset.size)
             return drawing.sketch, drawing.notes
-        from s2flib.sketch import sketch
-
         if align:
-            from s2flib.datasets.align import align_face
-
             array = align_face(array, preset.size, which=which)
         return sketch(images.to_photo(array, preset.size)), ["a photo: sketched first"]
     except S2FError as error:
@@ -155,10 +144,10 @@ def _names(sources: Sequence[Path]) -> list[str]:
 
 
 def _check_free(files: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to touch files that are there already, before any work is done."""
+    """Raise S2FError before any work is done if files would be overwritten."""
     folder = files[0].parent
     if folder.exists() and not folder.is_dir():
-        raise S2FError(f"{folder} is a file: name a folder for the faces.")
+        raise S2FError(f"{folder} is a file: choose a folder for the faces.")
     taken = [file for file in files if file.exists()]
     if taken and not overwrite:
         raise S2FError(f"{taken[0]} exists already: choose another folder, or add --overwrite.")

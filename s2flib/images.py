@@ -1,4 +1,4 @@
-"""Images in and out: whatever a user brings becomes (H, W, 3) uint8 RGB; what is written is whole."""
+"""Reading and writing images: user input becomes (H, W, 3) uint8 RGB; files are written atomically."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from s2flib.files import atomic_path
 MIN_SIDE, MAX_SIDE = 16, 12_000   # pixels
 Picture = str | os.PathLike | BinaryIO | bytes | Image.Image | torch.Tensor | np.ndarray    # see as_array
 
-# A closed list: Pillow would hand PostScript to an external interpreter.
+# An explicit list, because Pillow would pass PostScript to an external interpreter.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
             ".jp2")
@@ -31,25 +31,25 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 # --- reading ----------------------------------------------------------------------------------------------
 
 def load_image(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> np.ndarray:
-    """Any picture file as (H, W, 3) uint8 RGB, upright.
+    """Any image file as (H, W, 3) uint8 RGB, upright.
 
-    EXIF rotation is applied, 16-bit grey is scaled down, CMYK converted, transparency laid on white, and of
-    an animation the first frame taken. path may be an open binary file. Raises ImageError, one sentence, for
-    a file that is missing, empty, truncated, not an image, or with a side outside min_side … 12,000 px.
+    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, CMYK is converted, transparency is composited on white,
+    and of an animation the first frame is used. path may be an open binary file. Raises ImageError for a file that is
+    missing, empty, truncated, not an image, or has a side outside min_side … 12,000 px.
     """
     with _opened(path, min_side) as (image, name):
         return _rgb(image, name)
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:
-    """Any Pillow image as (H, W, 3) uint8; the one place that decides about depth, transparency and colour."""
-    with contextlib.suppress(Exception):  # a damaged EXIF block does not spoil the picture
+    """Any Pillow image as (H, W, 3) uint8; handles bit depth, transparency and colour modes."""
+    with contextlib.suppress(Exception):  # the image is usable even if its EXIF block is damaged
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel (Pillow's "I;16*", and "I" from PGM)
+    if image.mode.startswith("I"):  # 16 bits per pixel (Pillow's "I;16*", and "I" from PGM)
         grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255)
         return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":
-        raise ImageError(f"{name} holds floating-point pixels: save it as an 8- or 16-bit PNG first.")
+        raise ImageError(f"{name} has floating-point pixels: save it as an 8- or 16-bit PNG first.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -57,98 +57,103 @@ def _rgb(image: Image.Image, name: str) -> np.ndarray:
 
 
 def load_mask(path: str | os.PathLike | BinaryIO) -> np.ndarray:
-    """A mask as (H, W) uint8: label ids of a palette or grey image, 255 where a colour one is not black.
+    """A mask as (H, W) uint8: the label ids of a palette or grey image, 255 where a colour image is not black.
 
-    Raises ImageError as load_image does.
+    Raises ImageError like load_image.
     """
     with _opened(path) as (image, _):
         mask = np.array(image if image.mode in ("L", "P", "1") else image.convert("RGB"))
     if mask.dtype == bool:
         return mask.astype(np.uint8)
     if mask.ndim == 3:
-        same = (mask == mask[..., :1]).all()      # grey stored as RGB keeps its ids
+        same = (mask == mask[..., :1]).all()      # grey stored as RGB: keep the ids
         return mask[..., 0].copy() if same else np.where(mask.any(axis=2), 255, 0).astype(np.uint8)
     return mask
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Iterator[tuple[Image.Image, str]]:
-    """The decoded Pillow image and its name for messages; every failure of reading becomes an ImageError."""
+    """The decoded Pillow image and its name for messages; every read error becomes an ImageError."""
     is_file = hasattr(path, "read")
-    name = str(getattr(path, "name", "the picture") if is_file else Path(path))
+    name = str(getattr(path, "name", "the image") if is_file else Path(path))
     if not is_file:
         if not Path(path).exists():
             raise ImageError(f"{name} does not exist: check the path.")
         if Path(path).is_dir():
-            raise ImageError(f"{name} is a folder: give one picture file.")
+            raise ImageError(f"{name} is a folder: choose an image file.")
         if Path(path).stat().st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes): copy or download it again.")
     Image.init()
-    formats = [f for f in FORMATS if f in Image.OPEN]   # some builds of Pillow come without AVIF
+    formats = [f for f in FORMATS if f in Image.OPEN]   # some builds of Pillow lack AVIF
     try:
         with Image.open(path, formats=formats) as image:
             w, h = image.size
             if max(w, h) > MAX_SIDE:
                 raise ImageError(_too_large(name))
             if min(w, h) < min_side:
-                raise ImageError(f"{name} is {w}×{h} px: give a picture of at least {min_side} px a side.")
+                raise ImageError(f"{name} is {w}×{h} px: use an image with sides of at least {min_side} px.")
             image.load()
             yield image, name
     except Image.DecompressionBombError:
         raise ImageError(_too_large(name)) from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is not a picture s2flib can read (or its first bytes are damaged): "
+        raise ImageError(f"{name} is not a picture that s2flib can read, or its header is damaged: "
                          "save it as PNG or JPEG.") from None
     except PermissionError:
-        raise ImageError(f"{name} may not be read: change its permissions.") from None
+        raise ImageError(f"{name} cannot be read: change its permissions.") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as e:   # Pillow's decoders
-        raise ImageError(f"{name} is damaged or cut short ({e}): copy or download it again.") from None
+        raise ImageError(f"{name} is damaged or truncated ({e}): copy or download it again.") from None
 
 
 def _too_large(name: str) -> str:
-    return f"{name} is larger than {MAX_SIDE:,} px a side: scale it down first."
+    return f"{name} has a side of more than {MAX_SIDE:,} px: scale it down first."
 
 
 # --- arrays ↔ tensors -------------------------------------------------------------------------------------
 
 def as_array(image: Picture) -> np.ndarray:
-    """Any picture a caller may hold → (H, W, 3) uint8 RGB; the CLI, the library and the widgets all read by it.
+    """Any kind of image → (H, W, 3) uint8 RGB; the CLI, the library and the widgets all use this function.
 
-    Files (paths, open binary files, their bytes) as :func:`load_image`; Pillow images by the same rules; photo tensors
-    (3, H, W) in [−1, 1] and sketch tensors (1, H, W) in [0, 1], a batch of one allowed; uint8 arrays (H, W), (H, W, 3) or
-    (H, W, 4). ImageError says what else it is.
+    Accepts files (paths, open binary files, their bytes) and Pillow images, converted as in :func:`load_image`; photo
+    tensors (3, H, W) in [−1, 1] and sketch tensors (1, H, W) in [0, 1], also as a batch of one; uint8 arrays (H, W),
+    (H, W, 3) or (H, W, 4). Anything else raises ImageError.
     """
     if isinstance(image, bytes):
         image = io.BytesIO(image)
     if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
         return load_image(image)
     if isinstance(image, Image.Image):
-        return _rgb(image, "the picture")
+        return _rgb(image, "the image")
     if isinstance(image, torch.Tensor):
         x = image[0] if image.ndim == 4 and len(image) == 1 else image
         if x.ndim != 3 or x.shape[0] not in (1, 3):
-            raise ImageError(f"a picture tensor is (3, H, W) or (1, H, W), not {tuple(image.shape)}: give one image.")
+            raise ImageError(f"an image tensor is (3, H, W) or (1, H, W), not {tuple(image.shape)}: pass one image.")
         if not torch.isfinite(x).all():
-            raise ImageError("the picture holds NaN or infinite values: check the step that made it.")
+            raise ImageError("the image contains NaN or infinite values: check the step that produced it.")
         return to_array(x if x.shape[0] == 3 else x.expand(3, -1, -1) * 2 - 1)
     array = np.asarray(image)
     if array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):
-        return array if array.shape[2:] == (3,) else _rgb(Image.fromarray(array), "the picture")
+        return array if array.shape[2:] == (3,) else _rgb(Image.fromarray(array), "the image")
     raise ImageError(
-        f"a picture array is uint8 (H, W, 3), not {array.dtype} {array.shape}: read files with "
+        f"an image array is uint8 (H, W, 3), not {array.dtype} {array.shape}: read files with "
         "s2flib.images.load_image, convert tensors with s2flib.images.to_array."
     )
 
 
+def resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) or (H, W, C) resized to ``size`` (height, width): area averaging to shrink, cubic to enlarge."""
+    height, width = size
+    way = cv2.INTER_AREA if array.shape[0] > height else cv2.INTER_CUBIC
+    return cv2.resize(array, (width, height), interpolation=way)
+
+
 def centre_square(array: np.ndarray, size: int) -> np.ndarray:
-    """The largest centred square of (H, W) or (H, W, 3) uint8, resized; area averaging down, cubic up."""
+    """The largest centred square of (H, W) or (H, W, 3) uint8, resized."""
     h, w = array.shape[:2]
     n = min(h, w)
     top, left = (h - n) // 2, (w - n) // 2
     square = array[top:top + n, left:left + n]
-    if n == size:
-        return square.copy()
-    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if n > size else cv2.INTER_CUBIC)
+    return square.copy() if n == size else resize(square, (size, size))
 
 
 def to_photo(array: np.ndarray, size: int) -> torch.Tensor:
@@ -161,17 +166,16 @@ def to_photo(array: np.ndarray, size: int) -> torch.Tensor:
 
 
 def as_float(x):
-    """uint8 images as float in [−1, 1]: tensors (…, 3, H, W) keep their layout, arrays (…, H, W, 3) become tensors
-    (…, 3, H, W)."""
+    """uint8 → float tensor (…, 3, H, W) in [−1, 1], from a tensor (…, 3, H, W) or an array (…, H, W, 3)."""
     if isinstance(x, np.ndarray):
         x = torch.from_numpy(np.ascontiguousarray(x)).movedim(-1, -3)
     return x.float() / 127.5 - 1
 
 
 def to_array(photo: torch.Tensor) -> np.ndarray:
-    """The way back: (…, 3, H, W) float in [−1, 1] → (…, H, W, 3) uint8; values outside are clipped."""
+    """The inverse of :func:`as_float`: (…, 3, H, W) in [−1, 1] → (…, H, W, 3) uint8; other values are clipped."""
     if photo.ndim < 3 or photo.shape[-3] != 3:
-        raise ImageError(f"a photo tensor is (3, H, W) or (N, 3, H, W), not {tuple(photo.shape)}.")
+        raise ImageError(f"a photo tensor is (3, H, W) or (N, 3, H, W), not {tuple(photo.shape)}: reshape it first.")
     pixels = (photo.detach().float().cpu() + 1) * 127.5
     return pixels.round().clamp(0, 255).to(torch.uint8).movedim(-3, -1).contiguous().numpy()
 
@@ -183,7 +187,7 @@ def contact_sheet(
     cell: int | None = None,  # side of a cell in pixels; None: the largest image's
     gap: int = 0,  # pixels of white around each cell
 ) -> np.ndarray:
-    """Images in rows on white, each scaled to its cell: (H, W, 3) uint8."""
+    """Arrange images in rows on white, each scaled to its cell: (H, W, 3) uint8."""
     cell = cell or max(max(image.shape[:2]) for image in images)
     text = 20 if titles else 0
     rows = -(-len(images) // columns)
@@ -204,7 +208,7 @@ def contact_sheet(
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's own DejaVu Sans, installed everywhere: Pillow's built-in font has no ψ and no σ."""
+    """DejaVu Sans from matplotlib, which is always installed: Pillow's built-in font lacks ψ and σ."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
@@ -216,15 +220,15 @@ def save_image(
     path: str | os.PathLike,             # .png, .jpg, .jpeg or .webp
     image: np.ndarray | Image.Image,     # uint8 (H, W, 3) or (H, W)
     metadata: Mapping | None = None,     # PNG: a text entry per (Latin-1) key; JPEG, WebP: JSON in EXIF
-    overwrite: bool = False,             # False: an existing file is an error, nothing is lost
-    mark: bool = False,                  # draw a small visible strip SYNTHETIC along the bottom
-    synthetic: bool = True,              # False only for what was not generated, a sketch of a photo say
+    overwrite: bool = False,             # False: an existing file is an error
+    mark: bool = False,                  # add a small visible SYNTHETIC strip at the bottom
+    synthetic: bool = True,              # False only for images that were not generated, such as a sketch of a photo
 ) -> Path:
-    """Write a picture whole or not at all; a generated one says "synthetic": "true" in its metadata."""
+    """Write an image atomically; the metadata of a generated image contains "synthetic": "true"."""
     path = Path(path)
     kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(path.suffix.lower())
     if kind is None:
-        raise ImageError(f"{path} cannot be written: end its name in .png, .jpg or .webp.")
+        raise ImageError(f"{path} cannot be written: use a name that ends in .png, .jpg or .webp.")
     if path.exists() and not overwrite:
         raise ImageError(f"{path} exists already: choose another name, or allow overwriting.")
     if not isinstance(image, Image.Image):
@@ -254,7 +258,7 @@ def save_image(
 
 
 def mark_synthetic(image: Image.Image) -> Image.Image:
-    """A copy with a strip SYNTHETIC along the bottom, a sixteenth of the height (at least 10 px)."""
+    """A copy with a SYNTHETIC strip at the bottom, a sixteenth of the height (at least 10 px)."""
     image = image.convert("RGB").copy()
     w, h = image.size
     strip = max(10, h // 16)

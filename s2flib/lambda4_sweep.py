@@ -1,18 +1,17 @@
-"""Does the attention loss help? The λ4 sweep: train every (λ4, seed), measure all on the same test images.
+"""Does the attention loss help? The λ4 sweep trains every (λ4, seed) and evaluates all on the same test images.
 
-The paper's Table 1 is one run per λ4 ∈ {0, 1, 1e3, 1e6, 1e9}. Here every λ4 is trained with the same seeds
-(same initial weights, same order of images; only λ4 differs) and compared paired with λ4 = 0, with intervals
-over people and over seeds (:func:`scores.compare_paired`).
+The paper's Table 1 is one run per λ4 ∈ {0, 1, 1e3, 1e6, 1e9}. Here every λ4 is trained with the same seeds (same
+initial weights and image order; only λ4 differs) and is compared pairwise with λ4 = 0, with intervals over people and
+over seeds (:func:`scores.compare_paired`).
 
-Everything lives in ``out``: one folder per cell with its checkpoint, scores.npz and cell.json, then
-table1.{csv,txt,png}, differences.{csv,txt,png} and run.json. Run the same command again and finished cells
-are read, half ones go on from their checkpoint, damaged result files are made anew.
+``out`` contains one folder per cell with its checkpoint, scores.npz and cell.json, then table1.{csv,txt,png},
+differences.{csv,txt,png} and run.json. When the same command is run again, finished cells are read, unfinished ones
+continue from their checkpoint, and damaged result files are created again.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -21,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from s2flib.datasets.faces import open_dataset
 from s2flib.errors import DataError, S2FError
 from s2flib.evaluation import evaluate, table1
 from s2flib.evaluation.baselines import baseline_scores
@@ -29,9 +30,11 @@ from s2flib.evaluation.evaluate import Judges, Predictor, embed_photos, psp_pred
 from s2flib.evaluation.lineup import Chance, Ranks, lineup
 from s2flib.evaluation.scores import COLUMNS, Comparison, Scores, compare_paired, heading
 from s2flib.evaluation.table1 import Table
-from s2flib.files import write_text
+from s2flib.files import sha256_of, write_text
 from s2flib.presets import Preset, get_preset
 from s2flib.runs import finish, plain, run_record, write_json
+from s2flib.training.encoder import EncoderConfig, train_encoder
+from s2flib.weights.load import load_psp
 
 LAMBDAS = (0.0, 1.0, 1e3, 1e6, 1e9)              # the paper's Table 1
 SEEDS = (0, 1, 2)
@@ -39,7 +42,7 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Sweep:
-    """What :func:`sweep` found: the table, the comparisons with λ4 = 0, the scores of every cell."""
+    """The result of :func:`sweep`: the table, the comparisons with λ4 = 0, the scores of every cell."""
 
     out: Path
     table: Table
@@ -54,10 +57,10 @@ def sweep(
     seeds: Sequence[int] = SEEDS,
     steps: int | None = None,                    # of each training; None: the preset's
     out: str | Path = "runs/sweep",
-    resume: bool = True,                         # False: refuse a folder that holds a sweep
-    limit: int | None = None,                    # only so many test images
-    training: dict | None = None,                # further fields of EncoderConfig (batch, lr, …)
-    baselines: bool = True,                      # mean face, nearest sketch, W+ ceiling beside our rows
+    resume: bool = True,                         # False: a folder that contains a sweep is an error
+    limit: int | None = None,                    # use only this many test images
+    training: dict | None = None,                # other fields of EncoderConfig (batch, lr, …)
+    baselines: bool = True,                      # add mean face, nearest sketch and W+ ceiling
     ceiling_images: int = 16,                    # test images of the W+ ceiling (slow); 0: none
     progress: bool = True,
     device: str | None = None,                   # of the evaluation; None: a GPU if there is one
@@ -66,10 +69,10 @@ def sweep(
     load: Callable[[Path], Predictor] | None = None,               # weights → Predictor
     datasets: tuple | None = None,               # (train split, test split)
 ) -> Sweep:
-    """Train and measure every cell; returns the tables and leaves them in ``out``.
+    """Train and evaluate every cell; returns the tables and writes them to ``out``.
 
-    A folder that holds a sweep of other settings is an S2FError, never mixed or overwritten. ``judges``,
-    ``train``, ``load`` and ``datasets`` default to the preset's own; give others to sweep something else.
+    A folder that contains a sweep with other settings raises S2FError and is not changed. ``judges``, ``train``,
+    ``load`` and ``datasets`` default to the preset's own; pass others to sweep something else.
     """
     preset = get_preset(preset)
     lambdas, seeds = _checked(lambdas, seeds)
@@ -78,14 +81,9 @@ def sweep(
     config = {"lambdas": lambdas, "seeds": seeds, "steps": steps, "limit": limit, "training": training or {}}
     train = train or _trainer(preset, steps, training or {})
     record = _claim(out, preset, config, resume)
-    if device is None:
-        import torch
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     load = load or _loader(preset, training or {}, device)
-    if datasets is None:
-        from s2flib.datasets.faces import open_dataset
-        datasets = open_dataset(preset, "train"), open_dataset(preset, "test", limit=limit)
-    train_set, test_set = datasets
+    train_set, test_set = datasets or (open_dataset(preset, "train"), open_dataset(preset, "test", limit=limit))
     judges = judges or Judges.of(preset, device)
     photos = embed_photos(test_set, judges.identity, preset, device=device, progress=progress)
     scores: dict[float, list[Scores]] = {}
@@ -105,7 +103,7 @@ def sweep(
                 done.save(folder / "scores.npz", overwrite=True)
                 write_json(folder / "cell.json", {
                     **cell, "weights": os.path.relpath(weights, folder),
-                    "scores_sha256": _sha256(folder / "scores.npz")}, overwrite=True)
+                    "scores_sha256": sha256_of(folder / "scores.npz")}, overwrite=True)
             scores.setdefault(value, []).append(done)
     rows: dict[str, Scores | list[Scores]] = {row_name(value): s for value, s in scores.items()}
     if baselines:
@@ -129,14 +127,14 @@ def row_name(value: float) -> str:
 def _checked(lambdas: Sequence[float], seeds: Sequence[int]) -> tuple[list[float], list[int]]:
     lambdas, seeds = sorted({float(v) for v in lambdas}), sorted({int(s) for s in seeds})
     if not seeds or not lambdas or lambdas[0] != 0:
-        raise S2FError("a sweep compares with λ4 = 0: give 0 among the lambdas, none below it, and a seed.")
+        raise S2FError("a sweep compares with λ4 = 0: include 0 in the lambdas, no negative values, and at least one seed.")
     if not np.isfinite(lambdas).all():
-        raise S2FError("every λ4 must be a finite number.")
+        raise S2FError("every λ4 must be a finite number: remove inf and NaN from the lambdas.")
     return lambdas, seeds
 
 
 def _claim(out: Path, preset: Preset, config: dict, resume: bool) -> dict:
-    """run.json of a new sweep, or of the one to go on with; S2FError when ``out`` holds something else."""
+    """The run.json of a new or a resumed sweep; S2FError when ``out`` contains something else."""
     path = out / "run.json"
     fresh = run_record(preset, config, config["seeds"])
     if path.exists():
@@ -146,33 +144,33 @@ def _claim(out: Path, preset: Preset, config: dict, resume: bool) -> dict:
         except (ValueError, KeyError, TypeError, OSError):
             old, same = {"started": "unknown: its run.json was damaged"}, True       # each cell has its own record
         if not same:
-            raise S2FError(f"{out} holds a sweep of other settings, see its run.json: choose another folder.")
+            raise S2FError(f"{out} contains a sweep with other settings, see its run.json: choose another folder.")
         if not resume:
-            raise S2FError(f"{out} holds this sweep already: resume it or choose another folder.")
+            raise S2FError(f"{out} already contains this sweep: resume it or choose another folder.")
         fresh["resumed_from"] = [*old.get("resumed_from", []),
                                  {k: old.get(k) for k in ("started", "finished", "wall_time_s", "git")}]
     elif out.exists() and (not out.is_dir() or any(p.name != "cells" for p in out.iterdir())):
-        raise S2FError(f"{out} holds other files: choose an empty or new folder for the sweep.")
+        raise S2FError(f"{out} contains other files: choose an empty or new folder for the sweep.")
     write_json(path, fresh, overwrite=True)
     return fresh
 
 
 def _finished(folder: Path, cell: dict, test_set) -> Scores | None:
-    """A cell's scores, if it is finished, whole and of these test images; else None. S2FError: other settings."""
+    """A cell's scores if it is finished, intact and of these test images, else None. S2FError: other settings."""
     try:
         found = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
-        whole = found["scores_sha256"] == _sha256(folder / "scores.npz")
+        whole = found["scores_sha256"] == sha256_of(folder / "scores.npz")
         settings = {k: found[k] for k in cell}
         scores = Scores.load(folder / "scores.npz") if whole else None
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return None
     if settings != cell:
-        raise S2FError(f"{folder} holds a cell of other settings, see its cell.json: choose another folder.")
+        raise S2FError(f"{folder} contains a cell with other settings, see its cell.json: choose another folder.")
     return scores if scores and list(scores.name) == [str(n) for n in test_set.names] else None
 
 
 def _any_psp(out: Path, load: Callable[[Path], Predictor]):
-    """The PSP of any finished cell (they share the generator), or None when none is kept or it is no PSP."""
+    """The PSP of any finished cell (they share the generator), or None when there is no PSP."""
     for path in sorted(out.glob("cells/*/*/cell.json")):
         weights = path.parent / json.loads(path.read_text(encoding="utf-8"))["weights"]
         if weights.exists():
@@ -180,19 +178,12 @@ def _any_psp(out: Path, load: Callable[[Path], Predictor]):
     return None
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _trainer(preset: Preset, steps: int, training: dict) -> Callable[[float, int, Path], Path]:
     own = {"preset", "out", "steps", "lambda4", "seed", "resume", "max_time"} & set(training)
     if own:
-        raise S2FError(f"the sweep decides {', '.join(sorted(own))} of every cell: leave it out of the training "
-                       "fields.")
+        raise S2FError(f"the sweep itself sets {', '.join(sorted(own))} for every cell: remove it from the training fields.")
 
     def train(value: float, seed: int, folder: Path) -> Path:
-        from s2flib.training.encoder import EncoderConfig, train_encoder
         return train_encoder(EncoderConfig(preset=preset.name, out=str(folder), steps=steps, lambda4=value,
                                            seed=seed, resume=True, **training))
     return train
@@ -200,13 +191,12 @@ def _trainer(preset: Preset, steps: int, training: dict) -> Callable[[float, int
 
 def _loader(preset: Preset, training: dict, device: str) -> Callable[[Path], Predictor]:
     def load(path: Path) -> Predictor:
-        from s2flib.weights.load import load_psp
         return psp_predictor(load_psp(preset, path, training.get("generator")), preset, device)
     return load
 
 
 def _ranks(rows: dict[str, Scores | list[Scores]], test_set, preset: Preset, photos: np.ndarray) -> dict | None:
-    """Line-up ranks of every row on all test images, with ceiling, control and chance; None if none is possible."""
+    """Line-up ranks of every row with all test images, with ceiling, control and chance; None if not possible."""
     ranks: dict[str, Ranks | Chance | list[Ranks]] = {}
     beside: dict[str, Ranks | Chance] = {}
     for name, several in rows.items():
@@ -215,7 +205,7 @@ def _ranks(rows: dict[str, Scores | list[Scores]], test_set, preset: Preset, pho
             continue
         try:
             found = [lineup(s, test_set, preset, photo_embeddings=photos) for s in several]
-        except DataError:                        # one photo per person, or a tiny limit
+        except DataError:                        # one photo per person, or a small limit
             return None
         ranks[name] = [f.output for f in found]
         beside = beside or {k: v for k, v in found[0].rows("output").items() if k != "output"}
@@ -224,7 +214,7 @@ def _ranks(rows: dict[str, Scores | list[Scores]], test_set, preset: Preset, pho
 
 def _write(out: Path, table: Table, comparisons: dict[float, list[Comparison]], like: Scores,
            n_seeds: int) -> str:
-    """table1.*, differences.*; returns the text of both."""
+    """Write table1.* and differences.*; returns the text of both."""
     from s2flib.plotting.canvas import save_figure
     table.save(out, overwrite=True)
     verdicts = [c.verdict for several in comparisons.values() for c in several]

@@ -1,30 +1,31 @@
-"""The encoder's losses, each by the seed paper's formula (Sec. 3.3, after pSp, https://arxiv.org/abs/2008.00951).
+"""The encoder's losses, as defined in the seed paper (Sec. 3.3, after pSp, https://arxiv.org/abs/2008.00951).
 
-x is the photo the sketch was made from, y = D(E(sketch)) the generator's picture; both (B,3,H,W) in [-1,1], at the
-preset's loss size. The encoder sees the one-channel sketch; no loss ever does.
+x is the sketch's source photo, y = D(E(sketch)) the generator's output; both (B,3,H,W) in [-1,1], at the preset's loss
+size. Only the encoder sees the one-channel sketch; the losses do not.
 
     L_E   = λ1 L2 + λ2 LPIPS + λ3 ID + λ_reg reg
     total = L_E + λ4 attention
 
-The paper writes λ4 for two weights; here λ_reg is the regulariser's and λ4 the attention loss's. Its outer λ is 1.
+The paper uses λ4 for two weights; here λ_reg is the regulariser's and λ4 the attention loss's. Its outer λ is 1.
 
-How "‖·‖₂" is scaled decides what a λ means, so precisely:
+The meaning of a λ depends on how "‖·‖₂" is scaled. The definitions are:
 
-    l2         mean of squared differences over all numbers, as in pSp's code: ‖x − y‖₂² / (3HW), mean over the batch
+    l2         mean of the squared differences, as in pSp's code: ‖x − y‖₂² / (3HW), mean over the batch
     lpips      mean over the batch of the perceptual judge's distance (a weighted sum of squared differences)
     id         1 − cosine, mean over the batch
-    reg        ‖w − w̄‖₂ over all styles of an image, not squared and not divided by anything, as in pSp's code
+    reg        ‖w − w̄‖₂ over all styles of an image, neither squared nor normalised, as in pSp's code
     attention  ‖F''(x) − F''(y)‖₂ / √(numbers in F''): not squared; mean over the maps and the batch
 
-The paper does not say how its attention loss was scaled. Undivided it would be about a hundred times ours under
-tiny. Adam and its kin do not feel a common factor, so once λ4·attention outweighs the rest, at λ4 of 10³ as
-much as of 10⁹, training follows the attention loss alone.
+The paper does not state the scale of its attention loss. Without the division it would be about a hundred times larger
+under tiny. Adam and similar optimisers are invariant to a common factor, so once λ4·attention outweighs the rest, at
+λ4 = 10³ as well as at 10⁹, training follows only the attention loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ def lpips_loss(x: Tensor, y: Tensor, judge: nn.Module) -> Tensor:
     return judge(x, y).mean()
 
 
-def id_loss(x: Tensor, y: Tensor, judge: nn.Module) -> Tensor:
+def id_loss(x: Tensor, y: Tensor, judge: Any) -> Tensor:
     """1 − ⟨R(x), R(y)⟩, mean over the batch; R = judge.embed, unit length. No gradient flows into x."""
     with torch.no_grad():
         target = judge.embed(x)
@@ -63,18 +64,18 @@ def attention_loss(
 ) -> Tensor:
     """‖F''(x) − F''(y)‖₂ of CBAM-refined maps, divided by √(numbers in the map), mean over maps and batch.
 
-    x, y: photos (B,3,H,W) together with ``net``, or two lists of maps (B,C,H',W') already computed.
+    x, y: photos (B,3,H,W) together with ``net``, or two lists of precomputed maps (B,C,H',W').
 
-    net must be frozen. The paper does not say which net its F'' come from. Were the net trained along with the
-    encoder by this loss, nothing would keep its attention open: closing every gate, or shrinking every map, makes
-    F''(x) − F''(y) zero whatever the picture shows, and gradient descent finds that long before it finds a better
-    face. Then the loss is zero and teaches nothing (notebook 04 shows it). So F'' comes
-    from a net that learned to tell attributes apart first and is then held still: the only way to lower this
-    loss is to draw a face with the same attributes in the same places.
+    net must be frozen. The paper does not say which network its F'' come from. If the network were trained together
+    with the encoder by this loss, it could make F''(x) − F''(y) zero for any image by closing every gate or shrinking
+    every map, and gradient descent finds that solution long before it finds a better face; the loss is then zero and
+    teaches nothing (notebook 04 shows this). F'' therefore come from a network that was first trained to recognise
+    attributes and then frozen: the only way to reduce this loss is to generate a face with the same attributes in the
+    same places.
     """
     if net is not None:
         if any(p.requires_grad for p in net.parameters()) or net.training:
-            raise S2FError("the attention loss needs a frozen net: call net.requires_grad_(False).eval() first.")
+            raise S2FError("the attention loss needs a frozen network: call net.requires_grad_(False).eval() first.")
         with torch.no_grad():
             x = net.attention_features(x)
         y = net.attention_features(y)
@@ -83,7 +84,7 @@ def attention_loss(
 
 
 def _safe_norm(x: Tensor) -> Tensor:
-    """Row norms (B,N) -> (B,), exact where they matter, with gradient zero instead of NaN at zero."""
+    """Row norms (B,N) -> (B,), with a gradient of zero instead of NaN at zero."""
     return (x.square().sum(1) + 1e-12).sqrt()
 
 
@@ -106,7 +107,7 @@ class LossWeights:
     def __post_init__(self):
         for name, value in vars(self).items():
             if not 0 <= value < float("inf"):
-                raise S2FError(f"the weight of the {name} loss is {value}: give a number of 0 or more.")
+                raise S2FError(f"the weight of the {name} loss is {value}: use a finite number of 0 or more.")
 
     @classmethod
     def of(cls, preset: str | Preset) -> LossWeights:
@@ -116,13 +117,13 @@ class LossWeights:
 
 
 class SketchLoss(nn.Module):
-    """The weighted sum of all of them: (photo, output, w_plus, latent_avg) -> (total, each loss as a float).
+    """The weighted sum of all losses: (photo, output, w_plus, latent_avg) -> (total, each loss as a float).
 
-    networks: {"lpips": a perceptual judge, "id": an identity judge, "attention": an AttributeNet}, one for each of these
-    losses whose weight is above 0; :func:`s2flib.judges.loss_networks` gives a preset's.
+    networks: {"lpips": a perceptual judge, "id": an identity judge, "attention": an AttributeNet}, one for each of
+    these losses with a weight above 0; :func:`s2flib.judges.loss_networks` returns a preset's.
 
-    All are frozen: this module has nothing to train, and its state dict is no part of a checkpoint. The floats are
-    unweighted; "total" is among them.
+    All networks are frozen: this module has nothing to train, and its state dict is not part of a checkpoint. The
+    floats are unweighted and include "total".
     """
 
     def __init__(self, weights: LossWeights, networks: Mapping[str, nn.Module]):
@@ -134,18 +135,18 @@ class SketchLoss(nn.Module):
         self.nets = nn.ModuleDict({k: networks[k] for k in wanted}).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> SketchLoss:
-        return super().train(False)         # frozen means frozen: no batch statistics, no dropout
+        return super().train(False)         # always frozen: no batch statistics, no dropout
 
     def forward(
         self,
         photo: Tensor,        # (B,3,H,W) in [-1,1]
-        output: Tensor,       # (B,3,H,W), the generator's picture pooled to the same size
+        output: Tensor,       # (B,3,H,W), the generator's output pooled to the same size
         w_plus: Tensor,       # (B,n_styles,style_dim)
         latent_avg: Tensor,   # (n_styles,style_dim) or (style_dim,)
     ) -> tuple[Tensor, dict[str, float]]:
         if photo.ndim != 4 or photo.shape[1] != 3 or photo.shape != output.shape:
             raise ImageError(
-                f"the losses compare photo and output, (B,3,H,W) of one size, but got {tuple(photo.shape)} and "
+                f"the losses compare photo and output, both (B,3,H,W) of one size, but got {tuple(photo.shape)} and "
                 f"{tuple(output.shape)}: pass the photo, not the sketch, pooled to the output's size."
             )
         parts: dict[str, Tensor] = {}
@@ -160,7 +161,7 @@ class SketchLoss(nn.Module):
         if self.weights.attention:
             parts["attention"] = attention_loss(photo, output, self.nets["attention"])
         if not parts:
-            raise S2FError("every loss has weight 0, so there is nothing to train: give one of them a weight.")
+            raise S2FError("every loss has weight 0, so there is nothing to train: set at least one weight above 0.")
         total = sum(getattr(self.weights, k) * v.float() for k, v in parts.items())
-        values = torch.stack([total, *parts.values()]).detach().tolist()    # one wait for the GPU, not five
+        values = torch.stack([total, *parts.values()]).detach().tolist()    # one GPU synchronisation instead of five
         return total, dict(zip(["total", *parts], values, strict=True))

@@ -1,11 +1,11 @@
-"""The three presets: one frozen dataclass, so the same classes run on a laptop, on Colab and on a cluster."""
+"""The three presets: one frozen dataclass, so the same code runs on a laptop, on Colab and on a cluster."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from s2flib.errors import S2FError
 
@@ -13,12 +13,12 @@ from s2flib.errors import S2FError
 class Suited(NamedTuple):
     """Text guidance that depends on the size of the change.
 
-    The edit is made without guidance first; s_T is then chosen by the mean absolute change of a pixel in grey levels.
-    A small change needs strong guidance to be visible at all; strong guidance exaggerates a large one.
+    The edit is first made without guidance; s_T is then chosen by the mean absolute change per pixel in grey levels.
+    A small change needs strong guidance to be visible; strong guidance exaggerates a large change.
     """
 
     scales: tuple[float, ...]  # s_T, from the smallest changes to the largest
-    limits: tuple[float, ...]  # grey levels where one scale gives way to the next, rising; one fewer than scales
+    limits: tuple[float, ...]  # increasing grey levels that separate the scales; one fewer than scales
 
     def of(self, moved: float) -> float:
         """s_T for a change of ``moved`` grey levels."""
@@ -31,48 +31,45 @@ class Suited(NamedTuple):
 
 @dataclass(frozen=True)
 class EditSettings:
-    """The preset's InstructPix2Pix and its defaults."""
+    """The preset's InstructPix2Pix pipeline and its defaults."""
 
-    shipped: str | None  # the pipeline's folder in the weights directory; None: the published one, fetched
+    shipped: str | None  # the pipeline's folder in the weights directory; None: the published one, downloaded
     size: int  # pixels of the shorter side
-    square: bool  # edits the centre square at size × size; else both sides are multiples of 64
+    square: bool  # edits the centre square at size × size; otherwise both sides are multiples of 64
     steps: int  # denoising steps
-    guidance: float | Suited  # s_T, of the text
-    image_guidance: float  # s_I, of the image
-    interval: tuple[float, float]  # noise levels, 0 to 1, at which s_T acts
+    guidance: float | Suited  # s_T, text guidance
+    image_guidance: float  # s_I, image guidance
+    interval: tuple[float, float]  # noise levels, 0 to 1, at which s_T applies
     keep_detail: bool  # see instruct_pix2pix.keep_detail
-    batch: int  # images at a time
+    batch: int  # images per batch
     half_on_gpu: bool  # float16 on a GPU
 
     @property
     def trained_here(self) -> bool:
-        """The pipeline is trained by this repository on SynthFaces' vocabulary; a published one has read the web."""
+        """Whether this repository trains the pipeline, on SynthFaces' vocabulary; the published one saw web text."""
         return self.shipped is not None
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that differs between a laptop lesson and the paper's experiment.
-
-    Sizes are pixels. ``n_styles`` follows StyleGAN2: two per resolution from 4 px up.
-    """
+    """Everything that differs between a lesson on a laptop and the paper's experiment. Sizes are in pixels."""
 
     name: str
     data: str                        # "synthfaces" | "celebamask-hq"
-    size: int                        # generator's output, and the photo's size
-    encoder_size: int                # sketch as the encoder sees it
-    loss_size: int                   # photo and output are pooled to this before every loss
-    eval_size: int                   # … and to this before they are measured
+    size: int                        # of the generator's output and of photos
+    encoder_size: int                # of the encoder's input
+    loss_size: int                   # photo and output are pooled to this size for the losses
+    eval_size: int                   # … and to this size for evaluation
     # StyleGAN2: channels(res) = min(channel_max, channel_base / res)
     style_dim: int
     n_mlp: int
     channel_base: int
     channel_max: int
-    critic_base: int                 # the discriminator's channel_base (a lighter critic saves CPU-hours)
+    critic_base: int                 # the discriminator's channel_base (a smaller critic saves CPU hours)
     # pSp's GradualStyleEncoder (IR-SE-50 is units 3,4,14,3 at widths 64..512)
     encoder_units: tuple[int, int, int, int]
     encoder_widths: tuple[int, int, int, int]
-    encoder_head: int                # channels of the feature pyramid and of the map2style heads
+    encoder_head: int                # channels of the feature pyramid and the map2style heads
     # training
     batch: int
     steps: int
@@ -82,18 +79,18 @@ class Preset:
     lambda_id: float
     lambda_reg: float
     lambda4: float                   # attention loss (the paper's λ4)
-    # judges: the net that trains is never the net that measures
+    # judges: evaluation never uses a network that training uses
     perceptual: str                  # "st-lpips" | "lpips"
     id_train: str                    # "synthface-id" | "arcface-ir-se50"
     id_measure: str                  # "dlib" | "facenet-vggface2"
-    # files: names in the weights directory, or of published weights (weights.registry)
+    # files: names in the weights directory, or published weights (weights.registry)
     shipped_psp: str | None          # the sketch encoder in the weights directory
-    published_psp: str | None        # … or its registry name; neither: train one
+    published_psp: str | None        # … or its registry name; None and None: train one
     shipped_generator: str | None
     published_generator: str | None
     edit: EditSettings
-    cell_timeout_s: int | None       # a notebook cell that computes longer has hung; None: no limit
-    label: str                       # stands beside every result
+    cell_timeout_s: int | None       # time limit of a notebook cell; None: no limit
+    label: str                       # printed with every result
 
     @property
     def n_styles(self) -> int:
@@ -106,15 +103,15 @@ class Preset:
         return self.size / 4
 
 
-_PUBLISHED = dict(
+_PUBLISHED: dict[str, Any] = dict(
     style_dim=512, n_mlp=8, channel_base=32768, channel_max=512, critic_base=32768,
     encoder_units=(3, 4, 14, 3), encoder_widths=(64, 128, 256, 512), encoder_head=512,
     lr=1e-4, lambda_l2=1.0, lambda_lpips=0.8, lambda_reg=0.005,
     perceptual="lpips", id_train="arcface-ir-se50", id_measure="facenet-vggface2",
     shipped_psp=None, shipped_generator=None, cell_timeout_s=None,
 )
-# The authors' settings (README of timothybrooks/instruct-pix2pix); colab takes half the steps.
-_PUBLISHED_EDITOR = dict(
+# The authors' settings (README of timothybrooks/instruct-pix2pix); colab uses half the steps.
+_PUBLISHED_EDITOR: dict[str, Any] = dict(
     shipped=None, size=512, square=False, guidance=7.5, image_guidance=1.5, interval=(0.0, 1.0), keep_detail=False,
     batch=1, half_on_gpu=True,
 )
@@ -128,8 +125,8 @@ TINY = Preset(
     perceptual="st-lpips", id_train="synthface-id", id_measure="dlib",
     shipped_psp="tiny-psp.safetensors", published_psp=None,
     shipped_generator="tiny-stylegan2.safetensors", published_generator=None,
-    # Guidance was chosen on the validation split by s2f evaluate-editor --grid; there 4, 8 and 20 steps succeeded
-    # equally often (100 pairs).
+    # Guidance was chosen on the validation split with s2f evaluate-editor --grid; 4, 8 and 20 steps had the same
+    # success rate there (100 pairs).
     edit=EditSettings(
         shipped="tiny-instruct-pix2pix", size=128, square=True, steps=8,
         guidance=Suited((7.0, 3.0, 1.5), (0.28, 6.51)), image_guidance=1.0, interval=(0.2, 0.7), keep_detail=True,
@@ -158,7 +155,7 @@ PRESETS: dict[str, Preset] = {p.name: p for p in (TINY, COLAB, PAPER)}
 
 
 def get_preset(preset: str | Preset) -> Preset:
-    """The preset of that name; a Preset passes through. Unknown names raise S2FError."""
+    """The preset with this name; a Preset is returned unchanged. Unknown names raise S2FError."""
     if isinstance(preset, Preset):
         return preset
     if preset not in PRESETS:

@@ -175,6 +175,8 @@ class PSP(nn.Module):
     latent_avg:  w̄, (style_dim,) or (n_styles, style_dim); stored as a (n_styles, style_dim) buffer
     """
 
+    latent_avg: Tensor
+
     def __init__(self, encoder: GradualStyleEncoder, decoder: Generator, latent_avg: Tensor):
         super().__init__()
         if (encoder.n_styles, encoder.style_dim) != (decoder.n_styles, decoder.style_dim):

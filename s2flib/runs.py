@@ -1,6 +1,6 @@
-"""What a run leaves behind: run.json with everything needed to repeat it, in a directory of its own.
+"""The record of a run: run.json with everything needed to repeat it, in a directory of its own.
 
-``record = run_record(…)``, the work, ``write_json(path, finish(record))``.
+Call ``record = run_record(…)``, do the work, then ``write_json(path, finish(record))``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from s2flib.errors import S2FError
-from s2flib.files import available_cpus, write_text
+from s2flib.files import available_cpus, memory_bytes, write_text
 from s2flib.presets import Preset, get_preset
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "opencv-python-headless", "scikit-image",
@@ -28,9 +28,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "opencv-python-h
 def run_record(preset: str | Preset, config: dict | object, seeds: Sequence[int] | int) -> dict:
     """The start of a run.json: preset, config, seeds, versions, git revision, hardware, start time.
 
-    config: what was asked for (a dict or a dataclass). seeds: every seed the run draws from.
-    :func:`finish` fills ``finished`` and ``wall_time_s``; until then they are None, so that a run.json
-    of a killed run shows that it was killed.
+    config: the settings (a dict or a dataclass). seeds: every seed the run uses. :func:`finish` sets ``finished`` and
+    ``wall_time_s``; until then they are None, so the run.json of a killed run shows that it was killed.
     """
     preset = get_preset(preset)
     return {
@@ -49,7 +48,7 @@ def run_record(preset: str | Preset, config: dict | object, seeds: Sequence[int]
 
 
 def finish(record: dict, **results) -> dict:
-    """Fill the end and the wall time (seconds since ``started``), add results; returns the same dict."""
+    """Set the end and the wall time (seconds since ``started``) and add results; returns the same dict."""
     now = datetime.now(UTC)
     record["finished"] = now.isoformat(timespec="milliseconds")
     record["wall_time_s"] = round((now - datetime.fromisoformat(record["started"])).total_seconds(), 3)
@@ -58,7 +57,7 @@ def finish(record: dict, **results) -> dict:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python, of s2flib and of the packages that can change a number; None: not installed."""
+    """Versions of Python, s2flib and the packages that can affect results; None: not installed."""
     from s2flib import __version__
     found: dict[str, str | None] = {"python": platform.python_version(), "s2flib": __version__}
     for name in PACKAGES:
@@ -72,8 +71,8 @@ def versions() -> dict[str, str | None]:
 def git_revision(folder: Path | None = None) -> dict:
     """{"revision": hash or None, "dirty": bool or None} of the checkout that s2flib runs from.
 
-    None when s2flib is installed without a checkout; a repository that merely contains the installed
-    package (say, a user's project with a venv inside) is not taken for ours.
+    None when s2flib is installed without a checkout; a repository that only contains the installed package (a user's
+    project with a virtual environment, for example) does not count.
     """
     folder = Path(folder) if folder else Path(__file__).resolve().parent.parent
 
@@ -93,14 +92,12 @@ def git_revision(folder: Path | None = None) -> dict:
 
 
 def hardware() -> dict:
-    """Machine, processor, cores this process may use, memory (GiB), torch threads, GPUs."""
+    """Platform, processor, cores that this process may use, memory (GiB), torch threads, GPUs."""
     import torch
-    try:
-        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, OSError, ValueError):
-        memory = None
+    memory = memory_bytes()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"system": platform.platform(), "processor": _processor(), "cores": available_cpus(), "memory_gib": memory,
+    return {"system": platform.platform(), "processor": _processor(), "cores": available_cpus(),
+            "memory_gib": None if memory is None else round(memory / 2**30, 1),
             "torch_threads": torch.get_num_threads(), "gpus": gpus}
 
 
@@ -116,7 +113,7 @@ def _processor() -> str:
 
 
 def plain(obj):
-    """Any config or result as JSON's own types: arrays become lists, paths strings, NaN and infinity None."""
+    """Any config or result as JSON types: arrays become lists, paths strings, NaN and infinity None."""
     if obj is None or isinstance(obj, (str, bool, int)):
         return obj
     if isinstance(obj, float):
@@ -137,16 +134,16 @@ def plain(obj):
 
 
 def write_json(path: str | Path, obj, overwrite: bool = False) -> Path:
-    """Write obj as readable JSON, atomically: a reader sees the old file or the whole new one, never half.
+    """Write obj as readable JSON, atomically: a reader sees either the old file or the complete new one.
 
-    Raises S2FError when the file exists already and ``overwrite`` is not set, or the disk is full.
+    Raises S2FError when the file exists and ``overwrite`` is False, or the disk is full.
     """
     text = json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
     return write_text(path, text + "\n", overwrite)
 
 
 def new_run_dir(base: str | Path = "runs") -> Path:
-    """Make and return base/2026-01-31_14-05-09, with -2, -3 … when two runs start in one second."""
+    """Create and return base/2026-01-31_14-05-09, with -2, -3 … for runs that start in the same second."""
     base = Path(base)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for attempt in range(1, 1000):
@@ -156,18 +153,17 @@ def new_run_dir(base: str | Path = "runs") -> Path:
             return path
         except FileExistsError as error:
             if base.exists() and not base.is_dir():
-                raise S2FError(f"{base} is a file: give a directory for the runs.") from error
+                raise S2FError(f"{base} is a file: choose a directory for the runs.") from error
         except OSError as error:
-            raise S2FError(
-                f"cannot make a run directory in {base} ({error.strerror}): choose another place.") from error
-    raise S2FError(f"{base} already holds 999 runs of this second: choose another place.")
+            raise S2FError(f"cannot create a run directory in {base} ({error.strerror}): choose another one.") from error
+    raise S2FError(f"{base} already contains 999 runs of this second: choose another directory.")
 
 
 def result_folder(out: Path | None, overwrite: bool, result: str) -> Path:
-    """The folder for results: ``out``, or a new run directory. Refuses before the work to replace ``result`` in it."""
+    """The folder for results: ``out``, or a new run directory. S2FError if ``out`` already contains ``result``."""
     if out is None:
         return new_run_dir()
     if (out / result).exists() and not overwrite:
-        raise S2FError(f"{out} holds {result} already: choose another folder, or add --overwrite.")
+        raise S2FError(f"{out} already contains {result}: choose another folder, or add --overwrite.")
     out.mkdir(parents=True, exist_ok=True)
     return out

@@ -2,12 +2,12 @@
 
     foreground → grey g → invert 255 − g → Gaussian blur → colour dodge → normalise to [0, 255]
 
-with the dodge g · 256 / (255 − blur(255 − g)), which is 256 · g / blur(g): each pixel against the mean of its
-surroundings, so lines stay and slow changes of light fade. A big σ keeps shading, a small one only lines.
+with the dodge g · 256 / (255 − blur(255 − g)), which is 256 · g / blur(g): each pixel is divided by the mean of its
+surroundings, so lines remain and gradual changes of light disappear. A large σ keeps shading, a small one only lines.
 
-The background is painted white *before* the blur (paper white is what surrounds the head, Fig. 1), so the
-blur near the silhouette averages skin with white: the rim draws a little darker and the background itself is
-exactly white. Beyond the image's border the blur sees the image mirrored (OpenCV's BORDER_REFLECT_101).
+The background is painted white *before* the blur (the head is surrounded by white paper in Fig. 1), so near the
+silhouette the blur averages skin with white: the outline becomes slightly darker and the background itself is exactly
+white. Beyond the border the blur mirrors the image (OpenCV's BORDER_REFLECT_101).
 """
 
 from __future__ import annotations
@@ -18,28 +18,27 @@ import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from s2flib.errors import DataError, ImageError, S2FError
 from s2flib.files import available_cpus
 from s2flib.images import SUFFIXES, load_image, load_mask, save_image
 
-__all__ = ["FolderReport", "SketchStages", "canny", "gaussian_blur", "noise_figure", "sketch",
-           "sketch_folder", "sketch_stages"]
-
 LUMA = (0.299, 0.587, 0.114)   # Rec. 601, as in OpenCV's RGB → grey
 
 
 class SketchStages(NamedTuple):
-    """The six pictures of the paper's Fig. 1 and the photo; arrays of uint8, (H,W,3) then (H,W)."""
+    """The photo and the six images of the paper's Fig. 1; uint8 arrays, first (H,W,3), then (H,W)."""
 
     photo: np.ndarray
     foreground: np.ndarray
@@ -50,25 +49,27 @@ class SketchStages(NamedTuple):
     sketch: np.ndarray
 
 
+@overload
+def sketch(photo: np.ndarray, mask=None, sigma: float | None = None) -> np.ndarray: ...
+@overload
+def sketch(photo: torch.Tensor, mask=None, sigma: float | None = None) -> torch.Tensor: ...
 def sketch(photo, mask=None, sigma: float | None = None):
     """The paper's pencil sketch of a photo, lines dark on white.
 
     photo: uint8 array (H, W, 3) or (H, W) → uint8 array (H, W); or float tensor (3, H, W) or (B, 3, H, W) in
     [−1, 1] → tensor (1, H, W) or (B, 1, H, W) in [0, 1] (differentiable, same device and dtype).
-    mask: (H, W) (or (B, H, W) for a batch), foreground where it is not 0, be it bool, 0/255 or label ids;
-    None takes everything as foreground. sigma: pixels, by default a quarter of the shorter side (the paper's
-    best: 255 at 1024). Each image is normalised by itself; one flatter than a grey level has no lines and
-    comes out white. Raises ImageError for other shapes, dtypes, or a mask of another size.
+    mask: (H, W) (or (B, H, W) for a batch), foreground where it is not 0: bool, 0/255 or label ids; None: everything
+    is foreground. sigma: pixels, by default a quarter of the shorter side (the paper's best: 255 at 1024). Each image
+    is normalised separately; an image with a range of less than one grey level has no lines and becomes white.
+    Raises ImageError for other shapes or dtypes, or a mask of another size.
     """
     if isinstance(photo, torch.Tensor):
         return _sketch_tensor(photo, mask, sigma)
     return _to_uint8(_stages(photo, mask, sigma)[-1])
 
 
-def sketch_stages(
-    photo: np.ndarray, mask: np.ndarray | None = None, sigma: float | None = None
-) -> SketchStages:
-    """All pictures of Fig. 1 for a uint8 array: :func:`sketch` with nothing thrown away."""
+def sketch_stages(photo: np.ndarray, mask: np.ndarray | None = None, sigma: float | None = None) -> SketchStages:
+    """All images of Fig. 1 for a uint8 array: :func:`sketch` with its intermediate results."""
     return SketchStages(*(_to_uint8(stage) for stage in _stages(photo, mask, sigma)))
 
 
@@ -78,7 +79,7 @@ def _stages(photo: np.ndarray, mask: np.ndarray | None, sigma: float | None) -> 
     g = foreground.astype(np.float32) @ np.array(LUMA, np.float32)
     inverted = 255 - g
     blurred = gaussian_blur(inverted, min(g.shape) / 4 if sigma is None else sigma)
-    dodged = np.clip(g * 256 / np.maximum(255 - blurred, 1), 0, 255)   # max: black surroundings, 0/0
+    dodged = np.clip(g * 256 / np.maximum(255 - blurred, 1), 0, 255)   # max avoids 0/0 in black areas
     low, high = float(dodged.min()), float(dodged.max())
     lines = np.full_like(dodged, 255) if high - low < 1 else (dodged - low) * (255 / (high - low))
     return photo, foreground, g, inverted, blurred, dodged, lines
@@ -93,7 +94,7 @@ def _sketch_tensor(photo: torch.Tensor, mask, sigma: float | None) -> torch.Tens
         mask = torch.as_tensor(mask, device=photo.device)
         if mask.shape[-2:] != x.shape[-2:] or mask.ndim not in (2, x.ndim - 1):
             raise ImageError(f"the mask is {tuple(mask.shape)} but the photo {tuple(photo.shape)}: "
-                             "give (H, W) or, for a batch, (B, H, W).")
+                             "pass (H, W) or, for a batch, (B, H, W).")
         x = torch.where((mask != 0).unsqueeze(-3), x, x.new_tensor(255.0))
     g = torch.einsum("...chw,c->...hw", x, x.new_tensor(LUMA)).unsqueeze(-3)   # (..., 1, H, W)
     blurred = gaussian_blur(255 - g, min(g.shape[-2:]) / 4 if sigma is None else sigma)
@@ -110,12 +111,12 @@ def _check_photo(photo) -> np.ndarray:
         raise ImageError(f"a photo array is uint8 (H, W, 3) or (H, W), not {photo.dtype} {photo.shape}: "
                          "read files with s2flib.images.load_image.")
     if 0 in photo.shape:
-        raise ImageError(f"the photo is empty, its shape is {photo.shape}: read it again from its file.")
+        raise ImageError(f"the photo is empty, with shape {photo.shape}: read it from its file again.")
     return np.repeat(photo[..., None], 3, axis=2) if photo.ndim == 2 else photo
 
 
 def _on_white(photo: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The photo (H, W, 3) with white where the mask (H, W) is 0."""
+    """The photo (H, W, 3), white where the mask (H, W) is 0."""
     if mask is None:
         return photo
     mask = np.asarray(mask)
@@ -135,10 +136,8 @@ def _size(shape: tuple[int, ...]) -> str:
 
 # --- the comparison with Canny ----------------------------------------------------------------------------
 
-def canny(
-    photo: np.ndarray, mask: np.ndarray | None = None, low: float = 50, high: float = 100
-) -> np.ndarray:
-    """Canny's edges of the same foreground, drawn like a sketch: 0 on an edge, 255 elsewhere, (H, W) uint8.
+def canny(photo: np.ndarray, mask: np.ndarray | None = None, low: float = 50, high: float = 100) -> np.ndarray:
+    """Canny edges of the foreground, in the format of a sketch: 0 on an edge, 255 elsewhere, (H, W) uint8.
 
     low, high: hysteresis thresholds on the gradient of the 8-bit grey image (Canny 1986; OpenCV's 3×3 Sobel).
     """
@@ -154,15 +153,15 @@ def noise_figure(
     draws: int = 8,
     seed: int = 0,
 ) -> float:
-    """How much of a drawing is noise: its noise-to-signal ratio under sensor noise. 0: none; 1: half and half.
+    """The noise-to-signal ratio of a drawing under sensor noise. 0: no noise; 1: as much noise as signal.
 
-    White Gaussian noise is added to the photo `draws` times and each copy drawn. Over the foreground's pixels p
+    White Gaussian noise is added to the photo `draws` times and each copy is drawn. Over the foreground's pixels p
 
-        noise   N = mean_p Var_draws[map]          (what changes from draw to draw)
-        signal  S = Var_p[mean_draws map] − N/draws   (what stays, less the noise left in the mean)
+        noise   N = mean_p Var_draws[map]             (the part that changes between draws)
+        signal  S = Var_p[mean_draws map] − N/draws   (the constant part, less the noise remaining in the mean)
 
-    and the figure is sqrt(N / S). It does not change when a map is scaled, inverted or shifted in grey, so a
-    binary map and a grey one, a faint and a dark one compare fairly. inf when nothing stays.
+    and the result is sqrt(N / S). It is invariant to scaling, inverting and shifting the map's grey levels, so binary
+    and grey maps, faint and dark ones can be compared. inf when there is no signal.
     """
     photo = _check_photo(photo)
     inside = np.ones(photo.shape[:2], bool) if mask is None else np.asarray(mask) != 0
@@ -180,7 +179,7 @@ def noise_figure(
 
 @dataclass
 class FolderReport:
-    """What :func:`sketch_folder` did: files written, files there already, and failures with their reasons."""
+    """The result of :func:`sketch_folder`: files written, files that existed, and failures with their reasons."""
 
     done: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
@@ -190,29 +189,28 @@ class FolderReport:
 def sketch_folder(
     src: str | Path,                 # folder of photos, searched recursively
     dst: str | Path,                 # folder of sketches: the same tree, PNG
-    masks: str | Path | None = None,   # folder of masks with the photos' stems; None: all is foreground
+    masks: str | Path | None = None,   # folder of masks with the photos' stems; None: everything is foreground
     sigma: float | None = None,      # pixels; None: a quarter of each photo's shorter side
     workers: int | None = None,      # threads; None: every core
     progress: bool = True,
 ) -> FolderReport:
-    """Sketch every picture of a folder with all cores; run it again and it goes on where it stopped.
+    """Sketch every image in a folder on all cores; a rerun continues where the last run stopped.
 
-    Each sketch is written whole or not at all and carries a digest of its photo, mask and σ, so a rerun skips
-    what is done, redoes what has changed, and never touches a PNG it did not write. A photo that fails is
-    listed with its reason and does not stop the rest. A mask of the photo's shape but another size
-    (CelebAMask-HQ: 512 beside 1024) is resized. Photos a.jpg and a.png of one folder give a.jpg.png and
-    a.png.png.
+    Each sketch is written atomically and contains a digest of its photo, mask and σ, so a rerun skips finished sketches,
+    redoes changed ones, and never overwrites a PNG that it did not write. A photo that fails is listed with the reason
+    and does not stop the others. A mask with the photo's aspect ratio but another size (CelebAMask-HQ: 512 and 1024)
+    is resized. Photos a.jpg and a.png in the same folder become a.jpg.png and a.png.png.
     """
     src, dst = Path(src), Path(dst)
     if not src.is_dir():
-        raise DataError(f"{src} is not a folder: give the folder that holds the photos.")
+        raise DataError(f"{src} is not a folder: choose the folder that contains the photos.")
     if masks is not None and not Path(masks).is_dir():
-        raise DataError(f"{masks} is not a folder: give the folder that holds the masks.")
+        raise DataError(f"{masks} is not a folder: choose the folder that contains the masks.")
     if src.resolve() == dst.resolve():
-        raise DataError(f"the sketches would lie among the photos in {src}: choose another output folder.")
+        raise DataError(f"the sketches would be written among the photos in {src}: choose another output folder.")
     photos = _pictures(src, outside=dst)
     if not photos:
-        raise DataError(f"{src} holds no pictures ({', '.join(SUFFIXES)}): check the path.")
+        raise DataError(f"{src} contains no images ({', '.join(SUFFIXES)}): check the path.")
     by_stem = {p.relative_to(masks).with_suffix(""): p for p in _pictures(Path(masks))} if masks else {}
     stems = Counter(p.with_suffix("") for p in photos)
 
@@ -222,7 +220,7 @@ def sketch_folder(
         target = dst / (relative.with_name(relative.name + ".png") if twins else relative.with_suffix(".png"))
         mask = by_stem.get(relative.with_suffix(""))
         if masks is not None and mask is None:
-            return "failed", photo, f"{masks} holds no mask named {relative.with_suffix('.png')}."
+            return "failed", photo, f"{masks} contains no mask named {relative.with_suffix('.png')}."
         try:
             return _sketch_file(photo, mask, sigma, target)
         except S2FError as e:
@@ -232,13 +230,9 @@ def sketch_folder(
 
     report = FolderReport()
     for outcome, path, why in _in_threads(one, photos, workers or available_cpus(), progress):
-        if outcome == "failed":
-            report.failed.append((path, why))
-        else:
-            getattr(report, outcome).append(path)
-    report.done.sort()
-    report.skipped.sort()
-    report.failed.sort()
+        getattr(report, outcome).append((path, why) if outcome == "failed" else path)
+    for paths in (report.done, report.skipped, report.failed):
+        paths.sort()
     return report
 
 
@@ -251,7 +245,7 @@ def _sketch_file(photo: Path, mask: Path | None, sigma: float | None, target: Pa
         if made_from == digest:
             return "skipped", target, ""
         if made_from is None:
-            raise ImageError(f"{target} exists and is not a sketch s2flib made: move it away.")
+            raise ImageError(f"{target} exists and was not written by s2flib: move it to another folder.")
     array = load_image(_named(photo_bytes, photo))
     ids = None
     if mask:
@@ -280,7 +274,7 @@ def _sketched_from(path: Path) -> str | None:
 
 
 def _pictures(folder: Path, outside: Path | None = None) -> list[Path]:
-    """Picture files below folder, sorted; hidden ones and those below `outside` left out."""
+    """Image files in folder and its subfolders, sorted, without hidden files and those in `outside`."""
     return sorted(
         p for p in folder.rglob("*")
         if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
@@ -289,25 +283,14 @@ def _pictures(folder: Path, outside: Path | None = None) -> list[Path]:
 
 
 def _in_threads(work: Callable, items: list, workers: int, progress: bool) -> Iterator:
-    """work(item) for all items as they finish. Threads do: decoding, blurring, encoding release the lock."""
-    from tqdm import tqdm
-
+    """work(item) for all items, in order of completion; decoding, blurring and encoding release the GIL."""
     pool = ThreadPoolExecutor(workers)
     try:
-        with tqdm(total=len(items), unit="sketch", disable=not progress) as bar:
-            waiting, queue = set(), iter(items)
-            for item in queue:
-                waiting.add(pool.submit(work, item))
-                if len(waiting) < 4 * workers:
-                    continue
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                bar.update(len(finished))
-                yield from (f.result() for f in finished)
-            for f in waiting:
-                yield f.result()
-                bar.update(1)
+        jobs = [pool.submit(work, item) for item in items]
+        for job in tqdm(as_completed(jobs), total=len(items), unit="sketch", disable=not progress):
+            yield job.result()
     finally:
-        pool.shutdown(cancel_futures=True)   # Ctrl-C: files in hand are finished, the rest waits for a rerun
+        pool.shutdown(cancel_futures=True)   # Ctrl-C: the current files are finished, a rerun does the rest
 
 
 # --- the blur: its cost does not grow with σ -----------------------------------------------------------------------
@@ -315,12 +298,12 @@ def _in_threads(work: Callable, items: list, workers: int, progress: bool) -> It
 
 @functools.lru_cache(maxsize=64)
 def _blur_factors(n: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """(m, n) analysis and (n, m) synthesis matrices whose product is the blur of n pixels along one axis.
+    """(m, n) analysis and (n, m) synthesis matrices whose product blurs n pixels along one axis.
 
-    Mirroring without repeating the edge makes the signal even with period 2(n − 1). On such signals a
-    symmetric convolution is diagonal in the cosines cos(πkj/(n − 1)) (the DCT-I): component k is multiplied
-    by the kernel's transform λ_k ≈ exp(−(πkσ/(n − 1))²/2). All but the first m ≈ 1.4 n/σ of them vanish below
-    5e-5, so a *wide* blur is a cheap low-rank product: 7 cosines at σ = 255, n = 1024.
+    Mirroring without repeating the edge makes the signal even with period 2(n − 1). On such signals a symmetric
+    convolution is diagonal in the cosines cos(πkj/(n − 1)) (the DCT-I): component k is multiplied by the kernel's
+    transform λ_k ≈ exp(−(πkσ/(n − 1))²/2). All but the first m ≈ 1.4 n/σ factors are below 5e-5, so a *wide* blur is a
+    cheap low-rank product: 7 cosines at σ = 255, n = 1024.
     """
     if n == 1:
         return np.ones((1, 1), np.float32), np.ones((1, 1), np.float32)
@@ -341,23 +324,27 @@ def _blur_factors(n: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     return (cosines * ends).astype(np.float32), (cosines.T * weight).astype(np.float32)
 
 
+@overload
+def gaussian_blur(x: np.ndarray, sigma: float) -> np.ndarray: ...
+@overload
+def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor: ...
 def gaussian_blur(x, sigma: float):
     """Gaussian blur with mirrored borders, as cv2.GaussianBlur(x, (0, 0), sigma) computes it on float32.
 
     x: array (H, W) or (H, W, C), any real dtype → float32 array; or float tensor (..., H, W) → tensor of its
-    dtype, differentiable. sigma: pixels, > 0. Within 0.01 grey levels of OpenCV's float result, without its
-    cost at large σ: benchmarks/bench_sketch.py prints both.
+    dtype, differentiable. sigma: pixels, > 0. Within 0.01 grey levels of OpenCV's float result, but its cost does not
+    grow with σ (hence no library call): benchmarks/bench_sketch.py prints both.
     """
     sigma = _check_sigma(sigma)
     if isinstance(x, torch.Tensor):
         h, w = x.shape[-2:]
         (dh, uh), (dw, uw) = ([torch.from_numpy(f).to(x.device) for f in _blur_factors(n, sigma)]
                               for n in (h, w))
-        # right to left: (h,m)(m,h) x (w,m)(m,w); the middle (m,m) is tiny at large σ
+        # (h,m)(m,h) x (w,m)(m,w), multiplied so that the intermediate (m,m) is small at large σ
         return (uh @ (dh @ (x.float() @ dw.T)) @ uw.T).to(x.dtype)
     x = np.asarray(x, np.float32)
     h, w = x.shape[:2]
-    if sigma < math.sqrt(max(h, w)) / 4:   # few taps, many cosines: OpenCV is faster
+    if sigma < math.sqrt(max(h, w)) / 4:   # OpenCV is faster when the kernel is short
         return cv2.GaussianBlur(x, (0, 0), sigma)
     if x.ndim == 3:
         return np.stack([gaussian_blur(x[..., c], sigma) for c in range(x.shape[2])], axis=-1)

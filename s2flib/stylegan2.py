@@ -101,13 +101,7 @@ class ModulatedConv2d(nn.Module):
     """
 
     def __init__(
-        self,
-        in_ch: int,
-        out_ch: int,
-        kernel_size: int,
-        style_dim: int,
-        demodulate: bool = True,
-        upsample: bool = False,
+        self, in_ch: int, out_ch: int, kernel_size: int, style_dim: int, demodulate: bool = True, upsample: bool = False
     ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(1, out_ch, in_ch, kernel_size, kernel_size))
@@ -216,6 +210,8 @@ class Generator(nn.Module):
     n_mlp:         number of layers of the mapping network (learning-rate multiplier 0.01)
     channel_base:  channels(res) = min(channel_max, channel_base / res); published: 32768 and 512
     """
+
+    latent_avg: Tensor  # w̄, registered by weights.load_generator
 
     def __init__(
         self, size: int, style_dim: int = 512, n_mlp: int = 8, channel_base: int = 32768, channel_max: int = 512

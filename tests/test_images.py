@@ -12,7 +12,7 @@ from s2flib.files import atomic_path
 from s2flib.images import MAX_SIDE, centre_square, load_image, load_mask, save_image, to_array, to_photo
 
 REFUSED = {
-    "missing": "does not exist", "folder": "is a folder", "empty": "is empty", "truncated": "cut short",
+    "missing": "does not exist", "folder": "is a folder", "empty": "is empty", "truncated": "or truncated",
     "text": "not a picture", "one_pixel": "1×1 px", "huge": "12,000", "long_side": "12,000",
 }
 

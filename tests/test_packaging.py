@@ -166,7 +166,9 @@ def test_slurm_scripts(script):
     text = script.read_text()
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     assert "#SBATCH --requeue" in text and "--resume" in text
-    for command in re.findall(r"s2flib\.cli (\w+)((?:[^\n]*\\\n)*[^\n]*)", text):
+    commands = re.findall(r"-m s2flib (\w+)((?:[^\n]*\\\n)*[^\n]*)", text)
+    assert commands
+    for command in commands:
         check_command(*command)
 
 

@@ -16,7 +16,7 @@ from s2flib.presets import get_preset
 
 if TYPE_CHECKING:
     from s2flib.course.run import NotebookRun
-
+    
 STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;color:#1d2330;max-width:1080px;margin:0 auto;padding:32px 24px}
 h1{font-size:30px;margin:0 0 4px}

@@ -1,7 +1,7 @@
-"""Faces and what belongs to them: photos, sketches, masks, identities, attributes, edit pairs, users' drawings.
+"""Face data sets: photos, sketches, masks, identities, attributes, edit pairs, and users' drawings.
 
-``faces`` (SynthFaces, CelebAMask-HQ), ``celeba`` (the published folder's layout), ``attributes``, ``user_drawing`` (any
-drawing as the encoder wants it), ``align`` (any photo in the training frame), ``edit_pairs``.
+``faces`` (SynthFaces, CelebAMask-HQ), ``celeba`` (the published folder's layout), ``attributes``, ``user_drawing``
+(prepares any drawing for the encoder), ``align`` (crops any photo to the training frame), ``edit_pairs``.
 """
 
 from s2flib.datasets.align import align_face
@@ -11,4 +11,7 @@ from s2flib.datasets.edit_pairs import EditPairs, FreshPairs
 from s2flib.datasets.faces import SPLITS, CelebAMaskHQ, FaceDataset, SynthFaces, open_dataset
 from s2flib.datasets.user_drawing import Drawing, prepare_drawing
 
-__all__ = ["ATTRIBUTE_NAMES", "CelebAMaskHQ", "Drawing", "EditPairs", "FaceDataset", "FreshPairs", "LABELS", "SPLITS", "SynthFaces", "align_face", "attribute_targets", "open_dataset", "prepare_drawing"]
+__all__ = [
+    "ATTRIBUTE_NAMES", "CelebAMaskHQ", "Drawing", "EditPairs", "FaceDataset", "FreshPairs", "LABELS", "SPLITS",
+    "SynthFaces", "align_face", "attribute_targets", "open_dataset", "prepare_drawing",
+]

@@ -1,4 +1,4 @@
-"""Yes/no attributes of a face, one list for both data sets: what AttributeNet (CBAM features) learns to see."""
+"""Binary face attributes, one list for both data sets: the targets of AttributeNet (CBAM features)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _one_of(column: str, *values: str) -> Callable[[dict], bool]:
     return lambda a: a[column] in values
 
 
-# SynthFaces' predicates read what was rendered, not what is visible: long hair may hide an earring.
+# SynthFaces' predicates describe what was rendered, not what is visible: long hair may hide an earring.
 ATTRIBUTES = (
     Attribute("male", _one_of("gender", "male"), "Male"),
     Attribute("young", lambda a: a["age"] < 35, "Young"),
@@ -54,8 +54,8 @@ ATTRIBUTE_NAMES = tuple(a.name for a in ATTRIBUTES)
 def attribute_targets(dataset) -> np.ndarray:
     """(N, K) float32 of 0 and 1 in the order of ATTRIBUTE_NAMES, one row per photo of a FaceDataset.
 
-    SynthFaces answers all K. CelebA has no column for some (old, sunglasses, …) and these are NaN: leave them out
-    of the loss. Raises DataError when a photo has neither data set's attributes.
+    SynthFaces has all K. CelebA has no column for some (old, sunglasses, …); these are NaN: exclude them from the loss.
+    Raises DataError when a photo has the attributes of neither data set.
     """
     rows = dataset.attributes
     out = np.full((len(rows), len(ATTRIBUTES)), np.nan, np.float32)

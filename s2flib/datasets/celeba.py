@@ -1,7 +1,7 @@
-"""The published CelebAMask-HQ folder, read as it is (Lee et al., MaskGAN, CVPR 2020).
+"""Reads the published CelebAMask-HQ folder without changes (Lee et al., MaskGAN, CVPR 2020).
 
     CelebA-HQ-img/0.jpg … 29999.jpg                      1024 px photos
-    CelebAMask-HQ-mask-anno/0 … 14/00000_skin.png …      512 px, one file per part, 2,000 photos to a folder
+    CelebAMask-HQ-mask-anno/0 … 14/00000_skin.png …      512 px, one file per part, 2,000 photos per folder
     CelebAMask-HQ-attribute-anno.txt                     count, the 40 names, then "0.jpg  -1 1 …" per photo
     CelebA-HQ-to-CelebA-mapping.txt                      "idx orig_idx orig_file" per photo
     identity_CelebA.txt                                  optional, from CelebA: "000001.jpg 2880" per photo
@@ -29,7 +29,7 @@ MASK_SIZE = 512
 
 
 def index_split(orig_idx: int) -> str:
-    """The published split by CelebA index (g_partition.py), about 8:1:1 and CelebA's own, disjoint by identity."""
+    """The published split by CelebA index (g_partition.py): about 8:1:1, the same as CelebA's, disjoint by identity."""
     return "test" if orig_idx >= 182638 else "val" if orig_idx >= 162771 else "train"
 
 
@@ -52,7 +52,7 @@ def read_mapping(root: Path) -> dict[int, tuple[int, str]]:
             raise DataError(f"{root / MAPPING}, line {number} is not 'idx orig_idx orig_file': "
                             "unpack the file again.") from None
     if not mapping:
-        raise DataError(f"{root / MAPPING} lists no photos: unpack it again.")
+        raise DataError(f"{root / MAPPING} lists no photos: unpack the file again.")
     return mapping
 
 
@@ -60,18 +60,18 @@ def read_attributes(root: Path) -> dict[int, dict[str, int]]:
     """CelebA-HQ index → {attribute name: 0 or 1} (the file's −1 becomes 0)."""
     lines = _lines(root, ATTRIBUTES)
     if len(lines) < 2:
-        raise DataError(f"{root / ATTRIBUTES} has no attribute names in its second line: unpack it again.")
+        raise DataError(f"{root / ATTRIBUTES} has no attribute names in its second line: unpack the file again.")
     names, out = lines[1], {}
     for number, (file, *values) in enumerate(lines[2:], start=3):
         if len(values) != len(names) or not set(values) <= {"-1", "0", "1"} or not Path(file).stem.isdigit():
-            raise DataError(f"{root / ATTRIBUTES}, about line {number}, does not hold {len(names)} values of "
+            raise DataError(f"{root / ATTRIBUTES}, near line {number}, does not have {len(names)} values of "
                             "-1 or 1: unpack the file again.")
         out[int(Path(file).stem)] = {n: int(v == "1") for n, v in zip(names, values, strict=True)}
     return out
 
 
 def read_identities(root: Path) -> dict[str, int] | None:
-    """CelebA file name → identity; None when the (separately published) file is not there."""
+    """CelebA file name → identity; None when the file, which is published separately, does not exist."""
     if not (root / IDENTITIES).is_file():
         return None
     try:
@@ -81,9 +81,9 @@ def read_identities(root: Path) -> dict[str, int] | None:
 
 
 def combine_parts(root: Path, index: int) -> np.ndarray:
-    """The part masks of one photo as one (512, 512) uint8 label map, painted in the order of LABELS.
+    """Merge the part masks of one photo into one (512, 512) uint8 label map, painted in the order of LABELS.
 
-    A part without a file is simply absent; a photo without any part raises DataError.
+    A part without a file is absent from the photo; a photo without any part raises DataError.
     """
     folder = root / MASKS / str(index // 2000)
     labels = np.zeros((MASK_SIZE, MASK_SIZE), np.uint8)
@@ -97,24 +97,24 @@ def combine_parts(root: Path, index: int) -> np.ndarray:
         except ImageError as e:
             raise DataError(f"a part mask is damaged: {e}") from None
         if drawn.shape != labels.shape:
-            raise DataError(f"{path} is {drawn.shape[1]}×{drawn.shape[0]} px where CelebAMask-HQ has "
+            raise DataError(f"{path} is {drawn.shape[1]}×{drawn.shape[0]} px, but CelebAMask-HQ masks are "
                             f"{MASK_SIZE}×{MASK_SIZE}: unpack it again.")
         labels[drawn != 0] = label
         found = True
     if not found:
-        raise DataError(f"{folder} holds no part mask named {index:05d}_*.png: unpack {MASKS} again.")
+        raise DataError(f"{folder} has no part mask named {index:05d}_*.png: unpack {MASKS} again.")
     return labels
 
 
 def cached_mask(root: Path, index: int, cache: Path) -> np.ndarray:
-    """:func:`combine_parts`, done once per photo: the result lies as a PNG below cache, one folder per root."""
+    """:func:`combine_parts`, computed once per photo: the result is stored as a PNG in cache, one folder per root."""
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     path = cache / f"celebamask-hq-{key}" / str(index // 2000) / f"{index:05d}.png"
     if path.exists():
         try:
             return load_mask(path)
         except ImageError:
-            pass   # damaged from outside: made again
+            pass   # the cached file is damaged: create it again
     labels = combine_parts(root, index)
     with atomic_path(path) as part:
         Image.fromarray(labels).save(part, "PNG")

@@ -1,4 +1,4 @@
-"""Faces with sketch, mask, identity, attributes: SynthFaces (shipped) and CelebAMask-HQ (the user's copy)."""
+"""Faces with sketch, mask, identity and attributes: SynthFaces (shipped) and CelebAMask-HQ (the user's copy)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from PIL import Image
 
 from s2flib.datasets import celeba
 from s2flib.errors import DataError, ImageError
-from s2flib.files import available_cpus, cache_dir, data_dir
+from s2flib.files import available_cpus, cache_dir, data_dir, memory_bytes
+from s2flib.images import as_float, load_image, resize
 from s2flib.images import load_image
 from s2flib.presets import Preset, get_preset
 from s2flib.sketch import sketch
@@ -28,7 +30,7 @@ SPLITS = ("train", "val", "test")
 
 
 class FaceDataset(torch.utils.data.Dataset):
-    """One split, held as records; a subclass says how a record's photo and mask are read.
+    """One split of a data set, as records; a subclass implements how a record's photo and mask are read.
 
     ``ds[i]`` is a dict: photo (3, H, W) float in [−1, 1]; sketch (1, H, W) float in [0, 1], white background;
     mask (H, W) uint8 label ids (LABELS); identity int; name str; attributes dict.
@@ -39,7 +41,7 @@ class FaceDataset(torch.utils.data.Dataset):
         names: list[str],          # stems of the photo files
         identities: np.ndarray,    # (N,) int
         attributes: list[dict],    # per photo
-        size: int,                 # H = W of everything given out, pixels
+        size: int,                 # H = W of everything returned, pixels
     ):
         self.names = names
         self.identities = np.asarray(identities, np.int64)
@@ -58,8 +60,7 @@ class FaceDataset(torch.utils.data.Dataset):
         photo, mask = self.read(i)
         n = self.size
         if photo.shape[:2] != (n, n):
-            shrink = photo.shape[0] > n
-            photo = cv2.resize(photo, (n, n), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+            photo = resize(photo, (n, n))
         if mask.shape != (n, n):
             mask = cv2.resize(mask, (n, n), interpolation=cv2.INTER_NEAREST_EXACT)
         return photo, sketch(photo, mask), mask
@@ -68,7 +69,7 @@ class FaceDataset(torch.utils.data.Dataset):
         i = range(len(self))[i]                       # negative indices; IndexError ends iteration
         photo, lines, mask = self._sample(i)
         return {
-            "photo": torch.from_numpy(photo).permute(2, 0, 1).float() / 127.5 - 1,
+            "photo": as_float(photo),
             "sketch": torch.from_numpy(lines)[None].float() / 255,
             "mask": torch.from_numpy(mask),
             "identity": int(self.identities[i]),
@@ -77,10 +78,10 @@ class FaceDataset(torch.utils.data.Dataset):
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The whole split in RAM, made once: photos (N, 3, H, W), sketches (N, 1, H, W), masks (N, H, W).
+        """The whole split in memory, built once: photos (N, 3, H, W), sketches (N, 1, H, W), masks (N, H, W).
 
-        uint8 numpy arrays, five bytes a pixel: the shipped train split takes 0.43 GB and some seconds. Raises
-        DataError when the machine has not the memory.
+        uint8 arrays, five bytes per pixel: the shipped train split takes 0.43 GB and a few seconds. Raises DataError
+        when the machine does not have enough memory.
         """
         if self._arrays is None:
             n, s = len(self), self.size
@@ -92,27 +93,26 @@ class FaceDataset(torch.utils.data.Dataset):
                 photo, out["sketches"][i, 0], out["masks"][i] = self._sample(i)
                 out["photos"][i] = photo.transpose(2, 0, 1)
 
-            # Threads: decoding, blurring and numpy's loops all release the interpreter's lock.
-            with ThreadPoolExecutor(available_cpus()) as pool:
-                for _ in pool.map(fill, range(n)):
-                    pass
+            with ThreadPoolExecutor(available_cpus()) as pool:   # decoding, blurring and numpy release the GIL
+                list(pool.map(fill, range(n)))
             self._arrays = out
         return self._arrays
 
 
 class SynthFaces(FaceDataset):
-    """Synthetic faces, the shipped ones or those of ``s2f render``.
+    """Synthetic faces: the shipped ones, or those rendered by ``s2f render``.
 
-    root holds manifest.csv (columns file, sha256, mask_sha256, identity, shot, split; every further column is an
+    root contains manifest.csv (columns file, sha256, mask_sha256, identity, shot, split; every further column is an
     attribute) and, for each split, images-<split>.zip and masks-<split>.zip (WebP, label id = grey value);
-    perhaps drawings-<split>.zip and landmarks.npz too. DataError names what is missing or damaged; the sha256 of
-    photos and masks is checked as they are read.
+    drawings-<split>.zip and landmarks.npz are optional. DataError names what is missing or damaged; the sha256 of
+    photos and masks is checked when they are read.
     """
 
     RESERVED = ("file", "sha256", "mask_sha256", "identity", "shot", "split")
+    ADVICE = "restore it from the repository (git checkout data/synthfaces), or render it again with s2f render"
 
     def __init__(self, root: str | Path, split: str, size: int = 128, limit: int | None = None):
-        _check_split(split)
+        check_split(split)
         self.root, self.split = Path(root), split
         rows = _read_manifest(self.root / "manifest.csv")
         rows = [r for r in rows if r["split"] == split][:limit]
@@ -134,7 +134,7 @@ class SynthFaces(FaceDataset):
         return photo, np.ascontiguousarray(mask[..., 0])
 
     def drawing(self, i: int) -> np.ndarray:
-        """The line drawing of photo i, (H, W) uint8, black on white, drawn from geometry (synthfaces.drawing)."""
+        """The line drawing of photo i, (H, W) uint8, black on white, made from geometry (synthfaces.drawing)."""
         drawing = self._decode("drawings", self.rows[i][0])[..., 0]
         if len(drawing) != self.size:
             drawing = cv2.resize(drawing, (self.size, self.size), interpolation=cv2.INTER_AREA)
@@ -149,43 +149,29 @@ class SynthFaces(FaceDataset):
                     side = int(stored["size"])
                     points = dict(zip(stored["names"].tolist(), stored["points"] / stored["scale"], strict=True))
             except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
-                raise DataError(f"{path} is missing or damaged ({e}): restore it from the repository, or render the "
-                                "data set anew with s2f render.") from None
+                raise DataError(f"{path} is missing or damaged ({e}): {self.ADVICE}.") from None
             missing = [n for n in self.names if n not in points]
             if missing:
-                raise DataError(f"{path} has no landmarks for {missing[0]}: restore it from the repository.")
+                raise DataError(f"{path} has no landmarks for {missing[0]}: {self.ADVICE}.")
             self._landmarks = np.stack([points[n] for n in self.names]) * (self.size / side)
         return self._landmarks[i]
 
     def _archive(self, kind: str) -> Path:
         path = self.root / f"{kind}-{self.split}.zip"
         if not path.is_file():
-            raise DataError(f"{path} is missing: restore it from the repository (git checkout data/synthfaces), or "
-                            "render it with s2f render.")
+            raise DataError(f"{path} is missing: {self.ADVICE}.")
         return path
 
     def _decode(self, kind: str, file: str, digest: str | None = None) -> np.ndarray:
-        archive = self._archive(kind)
-        try:
-            data = _open_zip(str(archive), os.getpid()).read(file)
-        except KeyError:
-            raise DataError(f"{file} is not in {archive} though the manifest lists it: "
-                            "restore data/synthfaces from the repository.") from None
-        except (zipfile.BadZipFile, OSError, EOFError) as e:
-            raise DataError(f"{archive} is damaged at {file} ({e}): restore it from the "
-                            "repository (git checkout data/synthfaces).") from None
-        if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-            raise DataError(f"{file} in {archive} does not match its sha256 in manifest.csv: "
-                            "restore data/synthfaces from the repository.")
-        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+        return read_webp(self._archive(kind), file, "manifest.csv", self.ADVICE, digest)
 
 
 class CelebAMaskHQ(FaceDataset):
-    """The published CelebAMask-HQ folder as it is (layout: s2flib.datasets.celeba), masks combined once into a cache.
+    """The published, unchanged CelebAMask-HQ folder (layout: s2flib.datasets.celeba); merged masks are cached.
 
-    With identity_CelebA.txt beside it, identities are CelebA's and the split is 8:1:1 by identity. Without,
-    identities are unknown: every photo counts as its own (its CelebA-HQ index) and the split is the published
-    one by CelebA index, which is disjoint by identity too. Attributes are CelebA's 40, 0 or 1.
+    With identity_CelebA.txt in the folder, identities are CelebA's and the split is 8:1:1 by identity. Without it,
+    identities are unknown: every photo is its own identity (its CelebA-HQ index) and the split is the published one
+    by CelebA index, which is also disjoint by identity. Attributes are CelebA's 40, each 0 or 1.
     """
 
     def __init__(
@@ -194,12 +180,12 @@ class CelebAMaskHQ(FaceDataset):
         split: str,
         size: int = 1024,
         limit: int | None = None,
-        cache: str | Path | None = None,   # where combined masks go; None: files.cache_dir()
+        cache: str | Path | None = None,   # where merged masks are stored; None: files.cache_dir()
     ):
-        _check_split(split)
+        check_split(split)
         self.root = Path(root)
         if not self.root.is_dir():
-            raise DataError(f"{self.root} does not exist: get CelebAMask-HQ (non-commercial research licence, "
+            raise DataError(f"{self.root} does not exist: download CelebAMask-HQ (non-commercial research licence, "
                             "github.com/switchablenorms/CelebAMask-HQ) and unpack it there.")
         self.cache = Path(cache or cache_dir())
         mapping = celeba.read_mapping(self.root)
@@ -212,7 +198,7 @@ class CelebAMaskHQ(FaceDataset):
                 raise DataError(f"{self.root / celeba.IMAGES / f'{idx}.jpg'} is missing ({len(photos)} of "
                                 f"{len(mapping)} photos are there): unpack {celeba.IMAGES} again.")
             if idx not in attributes:
-                raise DataError(f"{self.root / celeba.ATTRIBUTES} has no line for {idx}.jpg: unpack it again.")
+                raise DataError(f"{self.root / celeba.ATTRIBUTES} has no line for {idx}.jpg: unpack the file again.")
             if known is not None and orig_file not in known:
                 raise DataError(f"{self.root / celeba.IDENTITIES} has no line for {orig_file}: download it again.")
             identity = idx if known is None else known[orig_file]
@@ -243,24 +229,42 @@ def _open_zip(path: str, pid: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _read_manifest(path: Path) -> list[dict]:
-    """manifest.csv as typed rows; DataError when it is missing, incomplete, or a split shares an identity."""
+def read_webp(archive: Path, file: str, listing: str, advice: str, digest: str | None = None) -> np.ndarray:
+    """An image of a zip archive as (H, W, 3) uint8; DataError when it is missing, damaged or not of this SHA-256."""
+    try:
+        data = _open_zip(str(archive), os.getpid()).read(file)
+        if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+            raise DataError(f"{file} in {archive} does not match its sha256 in {listing}: {advice}.")
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    except KeyError:
+        raise DataError(f"{file} is not in {archive}, although {listing} lists it: {advice}.") from None
+    except (zipfile.BadZipFile, OSError, EOFError) as e:
+        raise DataError(f"{archive} is damaged at {file} ({e}): {advice}.") from None
+
+
+def read_table(path: Path, columns: Sequence[str], advice: str) -> list[dict[str, str]]:
+    """The rows of a CSV file; DataError when it is missing or incomplete, or when splits share an identity."""
     try:
         with open(path, newline="", encoding="utf-8") as f:
             rows = list(csv.DictReader(f))
     except OSError:
-        raise DataError(f"{path} is missing: point root at a SynthFaces folder or restore data/synthfaces "
-                        "from the repository.") from None
-    missing = [c for c in SynthFaces.RESERVED if not rows or c not in rows[0]]
+        raise DataError(f"{path} is missing: {advice}.") from None
+    missing = [c for c in columns if not rows or c not in rows[0]]
     if missing:
-        raise DataError(f"{path} lacks the columns {', '.join(missing)}: restore it from the repository.")
+        raise DataError(f"{path} lacks the columns {', '.join(missing)}: {advice}.")
     seen: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise DataError(f"{path} is damaged at line {line}: restore it from the repository.")
+            raise DataError(f"{path} is damaged at line {line}: {advice}.")
         if seen.setdefault(row["identity"], row["split"]) != row["split"]:
-            raise DataError(f"{path} puts identity {row['identity']} into two splits (line {line}): "
-                            "scores on it would be meaningless; restore it from the repository.")
+            raise DataError(f"{path} puts identity {row['identity']} into two splits (line {line}), so scores would be "
+                            f"meaningless: {advice}.")
+    return rows
+
+
+def _read_manifest(path: Path) -> list[dict]:
+    """manifest.csv as typed rows."""
+    rows = read_table(path, SynthFaces.RESERVED, SynthFaces.ADVICE)
     convert = {c: _column_type([r[c] for r in rows]) for c in rows[0] if "sha256" not in c}
     return [{c: convert.get(c, str)(v) for c, v in r.items()} for r in rows]
 
@@ -277,15 +281,13 @@ def _column_type(values: list[str]) -> type:
 
 
 def _check_memory(needed: int) -> None:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:   # Windows
-        return
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > 0.8 * there:
-        raise DataError(f"this split takes {needed / 1e9:.0f} GB in memory and the machine has "
+    there = memory_bytes()
+    if there is not None and needed > 0.8 * there:
+        raise DataError(f"this split takes {needed / 1e9:.0f} GB of memory, but the machine has "
                         f"{there / 1e9:.0f} GB: read it item by item, or give a limit.")
 
 
-def _check_split(split: str) -> None:
+def check_split(split: str) -> None:
     if split not in SPLITS:
         raise DataError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}.")
 
@@ -293,16 +295,16 @@ def _check_split(split: str) -> None:
 def open_dataset(
     preset: str | Preset,            # decides the data set and the size
     split: str,                      # "train" | "val" | "test"
-    root: str | Path | None = None,  # a folder of either kind; by default the preset's own below data_dir()
+    root: str | Path | None = None,  # a folder of either kind; default: the preset's own in data_dir()
     limit: int | None = None,        # only the first so many photos
 ) -> FaceDataset:
     """One split of the preset's data set at the preset's size.
 
-    By default data_dir()/synthfaces or data_dir()/CelebAMask-HQ, as the preset says; root may be a folder of
-    either kind. Raises DataError with what to do when it is not there.
+    The default is data_dir()/synthfaces or data_dir()/CelebAMask-HQ, depending on the preset; root may be a folder of
+    either kind. Raises DataError, which says what to do, when the folder does not exist.
     """
     preset = get_preset(preset)
-    _check_split(split)
+    check_split(split)
     if limit is not None and limit < 1:
         raise DataError(f"the limit must be at least 1, not {limit}.")
     if root is None:

@@ -1,8 +1,8 @@
-"""A person's own drawing, as the encoder wants it: dark lines on white, square, framed as in training.
+"""Prepares a user's drawing for the encoder: dark lines on white, square, framed as in training.
 
-People bring scans, photos of paper, chalk on black, blue ink, tablets with transparent layers. The encoder
-has seen only clean sketches with a white background, so a drawing is first made to look like one. A sketch
-that is clean already (one that :mod:`s2flib.sketch` computed, say) passes through unchanged but for its size.
+User input includes scans, photos of paper, chalk on black, blue ink, and tablet drawings with transparent layers. The
+encoder was trained only on clean sketches with a white background, so a drawing is first converted to look like one.
+A sketch that is already clean (one computed by :mod:`s2flib.sketch`, for example) is only resized.
 """
 
 from __future__ import annotations
@@ -15,35 +15,36 @@ import torch
 from torch import Tensor
 
 from s2flib.errors import ImageError
+from s2flib.images import resize
 
 WORK_SIZE = 1024        # px; larger drawings are first reduced to this longer side
 CLEAN_WHITE = 0.96      # a border at least this bright counts as clean white paper
-PAPER_WHITE = 0.92      # of the paper's brightness; what is lighter is paper (grain, soft shadows)
-SMALL_DRAWING = 0.6     # a drawing covering less than this share of its page is cut out
+PAPER_WHITE = 0.92      # of the paper's brightness; anything lighter is paper (grain, soft shadows)
+SMALL_DRAWING = 0.6     # a drawing that covers less than this share of its page is cropped
 
-EMPTY = ("the picture holds no drawing, only an empty page: give one with dark lines on a light background "
-         "(or light ones on dark).")
+EMPTY = ("the image contains no drawing, only an empty page: use one with dark lines on a light background "
+         "(or light lines on a dark one).")
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """sketch: (1, size, size) float in [0, 1], white 1.0; notes: what was done to it, in words."""
+    """sketch: (1, size, size) float in [0, 1], white 1.0; notes: the changes that were made to it, in words."""
 
     sketch: Tensor
     notes: list[str] = field(default_factory=list)
 
 
 def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
-    """Make a drawing look like a training sketch.
+    """Convert a drawing to look like a training sketch.
 
     array:  (H, W, 3) or (H, W) uint8, any colour, any background, any shape
     size:   side of the result in pixels (the preset's ``size``)
 
-    In this order, each step only where it is needed, each one named in ``notes``:
-    inverted (light lines on dark), evened out (paper that is not white, or lit unevenly), cut out (a drawing
-    much smaller than its page), filled up with white to a square, darkened (lines that grew too faint).
+    The steps, in this order; each is applied only if it is needed and is then listed in ``notes``: invert (light lines
+    on dark), even out the paper (not white, or lit unevenly), crop (a drawing much smaller than its page), pad to a
+    square with white, darken (lines that have become too faint).
 
-    Raises ImageError for a picture without a drawing in it.
+    Raises ImageError for an image that contains no drawing.
     """
     notes: list[str] = []
     array = _reduce(array)
@@ -51,12 +52,12 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
     grey = (cv2.cvtColor(array, cv2.COLOR_RGB2GRAY) if array.ndim == 3 else array).astype(np.float32) / 255
     border = _border(grey)
     paper = float(np.median(border))
-    # hair may cover most of a clean sketch's border, but what is left of it is then pure white
+    # hair may cover most of a clean sketch's border, but the rest of the border is then pure white
     clean = paper >= CLEAN_WHITE or np.mean(border >= 0.99) > 0.25
     if np.ptp(grey) < 0.1:
         raise ImageError(EMPTY)
     lighter, darker = (np.where(d > 0.15, d, 0).sum() for d in (grey - paper, paper - grey))
-    if paper < 0.5 and lighter > darker and not clean:      # dim paper is dark, too, but its lines are darker
+    if paper < 0.5 and lighter > darker and not clean:      # dim paper is also dark, but its lines are darker
         grey, clean = 1 - grey, 1 - paper >= CLEAN_WHITE
         notes.append("light lines on a dark background: inverted")
     if not clean:
@@ -67,17 +68,17 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
     if ink.max() < 0.1 or ink.mean() < 5e-4:
         raise ImageError(EMPTY)
     top, bottom, left, right = _extent(ink)
-    if max(bottom - top, right - left) < SMALL_DRAWING * min(grey.shape):
-        grey = _cut_out(grey, top, bottom, left, right)
+    longer = max(bottom - top, right - left)
+    if longer < SMALL_DRAWING * min(grey.shape):
+        grey = _centred(grey[top:bottom, left:right], longer + 2 * max(1, round(0.08 * longer)))   # a margin of 8 %
         notes.append("a small drawing on a large page: cut out")
     elif grey.shape[0] != grey.shape[1]:
-        grey = _square(grey)
+        grey = _centred(grey, max(grey.shape))
         notes.append("not square: filled up with white")
-    interpolation = cv2.INTER_AREA if grey.shape[0] > size else cv2.INTER_CUBIC
-    grey = np.clip(cv2.resize(grey, (size, size), interpolation=interpolation), 0, 1)
+    grey = np.clip(resize(grey, (size, size)), 0, 1)
 
-    # Thin lines fade when a large page shrinks. In training sketches the darkest 2 % of the picture hold at
-    # least 0.45 of ink; lift fainter drawings to a usual 0.7, but by a factor of 4 at most (noise grows too).
+    # Thin lines fade when a large page shrinks. In training sketches the darkest 2 % of the pixels have at least 0.45
+    # of ink; scale fainter drawings to a typical 0.7, by a factor of at most 4 (noise is amplified too).
     ink = 1 - grey
     strength = float(np.percentile(ink, 98))
     if strength < 0.4:
@@ -89,7 +90,7 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
 
 
 def _reduce(array: np.ndarray) -> np.ndarray:
-    """The longer side at most WORK_SIZE: enough for any encoder, and quick for a 12,000-pixel scan."""
+    """Reduce the longer side to at most WORK_SIZE: enough for any encoder, and fast even for a 12,000-pixel scan."""
     scale = WORK_SIZE / max(array.shape[:2])
     if scale >= 1:
         return array
@@ -98,7 +99,7 @@ def _reduce(array: np.ndarray) -> np.ndarray:
 
 
 def _share_coloured(array: np.ndarray) -> float:
-    """Share of pixels whose colour differs from the border's: small in drawings, large in photos."""
+    """Share of pixels whose colour differs from the border's: low in drawings, high in photos."""
     if array.ndim == 2:
         return 0.0
     rgb = cv2.resize(array, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -108,17 +109,17 @@ def _share_coloured(array: np.ndarray) -> float:
 
 
 def _border(grey: np.ndarray) -> np.ndarray:
-    """The page's rim without its lower third, which necks and shoulders cross in most portraits."""
+    """The page's border without its lower third, which necks and shoulders cross in most portraits."""
     rim = max(1, min(grey.shape) // 25)
     sides = grey[: 2 * grey.shape[0] // 3]
     return np.concatenate([grey[:rim].ravel(), sides[:, :rim].ravel(), sides[:, -rim:].ravel()])
 
 
 def _even_paper(grey: np.ndarray) -> np.ndarray:
-    """Divide by the paper's brightness: a quadratic surface through the bright end of a coarse grid.
+    """Divide by the paper's brightness: a quadratic surface fitted to the bright end of a coarse grid.
 
-    Cells darker than the surface (shaded hair, a beard) are dropped from the fit step by step, so the
-    drawing's own tones do not count as shadows of the lamp.
+    Cells darker than the surface (shaded hair, a beard) are removed from the fit step by step, so that the drawing's
+    own tones are not mistaken for uneven light.
     """
     cells = min(24, max(2, min(grey.shape) // 8))
     height, width = grey.shape
@@ -155,21 +156,10 @@ def _extent(ink: np.ndarray) -> tuple[int, int, int, int]:
     return ends[0], ends[1], ends[2], ends[3]
 
 
-def _cut_out(grey: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-    """A white square with the drawing in its middle and a margin of 8 % of its longer side all round."""
-    longer = max(bottom - top, right - left)
-    side = longer + 2 * max(1, round(0.08 * longer))
-    page = np.ones((side, side), np.float32)
-    y, x = (side - (bottom - top)) // 2, (side - (right - left)) // 2
-    page[y:y + bottom - top, x:x + right - left] = grey[top:bottom, left:right]
-    return page
-
-
-def _square(grey: np.ndarray) -> np.ndarray:
-    """Fill the shorter side up with white, evenly on both ends."""
-    height, width = grey.shape
-    side = max(height, width)
+def _centred(drawing: np.ndarray, side: int) -> np.ndarray:
+    """The drawing in the middle of a white square."""
+    height, width = drawing.shape
     page = np.ones((side, side), np.float32)
     y, x = (side - height) // 2, (side - width) // 2
-    page[y:y + height, x:x + width] = grey
+    page[y:y + height, x:x + width] = drawing
     return page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from s2flib.errors import DataError, S2FError, WeightsError
 from s2flib.evaluation.scores import COLUMNS, Scores
+from s2flib.judges.load import IdentityJudge, identity_judge, perceptual_judge
 from s2flib.presets import Preset, get_preset
 
 
@@ -33,13 +34,12 @@ class Judges:
     perceptual(x, y) → (B,) distances; identity.embed(x) → (B,d) of unit norm; x, y (B,3,H,W) in [−1, 1].
     """
 
-    perceptual: torch.nn.Module
-    identity: torch.nn.Module
+    perceptual: Any
+    identity: IdentityJudge
 
     @classmethod
     def of(cls, preset: str | Preset, device: str = "cpu") -> Judges:
         """The preset's judges; the identity net is the measuring one, never the one that trains."""
-        from s2flib.judges.load import identity_judge, perceptual_judge
         return cls(perceptual_judge(preset).to(device), identity_judge(preset, role="measure").to(device))
 
 

@@ -61,6 +61,8 @@ class DlibResNet(nn.Module):
     "same person".
     """
 
+    mean: Tensor
+
     def __init__(self):
         super().__init__()
         self.stem = nn.Conv2d(3, 32, 7, stride=2)

@@ -79,6 +79,9 @@ class STLPIPS(nn.Module):
     small distances are dominated by rounding errors, and on CPUs with AMX (torch 2.14) they were NaN.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     label = "ST-LPIPS (alex)"
     channels = (64, 192, 384, 256, 256)
 

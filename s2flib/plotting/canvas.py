@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,7 +24,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 INK, FAINT = "#222222", "#8A8A8A"
 CAPTION_PT, TITLE_PT = 9.5, 9.0
 
-# fmt: off
 STYLE = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5, "text.color": INK,
     "axes.labelcolor": INK, "axes.edgecolor": FAINT, "axes.linewidth": 0.8, "axes.titlesize": 10,
@@ -31,8 +32,7 @@ STYLE = {
     "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 9, "ytick.labelsize": 9,
     "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8, "figure.facecolor": "white",
     "savefig.facecolor": "white", "image.cmap": "gray",
-}
-# fmt: on
+}  # fmt: skip
 
 
 class CourseFigure(Figure):
@@ -87,7 +87,9 @@ def blank(width: float, height: float, caption: str | None) -> tuple[CourseFigur
 
 
 @contextmanager
-def chart(caption: str | None = None, height: float = 3.2, columns: int = 1, **kwargs):
+def chart(
+    caption: str | None = None, height: float = 3.2, columns: int = 1, **kwargs
+) -> Iterator[tuple[CourseFigure, Any]]:
     """``with chart("what to see", columns=2) as (figure, axes): …`` sets up a figure with style, axes and caption.
 
     ``axes`` is one Axes, or a list of ``columns`` Axes. ``kwargs`` are passed to ``Figure.subplots``.

@@ -13,13 +13,11 @@ from s2flib.errors import ImageError
 from s2flib.plotting.canvas import COLOURS, TITLE_PT, WIDTH, CourseFigure, blank, style, text_width, wrap
 
 # CelebAMask-HQ's 19 labels, 0 background … 18 cloth: skin tones for skin, similar hues for related parts
-# fmt: off
 _MASK_COLOURS = np.array([
     (255, 255, 255), (241, 200, 167), (214, 150, 110), (20, 20, 20), (0, 114, 178), (86, 180, 233),
     (110, 70, 20), (150, 100, 40), (204, 121, 167), (228, 160, 195), (140, 20, 30), (213, 94, 0),
     (235, 130, 50), (70, 60, 60), (120, 60, 140), (240, 228, 66), (230, 159, 0), (225, 180, 145),
-    (0, 158, 115)], np.uint8)
-# fmt: on
+    (0, 158, 115)], np.uint8)  # fmt: skip
 
 
 def to_display(image) -> np.ndarray:

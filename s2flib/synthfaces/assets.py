@@ -48,7 +48,6 @@ class Head:
         self.uv = mesh.triangles(mesh.subdivide_corners(data["uv_skin"])).astype(np.float32)
         self.smooth = self.subdivide @ self.vertices
         self.around = mesh.incidence(self.tris, len(self.smooth))
-        self.normals = mesh.vertex_normals(self.smooth, self.tris, self.around)
         self.masks = data["masks"]
         self.occlusion = data["occlusion"].astype(np.float32) / 255
         names = (*_MOUTH, "lash_upper", "lash_lower")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 # skin tones, lightest to darkest (sRGB); Identity.tone interpolates between them in linear light
-# fmt: off
 SKIN = ("e3c0aa", "dab096", "cb9c80", "b7866a", "9e6f56", "805843", "624335", "483129")
 HAIR = {"black": "14100e", "darkbrown": "2c1e16", "brown": "4b3323", "lightbrown": "7b5a3c", "blond": "b8955f",
         "platinum": "d9c7a4", "auburn": "5c2b19", "red": "8c4522", "grey": "8b8783", "white": "d3cfca",
-        "pink": "c2688a", "blue": "34558c"}
+        "pink": "c2688a", "blue": "34558c"}  # fmt: skip
 IRIS = {"darkbrown": "2d1a10", "brown": "51301a", "hazel": "6f5430", "amber": "875c28", "green": "566748",
-        "blue": "5a7d9b", "lightblue": "86a5bb", "grey": "76808a"}
-# fmt: on
+        "blue": "5a7d9b", "lightblue": "86a5bb", "grey": "76808a"}  # fmt: skip
 
 
 def to_linear(srgb: np.ndarray) -> np.ndarray:

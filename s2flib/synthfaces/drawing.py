@@ -1,17 +1,17 @@
-"""Line drawings from geometry, as an artist would put them down: no shading of the photo enters.
+"""Line drawings computed from geometry, in the style of an artist, independent of the photo's shading.
 
-A pencil sketch computed from a photo carries its light and tones; a model trained on it learns to read them
-(the paper's "information leak"). Here the lines come from depth, surface orientation, region borders and the
-flow of the hair, so skin tone, hair colour and light are simply not in the drawing.
+A pencil sketch computed from a photo contains its light and tones, and a model trained on it learns to use them (the
+paper's "information leak"). Here the lines come from depth, surface orientation, region borders and the flow of the
+hair, so the drawing contains no information about skin tone, hair colour or light.
 
-Lines: silhouettes and depth steps; suggestive contours as valleys of n·v (image-space version of DeCarlo et
-al. 2003); borders of lids, lips, brows, ears, hair, hat, glasses and clothes; irises; hair by hair strokes of
-brow and beard; strands of the hair.
+Lines: silhouettes and depth steps; suggestive contours as valleys of n·v (image-space version of DeCarlo et al.
+2003); borders of lids, lips, brows, ears, hair, hat, glasses and clothes; irises; single hairs of brows and beard;
+strands of the hair.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter
@@ -23,20 +23,20 @@ from s2flib.synthfaces.strokes import Stroke, ink, resample, smooth, split_at_co
 
 @dataclass(frozen=True)
 class Hand:
-    """How somebody draws. Lengths as shares of the picture's width."""
+    """Parameters of a drawing style. Lengths are fractions of the picture's width."""
 
-    width: float            # of an outline
-    wobble: float           # amplitude of slow deviations from the true line
-    gaps: float             # share of strokes broken off
-    passes: int             # how often a line is gone over
-    overshoot: float        # how far a stroke runs on
-    hair: int               # strands drawn
-    crease: float           # threshold of suggestive contours: lower draws more
+    width: float  # of an outline
+    wobble: float  # amplitude of slow deviations from the true line
+    gaps: float  # fraction of interrupted strokes
+    passes: int  # number of strokes per line
+    overshoot: float  # how far a stroke extends beyond its end
+    hair: int  # number of strands
+    crease: float  # threshold for suggestive contours: lower draws more
     ink: float
     taper: float
 
 
-_FINEST = 1.6      # pixels of the (doubled) drawing; thinner outlines would be grey
+_FINEST = 1.6  # pixels of the (double-size) drawing; thinner outlines would look grey
 HANDS = {
     "clean": Hand(0.0075, 0.0008, 0.05, 1, 0.0, 150, 0.030, 0.95, 0.3),
     "sketchy": Hand(0.0050, 0.0042, 0.25, 3, 0.012, 330, 0.022, 0.62, 0.45),
@@ -44,9 +44,9 @@ HANDS = {
 }
 
 
-def line_drawing(buffers: Buffers, hand: str | Hand = "clean", seed: int = 0) -> np.ndarray:
-    """(H, W) uint8 drawing, white paper 255, at half the buffers' size (they are computed at twice it)."""
-    hand = HANDS[hand] if isinstance(hand, str) else hand
+def line_drawing(buffers: Buffers, hand: str = "clean", seed: int = 0) -> np.ndarray:
+    """(H, W) uint8 drawing on white (255), at half the size of the buffers. ``hand``: a key of HANDS."""
+    hand = HANDS[hand]
     size = buffers.camera.width
     rng = np.random.default_rng([seed, 11])
     strokes = outline_strokes(buffers, hand, rng) + iris_strokes(buffers, hand)
@@ -57,7 +57,7 @@ def line_drawing(buffers: Buffers, hand: str | Hand = "clean", seed: int = 0) ->
 
 
 def outline_strokes(b: Buffers, hand: Hand, rng: np.random.Generator) -> list[Stroke]:
-    """Strokes of everything that is an edge, each kind with its own weight."""
+    """Strokes along all edges, each kind with its own weight."""
     size = b.camera.width
     width = max(hand.width * size, _FINEST)
     strokes = []
@@ -69,18 +69,15 @@ def outline_strokes(b: Buffers, hand: Hand, rng: np.random.Generator) -> list[St
 
 
 def iris_strokes(b: Buffers, hand: Hand) -> list[Stroke]:
-    """Iris outline and a filled pupil, cut off by the lids."""
+    """Outline of the iris and a filled pupil, clipped by the lids."""
     size = b.camera.width
     strokes = []
     for points in b.irises:
-        ij = np.clip(points.astype(int), 0, size - 1)
-        seen = b.open_eye[ij[:, 1], ij[:, 0]]
-        for part in _runs(points, seen):
+        for part in _runs(points, _at(b.open_eye, points)):
             strokes.append(Stroke(part, hand.width * size * 0.8, hand.ink))
         centre = points.mean(0)
         radius = np.hypot(*(points - centre).T).mean()
-        at = np.clip(centre.astype(int), 0, size - 1)
-        if b.open_eye[at[1], at[0]]:
+        if _at(b.open_eye, centre):
             dot = centre + np.array([[-0.12, 0], [0.12, 0]]) * radius
             strokes.append(Stroke(dot, radius * 0.8, hand.ink))
     return strokes
@@ -93,7 +90,7 @@ def growth_strokes(b: Buffers, hand: Hand, rng: np.random.Generator) -> list[Str
     rows, columns = np.nonzero((b.brow > 0.35) & (b.labels != LABEL["hair"]))
     n = min(len(rows), int(70 + 0.25 * hand.hair))
     for side, points in ((-1, b.landmarks[17:22]), (1, b.landmarks[22:27])):
-        line = resample(points if side > 0 else points[::-1], 1.0)       # from nose to temple
+        line = resample(points if side > 0 else points[::-1], 1.0)  # from nose to temple
         tangent = np.gradient(line, axis=0)
         mine = np.nonzero((columns > b.landmarks[27, 0]) == (side > 0))[0]
         for k in rng.choice(mine, min(len(mine), n // 2), replace=False) if len(mine) else []:
@@ -115,21 +112,19 @@ def growth_strokes(b: Buffers, hand: Hand, rng: np.random.Generator) -> list[Str
 
 
 def hair_strokes(b: Buffers, hand: Hand, rng: np.random.Generator) -> list[Stroke]:
-    """The visible part of some strands: the hair's mass and flow."""
+    """The visible parts of some strands, which show the mass and flow of the hair."""
     if b.hair is None:
         return []
     size = b.camera.width
-    strokes = []
+    strokes, light = [], replace(hand, passes=1, ink=hand.ink * 0.8)
     for k in rng.choice(len(b.hair), min(len(b.hair), hand.hair), replace=False):
         strand = b.hair[k]
         p = np.nan_to_num(strand[:, :2], nan=-1)
-        ij = np.clip(p.astype(int), 0, size - 1)
         inside = (p >= 0).all(1) & (p < size).all(1)
-        seen = inside & (b.labels[ij[:, 1], ij[:, 0]] == LABEL["hair"])
-        seen &= strand[:, 2] < b.hair_depth[ij[:, 1], ij[:, 0]] + 0.05
+        seen = inside & (_at(b.labels, p) == LABEL["hair"]) & (strand[:, 2] < _at(b.hair_depth, p) + 0.05)
         for part in _runs(p, seen):
             if np.hypot(*np.diff(part, axis=0).T).sum() > 0.02 * size:
-                strokes += _by_hand(part, hand.width * size * 0.55, hand, size, rng, passes=1, ink_factor=0.8)
+                strokes += _by_hand(part, hand.width * size * 0.55, light, size, rng)
     return strokes
 
 
@@ -138,55 +133,56 @@ def _line_maps(b: Buffers, hand: Hand) -> list[tuple[np.ndarray, float, float]]:
     size = b.camera.width
     label, depth = b.labels, b.depth
     person = label != LABEL["background"]
-    # single strands and holes between them are not outlines
+    # single strands and the gaps between them have no outlines
     hairy = gaussian_filter((label == LABEL["hair"]).astype(np.float32), size / 90) > 0.5
-    groups = np.zeros_like(label)                     # regions whose common borders are drawn
+    groups = np.zeros_like(label)  # regions whose common borders are drawn
     groups[person] = 1
     for value, names in ((2, ("hat",)), (3, ("cloth",)), (4, ("l_ear", "r_ear")), (5, ("ear_r",))):
         groups[np.isin(label, [LABEL[n] for n in names])] = value
     groups[(label == LABEL["hair"]) & ~hairy] = 1
     groups[hairy] = 6
-    glasses = b.glasses
-    outline = _border(groups)
     z = np.where(np.isfinite(depth), depth, depth[np.isfinite(depth)].max() + 1)
-    step = np.zeros_like(person)
-    step[:, :-1] |= np.abs(np.diff(z, axis=1)) > 0.10
-    step[:-1] |= np.abs(np.diff(z, axis=0)) > 0.10
+    step = _border(z, 0.10)
     features = ("l_eye", "r_eye", "u_lip", "l_lip", "mouth")
     borders = _border(np.where(np.isin(label, [LABEL[n] for n in features]), label, 0))
-    # lids: the upper one carries the lashes
     valley = gaussian_filter(b.facing, size / 300) - gaussian_filter(b.facing, size / 75)
     away = ~binary_dilation(hairy | (label == LABEL["cloth"]), iterations=max(2, size // 100))
-    flat = person & away & ~binary_dilation(_border(person.astype(np.uint8)), iterations=max(2, size // 80))
+    flat = person & away & ~binary_dilation(_border(person), iterations=max(2, size // 80))
     crease = (valley < -hand.crease) & flat & ~binary_dilation(borders, iterations=2)
-    silhouette = (outline | (step & person & away & ~glasses)) & ~binary_dilation(borders, iterations=1)
+    silhouette = (_border(groups) | (step & person & away & ~b.glasses)) & ~binary_dilation(borders, iterations=1)
     out = [(silhouette, 1.0, 2.2), (borders, 0.85, 1.4), (crease, 0.55, 1.6)]
-    if glasses.any():
-        out.append((_border(glasses.astype(np.uint8)), 1.1, 2.0))
+    if b.glasses.any():
+        out.append((_border(b.glasses), 1.1, 2.0))
     return out
 
 
-def _border(values: np.ndarray) -> np.ndarray:
+def _at(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Values of (H, W) at pixel coordinates (..., 2) x, y, clipped to the image."""
+    x, y = np.moveaxis(np.clip(points.astype(int), 0, len(image) - 1), -1, 0)
+    return image[y, x]
+
+
+def _border(values: np.ndarray, threshold: float = 0) -> np.ndarray:
+    """Mask of the pixels that differ from their right or lower neighbour by more than ``threshold``."""
     out = np.zeros(values.shape, bool)
-    out[:, :-1] |= values[:, :-1] != values[:, 1:]
-    out[:-1] |= values[:-1] != values[1:]
+    values = values.astype(np.float32)  # labels and booleans have no signed difference
+    out[:, :-1] |= np.abs(np.diff(values, axis=1)) > threshold
+    out[:-1] |= np.abs(np.diff(values, axis=0)) > threshold
     return out
 
 
-def _by_hand(points: np.ndarray, width: float, hand: Hand, size: int, rng: np.random.Generator,
-             passes: int | None = None, ink_factor: float = 1.0) -> list[Stroke]:
-    """One true line as this hand puts it down: wobble, overshoot, gaps, several passes."""
+def _by_hand(points: np.ndarray, width: float, hand: Hand, size: int, rng: np.random.Generator) -> list[Stroke]:
+    """Draws one true line in the style of the hand: with wobble, overshoot, gaps and several passes."""
     out = []
-    for _ in range(passes or hand.passes):
+    for _ in range(hand.passes):
         p = resample(points, 2.0)
         n = len(p)
         if n < 2:
             continue
         if hand.overshoot and n > 4:
             run = hand.overshoot * size * rng.random(2)
-            first, last = p[0] - p[2], p[-1] - p[-3]
-            p = np.concatenate([[p[0] + first / max(np.hypot(*first), 1e-6) * run[0]], p,
-                                [p[-1] + last / max(np.hypot(*last), 1e-6) * run[1]]])
+            first, last = (v / max(np.hypot(*v), 1e-6) for v in (p[0] - p[2], p[-1] - p[-3]))
+            p = np.concatenate([[p[0] + first * run[0]], p, [p[-1] + last * run[1]]])
             n = len(p)
         slow = smooth(rng.normal(0, 1, (n, 2)), max(2.0, n / 6))
         slow = slow / max(slow.std(), 1e-3) if n > 8 else slow
@@ -196,12 +192,12 @@ def _by_hand(points: np.ndarray, width: float, hand: Hand, size: int, rng: np.ra
             pieces = [p[:a], p[b:]] if b - a < n // 3 else [p[a:b]]
         else:
             pieces = [p]
-        weight, dark = width * rng.uniform(0.85, 1.15), hand.ink * ink_factor * rng.uniform(0.85, 1.0)
+        weight, dark = width * rng.uniform(0.85, 1.15), hand.ink * rng.uniform(0.85, 1.0)
         out += [Stroke(q, weight, min(1.0, dark)) for q in pieces if len(q) >= 2]
     return out
 
 
 def _runs(points: np.ndarray, keep: np.ndarray) -> list[np.ndarray]:
-    """The consecutive stretches of a polyline where ``keep`` holds."""
+    """The consecutive runs of a polyline where ``keep`` is true, of at least two points."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], keep.astype(np.int8), [0]])))
     return [points[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= 2]

@@ -110,7 +110,7 @@ def possible_edits(scene: Scene, rng: np.random.Generator) -> list[Edit]:
     male, bald = identity.gender == "male", look.style == "bald"
     out = []
 
-    def another(words: dict[str, str], now: str, among=None) -> Edit | None:
+    def another(words: dict[str, str], now: str, among=None) -> tuple[str, str]:
         options = [k for k in words if k != now and (among is None or k in among)]
         value = options[rng.integers(len(options))]
         return value, words[value]

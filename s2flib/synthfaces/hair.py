@@ -45,7 +45,6 @@ class Style(NamedTuple):
     clump: float = 0.45  # how much a lock narrows towards its tip
 
 
-# fmt: off
 STYLES = {
     "buzz": Style(0.05, 1.0, "back", 1, 0, 0.015, 0, 5200, 0.014, sides=0.7, clump=0),
     "short": Style(0.36, 0.75, "forward_up", 4, 0.35, 0.085, 0.15, 3800, 0.022, sides=0.3, clump=0.3),
@@ -61,7 +60,6 @@ STYLES = {
     "bangs_long": Style(2.8, 0.3, "bangs", 4.5, 1.8, 0.17, 0.3, 3000, 0.036, curl=0.010, coils=4),
     "ponytail": Style(1.0, 0.08, "back", 6, 0.0, 0.04, 0.9, 3200, 0.025),
 }
-# fmt: on
 _CROPPED = ("buzz", "short", "sidepart", "slick")
 _GUIDES, _POINTS, _KNOTS = 420, 18, 6
 # (points, knots): linear interpolation from knots to the points of a strand

@@ -10,22 +10,19 @@ from s2flib.synthfaces.colours import linear, to_linear
 from s2flib.synthfaces.identity import Identity
 from s2flib.synthfaces.streams import choose, stream
 
-# fmt: off
 HAIR_STYLES = ("buzz", "short", "sidepart", "slick", "curly", "afro", "bald", "bangs", "medium", "bob", "long",
-               "longwavy", "bangs_long", "ponytail")
+               "longwavy", "bangs_long", "ponytail")  # fmt: skip
 BEARDS = ("none", "stubble", "short", "goatee", "mustache", "full")
 GLASSES = ("round", "rect", "oval")
 HATS = ("beanie", "cap", "brim")
 _MEN = dict(buzz=0.14, short=0.27, sidepart=0.21, slick=0.09, curly=0.09, afro=0.03, bald=0.07, bangs=0.06, medium=0.04)
 _WOMEN = dict(long=0.22, longwavy=0.22, bob=0.15, bangs_long=0.13, ponytail=0.09, curly=0.05, slick=0.02, afro=0.02,
-              short=0.03, medium=0.05, sidepart=0.02)
+              short=0.03, medium=0.05, sidepart=0.02)  # fmt: skip
 _ELDERLY_WOMEN = dict(bob=0.3, short=0.22, medium=0.16, curly=0.12, long=0.07, longwavy=0.08, ponytail=0.05)
-_CLOTH = ("1c1c1f", "23293a", "3a3f47", "6d7176", "d9d6cf", "efece6", "5b4636", "47523f", "6a2f33", "2f4a5e", "8a8f9a",
-          "a98f72")
+_CLOTH = "1c1c1f 23293a 3a3f47 6d7176 d9d6cf efece6 5b4636 47523f 6a2f33 2f4a5e 8a8f9a a98f72".split()
 # fields that change together on another day, and how often they do
 _CHANGES = {("style", "seed", "part", "length"): 0.2, ("beard",): 0.2, ("glasses",): 0.12, ("makeup", "lip_rgb"): 0.5,
-            ("hat",): 0.5}
-# fmt: on
+            ("hat",): 0.5}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,9 @@ import numpy as np
 from s2flib.synthfaces.assets import Head
 
 # positions of the anthropometric points on the neutral head (dm), on the person's left if paired
-# fmt: off
 _POINTS = {"nasion": (0, 7.32, 1.505), "gnathion": (0, 6.155, 1.36), "vertex": (0, 8.48, 0.45),
            "glabella": (0, 7.47, 1.525), "opisthocranion": (0, 7.55, -0.39), "zygion": (0.71, 7.05, 0.70),
-           "gonion": (0.54, 6.50, 0.75), "euryon": (0.745, 7.60, 0.40), "crown": (0.50, 8.22, 0.45)}
-# fmt: on
+           "gonion": (0.54, 6.50, 0.75), "euryon": (0.745, 7.60, 0.40), "crown": (0.50, 8.22, 0.45)}  # fmt: skip
 _PAIRED = ("zygion", "gonion", "euryon", "crown")
 
 

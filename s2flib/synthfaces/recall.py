@@ -73,12 +73,7 @@ class RecallCurve:
 
 
 def recall_curve(
-    similarity: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    errors=(0, 0.25, 0.5, 0.75, 1.0),
-    n: int = 20,
-    seed: int = 0,
-    size: int = 128,
-    progress=iter,
+    similarity: Callable, errors=(0, 0.25, 0.5, 0.75, 1.0), n: int = 20, seed: int = 0, size: int = 128, progress=iter
 ) -> RecallCurve:
     """Effect of forgetting on verification: compares the true face in one shot with the recalled face in another.
 

@@ -14,10 +14,8 @@ from s2flib.synthfaces.assets import Head
 from s2flib.synthfaces.mesh import smoothstep
 
 # height of the hairline (dm) by azimuth from straight ahead (degrees)
-# fmt: off
 _HAIRLINE = ([0, 14, 26, 38, 48, 57, 66, 78, 92, 105, 125, 180],
-             [8.00, 8.01, 7.96, 7.86, 7.70, 7.50, 7.20, 7.16, 7.20, 6.98, 6.66, 6.50])
-# fmt: on
+             [8.00, 8.01, 7.96, 7.86, 7.70, 7.50, 7.20, 7.16, 7.20, 6.98, 6.66, 6.50])  # fmt: skip
 
 
 @lru_cache(maxsize=2)

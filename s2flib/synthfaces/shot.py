@@ -10,26 +10,27 @@ from s2flib.synthfaces.identity import Identity
 from s2flib.synthfaces.mesh import unit
 from s2flib.synthfaces.streams import choose, stream
 
+
+def _both(**units: float) -> dict[str, float]:
+    """Action units of the left and right side of the face."""
+    return {f"{name}{side}": value for name, value in units.items() for side in ("Left", "Right")}
+
+
 # facial action units (0…1) of each expression, named like ARKit's blend shapes
-# fmt: off
 EXPRESSIONS: dict[str, dict[str, float]] = {
-    # a resting face in front of a camera has slightly raised mouth corners
-    "neutral": dict(mouthSmileLeft=0.13, mouthSmileRight=0.13),
-    "smile": dict(mouthSmileLeft=0.62, mouthSmileRight=0.62, cheekSquintLeft=0.45, cheekSquintRight=0.45,
-                  mouthDimpleLeft=0.15, mouthDimpleRight=0.15),
-    "grin": dict(mouthSmileLeft=0.75, mouthSmileRight=0.75, jawOpen=0.13, mouthUpperUpLeft=0.36,
-                 mouthUpperUpRight=0.36, mouthLowerDownLeft=0.12, mouthLowerDownRight=0.12, cheekSquintLeft=0.55,
-                 cheekSquintRight=0.55, eyeSquintLeft=0.2, eyeSquintRight=0.2),
-    "open": dict(jawOpen=0.16, browInnerUp=0.2, mouthSmileLeft=0.12, mouthSmileRight=0.12),
-    "surprise": dict(jawOpen=0.24, browInnerUp=0.6, browOuterUpLeft=0.5, browOuterUpRight=0.5, eyeWideLeft=0.35,
-                     eyeWideRight=0.35),
-    "frown": dict(browDownLeft=0.6, browDownRight=0.6, mouthFrownLeft=0.28, mouthFrownRight=0.28,
-                  mouthPressLeft=0.25, mouthPressRight=0.25),
-    "pout": dict(mouthPucker=0.38, browInnerUp=0.15),
-    "smirk": dict(mouthSmileLeft=0.55, cheekSquintLeft=0.3, browOuterUpLeft=0.25),
+    "neutral": _both(mouthSmile=0.13),  # a resting face in front of a camera has slightly raised mouth corners
+    "smile": _both(mouthSmile=0.62, cheekSquint=0.45, mouthDimple=0.15),
+    "grin": _both(mouthSmile=0.75)
+    | {"jawOpen": 0.13}
+    | _both(mouthUpperUp=0.36, mouthLowerDown=0.12, cheekSquint=0.55, eyeSquint=0.2),
+    "open": {"jawOpen": 0.16, "browInnerUp": 0.2} | _both(mouthSmile=0.12),
+    "surprise": {"jawOpen": 0.24, "browInnerUp": 0.6} | _both(browOuterUp=0.5, eyeWide=0.35),
+    "frown": _both(browDown=0.6, mouthFrown=0.28, mouthPress=0.25),
+    "pout": {"mouthPucker": 0.38, "browInnerUp": 0.15},
+    "smirk": {"mouthSmileLeft": 0.55, "cheekSquintLeft": 0.3, "browOuterUpLeft": 0.25},
 }
 _EXPRESSION_ODDS = dict(neutral=0.33, smile=0.33, grin=0.17, open=0.04, surprise=0.025, frown=0.025, pout=0.02,
-                        smirk=0.06)
+                        smirk=0.06)  # fmt: skip
 # key: strength, warmth, angular size (radians), elevation range (degrees); sky: strength; rim: probability
 LIGHTS = {
     "window": dict(odds=0.30, key=(1.05, 1.4), warm=0.02, size=(0.14, 0.28), high=(12, 40), sky=(0.24, 0.4), rim=0.25),
@@ -38,7 +39,6 @@ LIGHTS = {
     "golden": dict(odds=0.10, key=(1.1, 1.45), warm=0.14, size=(0.06, 0.12), high=(12, 28), sky=(0.26, 0.4), rim=0.5),
     "indoor": dict(odds=0.12, key=(0.85, 1.2), warm=0.08, size=(0.16, 0.28), high=(32, 56), sky=(0.3, 0.46), rim=0.2),
 }
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def sample_shot(person: Identity, seed: int, index: int = 0, number: int = 0) ->
     r = rng("expression")
     name = choose(r, _EXPRESSION_ODDS)
     blink = max(0.0, r.normal(0.11, 0.06))
-    action = sample_action(name, r) | {"eyeBlinkLeft": blink, "eyeBlinkRight": blink}
+    action = sample_action(name, r) | _both(eyeBlink=blink)
     r = rng("pose")
     yaw, pitch, roll = np.clip(r.normal(0, 10), -26, 26), np.clip(r.normal(0, 4.5), -11, 11), r.normal(0, 3.5)
     dx, dy = r.normal(0, [5, 3])

@@ -36,7 +36,6 @@ class Surface(NamedTuple):
     open_sky: np.ndarray  # (n,) 1 − occlusion
     lips: np.ndarray  # (n,) 0…1, also the following
     ears: np.ndarray
-    lids: np.ndarray
     inside: np.ndarray
     brow: np.ndarray
     scalp: np.ndarray
@@ -125,10 +124,9 @@ def surface(person: Person, hits: Hits, which: np.ndarray) -> Surface:
     height = height * (1 - covered) + covered * 0.004 * middle
     open_sky = np.clip(v[:, _OCCLUSION], 0.02, 1) ** 1.35
     gloss = np.clip(gloss, 0, 5)
-    # fmt: off
-    return Surface(canon, albedo, gloss, height, open_sky, lips, ears, lids, inside, brow, v[:, _SCALP], cloth, chain,
-                   v[:, _NECK], v[:, _NOSE])
-    # fmt: on
+    scalp, neck, nose = v[:, _SCALP], v[:, _NECK], v[:, _NOSE]
+    properties = canon, albedo, gloss, height, open_sky, lips, ears, inside, brow, scalp, cloth, chain, neck, nose
+    return Surface(*properties)
 
 
 def _brow_rgb(identity) -> np.ndarray:

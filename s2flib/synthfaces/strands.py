@@ -32,17 +32,8 @@ class Layer(NamedTuple):
     depth: np.ndarray
 
 
-def shade(
-    strands: Strands,
-    points: np.ndarray,
-    rgb: np.ndarray,
-    light: Light,
-    camera: Camera,
-    shadows: Shadows,
-    centre: np.ndarray,
-    gloss: float,
-) -> np.ndarray:
-    """Radiance (S, K, 3) at the points of the strands.
+def shade(strands: Strands, points, rgb, light: Light, camera: Camera, shadows: Shadows, centre, gloss: float):
+    """Radiance (S, K, 3) at the posed points (S, K, 3) of strands of colour rgb (3,) around the axis below centre (3,).
 
     Diffuse reflection of Kajiya and Kay (1989), two highlights shifted along the strand as in Marschner et al.
     (2003), shadows, and darker roots and inner layers.
@@ -79,16 +70,7 @@ def shade(
     return out.reshape(s, k, 3)
 
 
-def splat(
-    points: np.ndarray,
-    radiance: np.ndarray,
-    width: np.ndarray,
-    weight: np.ndarray,
-    camera: Camera,
-    mesh_depth: np.ndarray,
-    rng: np.random.Generator,
-    opacity: float = 1.0,
-) -> Layer:
+def splat(points, radiance, width, weight, camera: Camera, mesh_depth, rng, opacity: float = 1.0) -> Layer:
     """Blends strands into a Layer.
 
     points (S, K, 3) in camera space, radiance (S, K, 3), width (S,) dm, weight (S, K) factor on the coverage;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from s2flib.errors import S2FError
 from s2flib.presets import get_preset
@@ -24,7 +25,7 @@ class EditorTraining:
     stage: str = "all"  # one of STAGES
     vae: str | None = None  # a trained autoencoder; None: OUT/vae/vae.safetensors
     max_time: float | None = None  # seconds for all stages together
-    common: dict = field(default_factory=dict)  # fields of every stage's RunConfig
+    common: dict[str, Any] = field(default_factory=dict)  # fields of every stage's RunConfig
     fields: dict[str, dict] = field(default_factory=dict)  # stage → further fields of its config
 
 
@@ -42,10 +43,10 @@ def train_editor(cfg: EditorTraining, done: Callable[[str, Path], None] = lambda
     out = Path(cfg.out)
     vae, pipeline = cfg.vae or str(out / "vae" / "vae.safetensors"), out / "unet" / "pipeline"
 
-    def fields(stage: str) -> dict:
+    def fields(stage: str) -> dict[str, Any]:
         share = TIME_SHARES[stage] if cfg.stage == "all" else 1.0
         limit = None if cfg.max_time is None else share * cfg.max_time
-        own = dict(pairs=cfg.pairs, out=str(out / stage), max_time=limit)
+        own: dict[str, Any] = dict(pairs=cfg.pairs, out=str(out / stage), max_time=limit)
         return own | cfg.common | cfg.fields.get(stage, {})
 
     if cfg.stage == "vae" or cfg.stage == "all" and not (cfg.vae or (out / "unet" / "checkpoint.pt").exists()):

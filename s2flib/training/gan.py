@@ -26,6 +26,8 @@ KIND = "stylegan2-training"
 class Networks(nn.Module):
     """Everything that is trained, under one state dict: generator, ema, critic, encoder, w_avg."""
 
+    w_avg: Tensor
+
     def __init__(self, preset, size: int, critic: str = "stylegan2"):
         super().__init__()
         self.generator = Generator.from_preset(preset, size)

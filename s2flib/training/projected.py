@@ -72,6 +72,9 @@ class _Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """Frozen features: (B, 3, S, S) in [−1, 1] → four maps of 24, 40, 112, 320 channels at S/4, S/8, S/16, S/32."""
 
+    mean: Tensor
+    std: Tensor
+
     channels = tuple(STAGES[k][1] for k in TAPS)
 
     def __init__(self):

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,6 +156,7 @@ class Trainer:
     kind: str  # written into checkpoints
     saved: tuple[str, ...]  # attributes in the checkpoint: anything with a state_dict, or tensors
     several_processes = True
+    cfg: Any  # the training's own RunConfig
 
     def __init__(self, cfg: RunConfig, accelerator):
         if accelerator.num_processes > 1 and not self.several_processes:

@@ -10,8 +10,6 @@ from s2flib.widgets.edit_panel import EditPanel
 from s2flib.widgets.pad import SketchPad
 from s2flib.widgets.sliders import Control, Sliders, latent_controls, latent_render, latent_sliders
 
-# fmt: off
 __all__ = [
     "Compare", "Control", "EditPanel", "SketchPad", "Sliders", "latent_controls", "latent_render", "latent_sliders",
-]
-# fmt: on
+]  # fmt: skip

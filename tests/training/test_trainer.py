@@ -84,7 +84,7 @@ def test_every_training_resumes_to_the_same_numbers(build, name, precision, tmp_
         for each in updates(trainer) if precision == "fp16" else ():
             each.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-12)
     start = weights(whole)
-    first = 2 if name != "encoder" else 9 if precision == "fp16" else 5                       # Ranger's first five steps only fill its averages
+    first = 2 if name != "encoder" else 9 if precision == "fp16" else 5  # Ranger's first five only fill averages
     for _ in range(first):
         whole.step()
     torch.save(whole.state(), tmp_path / "state.pt")
