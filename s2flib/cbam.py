@@ -113,6 +113,7 @@ class AttributeNet(nn.Module):
     """
 
     WIDTHS = (32, 64, 128)
+    names: tuple[str, ...]  # of the attributes, set by judges.load
 
     def __init__(self, n_attributes: int, variant: str = "cbam"):
         super().__init__()

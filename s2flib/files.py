@@ -92,7 +92,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException as e:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-        reason = _REASONS.get(getattr(e, "errno", None)) if isinstance(e, OSError) else None
+        reason = _REASONS.get(e.errno or 0) if isinstance(e, OSError) else None
         if reason is None and isinstance(e, Exception) and _is_disk_full(e, path.parent):
             reason = _REASONS[errno.ENOSPC]
         if reason is not None:

@@ -22,6 +22,7 @@ from s2flib.datasets.user_drawing import prepare_drawing
 from s2flib.errors import S2FError
 from s2flib.files import sha256_of
 from s2flib.presets import Preset, get_preset
+from s2flib.psp import PSP
 from s2flib.sketch import sketch
 from s2flib.weights.load import fingerprint, load_psp, psp_file
 
@@ -107,7 +108,7 @@ def generate(
 
 
 @torch.no_grad()
-def sample_faces(model: torch.nn.Module, sketch: Tensor, n: int, seed: int) -> Tensor:
+def sample_faces(model: PSP, sketch: Tensor, n: int, seed: int) -> Tensor:
     """sketch (1, H, W) in [0, 1] → (n, 3, S, S): the encoder's reconstruction, then n − 1 random variants."""
     first, _ = model(sketch[None])
     if n == 1:

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import cv2
 import numpy as np
@@ -18,6 +18,9 @@ from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin,
 
 from s2flib.errors import ImageError
 from s2flib.files import atomic_path
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 MIN_SIDE, MAX_SIDE = 16, 12_000   # pixels
 Picture = str | os.PathLike | BinaryIO | bytes | Image.Image | torch.Tensor | np.ndarray    # see as_array
@@ -74,14 +77,16 @@ def load_mask(path: str | os.PathLike | BinaryIO) -> np.ndarray:
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Iterator[tuple[Image.Image, str]]:
     """The decoded Pillow image and its name for messages; every read error becomes an ImageError."""
-    is_file = hasattr(path, "read")
-    name = str(getattr(path, "name", "the image") if is_file else Path(path))
-    if not is_file:
-        if not Path(path).exists():
+    if _is_file(path):
+        name = str(getattr(path, "name", "the image"))
+    else:
+        file = Path(path)
+        name = str(file)
+        if not file.exists():
             raise ImageError(f"{name} does not exist: check the path.")
-        if Path(path).is_dir():
+        if file.is_dir():
             raise ImageError(f"{name} is a folder: choose an image file.")
-        if Path(path).stat().st_size == 0:
+        if file.stat().st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes): copy or download it again.")
     Image.init()
     formats = [f for f in FORMATS if f in Image.OPEN]   # some builds of Pillow lack AVIF
@@ -105,6 +110,11 @@ def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Ite
         raise ImageError(f"{name} is damaged or truncated ({e}): copy or download it again.") from None
 
 
+def _is_file(image: object) -> TypeIs[BinaryIO]:
+    """Whether it is an open file."""
+    return hasattr(image, "read")
+
+
 def _too_large(name: str) -> str:
     return f"{name} has a side of more than {MAX_SIDE:,} px: scale it down first."
 
@@ -120,7 +130,7 @@ def as_array(image: Picture) -> np.ndarray:
     """
     if isinstance(image, bytes):
         image = io.BytesIO(image)
-    if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
+    if isinstance(image, (str, os.PathLike)) or _is_file(image):
         return load_image(image)
     if isinstance(image, Image.Image):
         return _rgb(image, "the image")
@@ -181,14 +191,14 @@ def to_array(photo: torch.Tensor) -> np.ndarray:
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray],  # uint8 (H, W, 3) or (H, W), row by row
+    images: Sequence[np.ndarray] | np.ndarray,  # uint8 (H, W, 3) or (H, W), row by row
     columns: int,
     titles: Sequence[str] | None = None,  # a line of text above each image
     cell: int | None = None,  # side of a cell in pixels; None: the largest image's
     gap: int = 0,  # pixels of white around each cell
 ) -> np.ndarray:
     """Arrange images in rows on white, each scaled to its cell: (H, W, 3) uint8."""
-    cell = cell or max(max(image.shape[:2]) for image in images)
+    cell = int(cell or max(max(image.shape[:2]) for image in images))
     text = 20 if titles else 0
     rows = -(-len(images) // columns)
     page = Image.new("RGB", (gap + columns * (cell + gap), gap + rows * (cell + text + gap)), "white")

@@ -249,7 +249,7 @@ def differences_figure(comparisons: dict[float, list[Comparison]], like: Scores)
                "scatter across zero, training luck alone explains the difference.")
     with chart(caption, 0.9 + 0.4 * len(comparisons), columns=len(any_row), sharey=True) as (figure, axes):
         for panel, axis in enumerate(axes if len(any_row) > 1 else [axes]):
-            rows = {f"λ4 = {value:g}": tuple(several[panel].difference[:3])
+            rows = {f"λ4 = {value:g}": several[panel].difference[:3]
                     for value, several in comparisons.items()}
             column = any_row[panel].column
             arrow = "higher is better" if column == "similarity" else "lower is better"

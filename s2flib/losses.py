@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -59,9 +59,15 @@ def reg_loss(w_plus: Tensor, latent_avg: Tensor) -> Tensor:
     return _safe_norm(delta).mean()
 
 
-def attention_loss(
-    x: Tensor | Iterable[Tensor], y: Tensor | Iterable[Tensor], net: AttributeNet | None = None
-) -> Tensor:
+@overload
+def attention_loss(x: Tensor, y: Tensor, net: AttributeNet) -> Tensor: ...
+
+
+@overload
+def attention_loss(x: Iterable[Tensor], y: Iterable[Tensor], net: None = None) -> Tensor: ...
+
+
+def attention_loss(x: Any, y: Any, net: AttributeNet | None = None) -> Tensor:
     """‖F''(x) − F''(y)‖₂ of CBAM-refined maps, divided by √(numbers in the map), mean over maps and batch.
 
     x, y: photos (B,3,H,W) together with ``net``, or two lists of precomputed maps (B,C,H',W').
@@ -159,9 +165,10 @@ class SketchLoss(nn.Module):
         if self.weights.reg:
             parts["reg"] = reg_loss(w_plus, latent_avg)
         if self.weights.attention:
-            parts["attention"] = attention_loss(photo, output, self.nets["attention"])
+            parts["attention"] = attention_loss(photo, output, cast(AttributeNet, self.nets["attention"]))
         if not parts:
             raise S2FError("every loss has weight 0, so there is nothing to train: set at least one weight above 0.")
-        total = sum(getattr(self.weights, k) * v.float() for k, v in parts.items())
+        zero = torch.zeros((), device=photo.device)
+        total = sum((getattr(self.weights, k) * v.float() for k, v in parts.items()), zero)
         values = torch.stack([total, *parts.values()]).detach().tolist()    # one GPU synchronisation instead of five
         return total, dict(zip(["total", *parts], values, strict=True))

@@ -90,6 +90,7 @@ class GradualStyleBlock(nn.Module):
         for _ in range(int(math.log2(spatial))):
             conv = nn.Conv2d(in_ch, head, 3, 2, 1)
             nn.init.kaiming_normal_(conv.weight, a=0.01, nonlinearity="leaky_relu")
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
             layers += [conv, nn.LeakyReLU(0.01)]
             in_ch = head

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from s2flib.errors import S2FError
 from s2flib.files import available_cpus, memory_bytes, write_text
@@ -112,13 +113,13 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def plain(obj):
+def plain(obj: Any) -> Any:
     """Any config or result as JSON types: arrays become lists, paths strings, NaN and infinity None."""
     if obj is None or isinstance(obj, (str, bool, int)):
         return obj
     if isinstance(obj, float):
         return obj if math.isfinite(obj) else None
-    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+    if not isinstance(obj, type) and dataclasses.is_dataclass(obj):
         return {f.name: plain(getattr(obj, f.name)) for f in dataclasses.fields(obj)}
     if isinstance(obj, Mapping):
         return {str(k): plain(v) for k, v in obj.items()}

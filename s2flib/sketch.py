@@ -268,7 +268,7 @@ def _sketched_from(path: Path) -> str | None:
     """The digest in a sketch's PNG text; None when sketch_folder did not write it."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            return image.text.get("sketched_from")
+            return getattr(image, "text", {}).get("sketched_from")
     except (OSError, SyntaxError, ValueError):
         return None
 

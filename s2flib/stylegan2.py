@@ -68,6 +68,8 @@ class EqualLinear(nn.Module):
 class FIR2d(nn.Module):
     """Low-pass filter (:func:`fir_filter`). Stores the (4, 4) ``kernel`` buffer of the published checkpoints."""
 
+    kernel: Tensor
+
     def __init__(self, pad: tuple[int, int], gain: float = 1.0):
         super().__init__()
         kernel = torch.outer(torch.tensor(FIR), torch.tensor(FIR))
@@ -389,4 +391,4 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         x = x.to(dtype or x.dtype).contiguous(memory_format=torch.channels_last)
         x = self.final_conv(self.minibatch_stddev(self.convs(x)))
-        return self.final_linear(x.flatten(1).to(self.final_linear[0].weight.dtype))
+        return self.final_linear(x.flatten(1).to(next(self.final_linear.parameters()).dtype))

@@ -1,4 +1,3 @@
-import errno
 import json
 import os
 
@@ -7,9 +6,19 @@ import pytest
 import torch
 from PIL import Image
 
-from s2flib.errors import ImageError, S2FError
-from s2flib.files import atomic_path
-from s2flib.images import MAX_SIDE, centre_square, load_image, load_mask, save_image, to_array, to_photo
+from s2flib.errors import ImageError
+from s2flib.images import (
+    MAX_SIDE,
+    as_array,
+    as_float,
+    centre_square,
+    contact_sheet,
+    load_image,
+    load_mask,
+    save_image,
+    to_array,
+    to_photo,
+)
 
 REFUSED = {
     "missing": "does not exist", "folder": "is a folder", "empty": "is empty", "truncated": "or truncated",
@@ -149,48 +158,52 @@ def test_save_never_overwrites_unasked(tmp_path):
     assert os.listdir(tmp_path) == ["a.png"]
 
 
-def test_atomic_path_leaves_the_old_file_when_anything_fails(tmp_path):
-    path = tmp_path / "weights.npz"
-    path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic_path(path) as part:
-        assert part.parent == tmp_path and part.suffix == ".npz"
-        part.write_bytes(b"half")
-        assert path.read_bytes() == b"old"
-        raise KeyboardInterrupt
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["weights.npz"]
-    with atomic_path(path) as part:
-        part.write_bytes(b"new")
-    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["weights.npz"]
+def test_contact_sheet_places_tiles_row_by_row():
+    tiles = torch.stack([torch.full((3, 2, 2), v) for v in (-1.0, 0.0, 1.0)])
+    grid = contact_sheet(to_array(tiles), columns=2)
+    assert grid.shape == (4, 4, 3)
+    assert grid[0, 0, 0] == 0 and grid[0, 3, 0] == 128 and grid[3, 0, 0] == 255
 
 
-@pytest.mark.parametrize("error", [
-    OSError(errno.ENOSPC, "No space left on device"),
-    RuntimeError("I/O error: No space left on device (os error 28)"),    # as safetensors words it
-])
-def test_a_full_disk_is_one_sentence(tmp_path, error):
-    with pytest.raises(S2FError, match="the disk is full") as e, atomic_path(tmp_path / "a.bin") as part:
-        part.write_bytes(b"half")
-        raise error
-    assert str(tmp_path / "a.bin") in str(e.value) and os.listdir(tmp_path) == []
+def test_contact_sheet_scales_labels_and_spaces():
+    small, large = np.zeros((8, 8), np.uint8), np.full((16, 16, 3), 90, np.uint8)
+    page = contact_sheet([small, large, large], columns=2, gap=3)
+    assert page.shape == (2 * (16 + 3) + 3, 2 * (16 + 3) + 3, 3)
+    assert (page[3:19, 3:19] == 0).all() and (page[3:19, 22:38] == 90).all() and (page[:3] == 255).all()
+    assert (page[22:38, 22:38] == 255).all()                    # the empty cell
+    titled = contact_sheet([large], 1, ["ψ = 1"], cell=64)
+    assert titled.shape == (84, 64, 3) and titled[:20].min() < 128 and (titled[20:] == 90).all()
 
 
-def test_other_errors_pass_through(tmp_path):
-    with pytest.raises(ValueError, match="mine"), atomic_path(tmp_path / "a.bin") as part:
-        part.write_bytes(b"x")
-        raise ValueError("mine")
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(S2FError, match="cannot be written"), atomic_path(tmp_path / "file" / "a.bin"):
-        pass
+def test_any_picture_becomes_the_same_array(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)
+    image = Image.fromarray(array)
+    image.save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    with open(tmp_path / "a.png", "rb") as file:
+        sources = [array, image, data, file, tmp_path / "a.png", str(tmp_path / "a.png"), as_float(array),
+                   as_float(array)[None]]
+        assert all((as_array(source) == array).all() for source in sources)
+    grey = array[..., 0]
+    assert (as_array(grey) == grey[..., None]).all()
+    assert (as_array(torch.full((1, 4, 5), 0.5)) == 128).all()  # a sketch is [0, 1], not [−1, 1]
+    ink = np.zeros((20, 20, 4), np.uint8)                       # black and transparent: lies on white
+    assert (as_array(ink) == 255).all() and (as_array(Image.fromarray(ink)) == 255).all()
+    deep = Image.fromarray(np.full((20, 20), 32896, np.uint16))
+    assert (as_array(deep) == 128).all()
 
 
-def test_a_real_write_limit_leaves_nothing_behind(tmp_path):
-    resource = pytest.importorskip("resource")
-    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))     # the picture needs 120,000 bytes
-    try:
-        with pytest.raises(S2FError, match="cannot be written"):
-            save_image(tmp_path / "a.png", noise)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert os.listdir(tmp_path) == []
+@pytest.mark.parametrize("bad", [
+    torch.zeros(2, 4, 4), torch.zeros(2, 3, 4, 4), torch.full((3, 4, 4), float("nan")), np.zeros((4, 4)),
+    np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8), b"GIF89a", b"", 3])
+def test_what_is_no_picture_is_an_image_error(bad):
+    with pytest.raises(ImageError):
+        as_array(bad)
+
+
+def test_as_float_and_to_array_are_inverse():
+    array = np.arange(256 * 3, dtype=np.int64).astype(np.uint8).reshape(16, 16, 3)
+    x = as_float(array)
+    assert x.shape == (3, 16, 16) and x.min() == -1 and x.max() == 1 and (to_array(x) == array).all()
+    batch = torch.from_numpy(np.stack([array, array[::-1]])).permute(0, 3, 1, 2)
+    assert torch.equal(as_float(batch)[0], x) and torch.equal(as_float(array[::-1])[:, ::1], x.flip(1))

@@ -115,7 +115,7 @@ def test_settings_are_never_mixed(tmp_path, faces):
     with pytest.raises(S2FError, match="other files"):
         run(out, faces, Trainer(), lambdas=(0,), seeds=(0,), steps=6)
     (out / "run.json").write_text("damaged")
-    with pytest.raises(S2FError, match="cell of other settings"):
+    with pytest.raises(S2FError, match="cell with other settings"):
         run(out, faces, Trainer(), lambdas=(0,), seeds=(0,), steps=6)
     with pytest.raises(S2FError, match="resume"):
         run(tmp_path / "b", faces, Trainer(), lambdas=(0,), seeds=(0,))

@@ -296,7 +296,7 @@ def test_folder_errors(tmp_path, folder):
     with pytest.raises(DataError, match="is not a folder"):
         sketch_folder(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="contains no images"):
         sketch_folder(tmp_path / "bare", tmp_path / "out")
     with pytest.raises(DataError, match="among the photos"):
         sketch_folder(folder, folder)

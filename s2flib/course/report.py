@@ -191,7 +191,7 @@ def _read_figure(path: Path) -> dict:
 def _figure(figure: dict, max_width: int) -> str:
     image = figure["image"]
     if image.width > max_width:
-        image = image.resize((max_width, round(image.height * max_width / image.width)), Image.LANCZOS)
+        image = image.resize((max_width, round(image.height * max_width / image.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()

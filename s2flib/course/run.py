@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from s2flib.course.lesson import GITHUB, ROOT
 from s2flib.errors import S2FError
@@ -127,7 +128,7 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
 
     target = folder / path.name
     cells = len(nbformat.read(path, as_version=4).cells)
-    on_terminal = sys.stderr.isatty()
+    bar: Any = {"desc": label, "leave": False} if sys.stderr.isatty() else False
     print(f"{label} ({cells} cells) ...", flush=True)
     started = time.perf_counter()
     error = None
@@ -141,7 +142,7 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
                 language="python",
                 extra_arguments=["--IPKernelApp.log_level=40"],  # errors only
                 cwd=path.parent,
-                progress_bar={"desc": label, "leave": False} if on_terminal else False,
+                progress_bar=bar,
                 execution_timeout=get_preset(parameters.get("preset", "tiny")).cell_timeout_s,
                 start_timeout=120,
             )
@@ -157,7 +158,7 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
             write_html(target)
         except Exception as failure:
             result.error = result.error or f"no HTML: {type(failure).__name__}: {failure}"
-    print(f"{label}: {'ok' if result.ok else 'FAILED, ' + result.error} ({result.seconds:.0f} s)", flush=True)
+    print(f"{label}: {f'FAILED, {result.error}' if result.error else 'ok'} ({result.seconds:.0f} s)", flush=True)
     return result
 
 

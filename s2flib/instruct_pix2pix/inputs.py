@@ -1,4 +1,4 @@
-"""What a user brings to an edit, a picture and a sentence, made fit for the model or refused in one sentence."""
+"""Checks the user input of an edit, an image and an instruction, and prepares it for the model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 
 from s2flib.errors import ImageError, S2FError
 from s2flib.images import MAX_SIDE, MIN_SIDE, Picture, as_array, centre_square
+from s2flib.instruct_pix2pix.vocabulary import vocabulary
 from s2flib.presets import EditSettings, Preset
 
 EXAMPLE = "'make the hair blond'"
 
 
 def frame(image: Picture, settings: EditSettings) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Any picture → uint8 (H, W, 3) of the model's size, and notes on what was done.
+    """Any image → uint8 (H, W, 3) at the model's size, and notes on the changes.
 
     With ``settings.square``: the centre square at size × size. Otherwise the shorter side becomes ``settings.size`` and
     both sides multiples of 64, as Stable Diffusion needs; the remainder is cropped at the edges.
@@ -24,18 +25,17 @@ def frame(image: Picture, settings: EditSettings) -> tuple[np.ndarray, tuple[str
     array, notes = as_array(image), []
     h, w = array.shape[:2]
     if min(h, w) < MIN_SIDE or max(h, w) > MAX_SIDE:
-        raise ImageError(f"the picture is {w}×{h} px: give one with sides of {MIN_SIDE} to "
-                         f"{MAX_SIDE:,} px.")
+        raise ImageError(f"the image is {w}×{h} px: use one with sides of {MIN_SIDE} to {MAX_SIDE:,} px.")
     if settings.square:
         if (h, w) != (size, size):
-            notes.append(f"the picture was {w}×{h} px: its middle was taken and scaled to {size}×{size}")
+            notes.append(f"the image was {w}×{h} px: its centre was cropped and scaled to {size}×{size}")
         return centre_square(array, size), tuple(notes)
     scale = size / min(h, w)
     th, tw = (max(size, int(side * scale) // 64 * 64) for side in (h, w))
     if max(th, tw) > 3 * size:
-        raise ImageError(f"the picture is {w}×{h} px, too long for its width: crop it to at most three to one.")
+        raise ImageError(f"the image is {w}×{h} px, too long for its width: crop it to at most three to one.")
     if (h, w) != (th, tw):
-        notes.append(f"the picture was {w}×{h} px: it is edited at {tw}×{th}")
+        notes.append(f"the image was {w}×{h} px: it is edited at {tw}×{th}")
         scale = max(th / h, tw / w)
         nh, nw = max(th, round(h * scale)), max(tw, round(w * scale))
         array = cv2.resize(array, (nw, nh), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -45,12 +45,12 @@ def frame(image: Picture, settings: EditSettings) -> tuple[np.ndarray, tuple[str
 
 
 def check_words(instruction: str) -> None:
-    """An instruction must be text, not empty, and in a script the model reads."""
+    """S2FError unless the instruction is text, not empty, and in Latin script."""
     if not isinstance(instruction, str) or not instruction.strip():
         raise S2FError(f"the instruction is empty: say in English what to change, such as {EXAMPLE}.")
     letters = [c for c in instruction if c.isalpha()]
     if not letters:
-        raise S2FError(f"the instruction {instruction[:40]!r} holds no words: say in English what to change, such as "
+        raise S2FError(f"the instruction {instruction[:40]!r} contains no words: say in English what to change, such as "
                        f"{EXAMPLE}.")
     if sum(ord(c) < 0x250 for c in letters) < 0.7 * len(letters):
         raise S2FError(f"the instruction {instruction[:40]!r} is not in Latin letters, and the model reads English "
@@ -58,27 +58,25 @@ def check_words(instruction: str) -> None:
 
 
 def check_length(text: str, pipe, what: str = "instruction") -> None:
-    """The text must fit the tokenizer's window; nothing is cut off in silence."""
+    """S2FError if the text does not fit the tokenizer's window; it is never truncated silently."""
     most = pipe.tokenizer.model_max_length - 2
-    n = None                                   # a whole book is refused unread
+    n = None                                   # a very long text is refused without tokenizing it
     if len(text) < 20_000:
         n = len(pipe.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
     if n is None or n > most:
-        raise S2FError(f"the {what} has {n or 'thousands of'} tokens (pieces of words) and at most {most} are read: "
-                       "say it shorter, or as several edits one after the other.")
+        raise S2FError(f"the {what} has {n or 'thousands of'} tokens (parts of words), but the model reads at most {most}: "
+                       "make it shorter, or split it into several edits.")
 
 
 def understood(instruction: str, pipe, preset: Preset) -> tuple[str, ...]:
-    """Notes on words the tiny model never saw in training; S2FError when they are the better part."""
+    """Notes on words that the tiny model was not trained on; S2FError when these are the majority."""
     check_length(instruction, pipe)
     if not preset.edit.trained_here:
         return ()
-    from s2flib.instruct_pix2pix.vocabulary import vocabulary
-
     words = re.findall(r"[^\W\d_]+", instruction.lower())
     strange = [w for w in words if w not in vocabulary()]
     listed = ", ".join(dict.fromkeys(w[:20] for w in strange[:6]))
     if len(strange) > 0.5 * len(words):
         raise S2FError(f"the tiny model does not know most of these words ({listed}): write plain English about hair, "
                        f"eyes, glasses, beard, make-up, skin, age, expression, hat or background, such as {EXAMPLE}.")
-    return (f"words it has not learnt and passes over: {listed}",) if strange else ()
+    return (f"words the model does not know and ignores: {listed}",) if strange else ()

@@ -1,14 +1,14 @@
-"""InstructPix2Pix under every preset: which networks, of which shapes, with which settings.
+"""The networks of InstructPix2Pix in every preset: their shapes and settings.
 
-Brooks, Holynski & Efros, CVPR 2023 (arXiv:2211.09800): Stable Diffusion fine-tuned to follow edit instructions; the
-picture to edit is encoded and its latents are concatenated to the noisy ones, so that conv_in has twice the channels.
+Brooks, Holynski & Efros, CVPR 2023 (arXiv:2211.09800): Stable Diffusion fine-tuned to follow edit instructions. The
+input image is encoded and its latents are concatenated with the noisy ones, so conv_in has twice the channels.
 
 | preset       | networks                                    | size   | text      | UNet's weights |
 |--------------|---------------------------------------------|--------|-----------|----------------|
 | tiny         | ours, trained here on SynthFaces edit pairs | 128 px | 32 tokens | 9 M            |
 | colab, paper | timbrooks/instruct-pix2pix, published       | 512 px | 77 tokens | 860 M          |
 
-diffusers' StableDiffusionInstructPix2PixPipeline runs all; they lie on disk in its layout (s2flib.instruct_pix2pix.pipeline).
+diffusers' StableDiffusionInstructPix2PixPipeline runs both; they are stored in its layout (see pipeline.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-TEXT_TOKENS = 32                       # tiny's longest instruction with start and end; CLIP has 77
+TEXT_TOKENS = 32                       # maximum length of tiny's instructions with start and end tokens; CLIP's is 77
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class EditorSize:
     """Shapes of the tiny networks. Widths are channels at 128, 64, 32, 16 px (VAE) and 16, 8, 4 (UNet)."""
 
     vae_widths: tuple[int, ...] = (16, 32, 48, 96)
-    latent_channels: int = 16               # at 16×16: eye colour must survive, so more than Stable Diffusion's 4
+    latent_channels: int = 16               # at 16×16; more than Stable Diffusion's 4, to preserve eye colour
     unet_widths: tuple[int, ...] = (64, 96, 160)
-    unet_layers: tuple[int, ...] = (3, 2, 1)        # residual blocks a level on the way down; one more on the way up
+    unet_layers: tuple[int, ...] = (3, 2, 1)        # residual blocks per level of the encoder; one more in the decoder
     heads: tuple[int, ...] = (2, 3, 5)
     text_width: int = 96
     text_layers: int = 2
@@ -53,11 +53,11 @@ def build_vae(size: EditorSize = SIZE) -> nn.Module:
 
 
 def build_unet(size: EditorSize = SIZE) -> nn.Module:
-    """ResidualUNet: (B, 2·latent_channels, 16, 16), t (B,), words (B, L, text_width) → (B, latent_channels, 16, 16).
+    """ResidualUNet: (B, 2·latent_channels, 16, 16), t (B,), text (B, L, text_width) → (B, latent_channels, 16, 16).
 
-    Words enter from 8×8 down; at 16×16 there are convolutions only, which keeps it fast on a CPU.
+    Text enters at 8×8 and below; at 16×16 there are only convolutions, which keeps it fast on a CPU.
     """
-    from s2flib.instruct_pix2pix.unet import ResidualUNet
+    from s2flib.instruct_pix2pix.unet import ResidualUNet      # imports diffusers
 
     n = len(size.unet_widths)
     return ResidualUNet(
@@ -65,12 +65,12 @@ def build_unet(size: EditorSize = SIZE) -> nn.Module:
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (n - 1),
         up_block_types=("CrossAttnUpBlock2D",) * (n - 1) + ("UpBlock2D",),
         block_out_channels=size.unet_widths, layers_per_block=size.unet_layers, norm_num_groups=8,
-        cross_attention_dim=size.text_width, attention_head_dim=size.heads,      # diffusers' name; it counts heads
+        cross_attention_dim=size.text_width, attention_head_dim=size.heads,      # diffusers' name for the number of heads
     )  # fmt: skip
 
 
 def build_text_encoder(vocabulary: int = 49_408, size: EditorSize = SIZE) -> nn.Module:
-    """CLIPTextModel, narrow: ids (B, TEXT_TOKENS) → hidden states (B, TEXT_TOKENS, text_width)."""
+    """A narrow CLIPTextModel: ids (B, TEXT_TOKENS) → hidden states (B, TEXT_TOKENS, text_width)."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     w = size.text_width
@@ -83,7 +83,7 @@ def build_text_encoder(vocabulary: int = 49_408, size: EditorSize = SIZE) -> nn.
 
 
 def build_scheduler(prediction: str = "sample") -> object:
-    """DDIM on Stable Diffusion's β schedule, rescaled so that the last step is pure noise (Lin et al. 2305.08891)."""
+    """DDIM with Stable Diffusion's β schedule, rescaled so that the last step is pure noise (Lin et al. 2305.08891)."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(

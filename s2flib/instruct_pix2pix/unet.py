@@ -1,7 +1,6 @@
-"""The tiny pipeline's UNet: what it says is added to the picture before the edit.
+"""The tiny pipeline's UNet: its output is added to the latents of the input image.
 
-A module of its own, for the pipeline's model_index.json names it: ``import s2flib.instruct_pix2pix.unet``, and diffusers'
-``from_pretrained`` reads the folder.
+The pipeline's model_index.json names this module; diffusers' ``from_pretrained`` finds the class once it is imported.
 """
 
 from __future__ import annotations
@@ -9,23 +8,23 @@ from __future__ import annotations
 import functools
 
 import torch
-from diffusers import ModelMixin, UNet2DConditionModel  # noqa: F401  (diffusers looks for ModelMixin here to load by)
+from diffusers import ModelMixin, UNet2DConditionModel  # noqa: F401  (diffusers looks up ModelMixin in this module)
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
 
 class ResidualUNet(UNet2DConditionModel):
-    """UNet2DConditionModel that predicts clean latents as ``picture_scale`` · picture before + what changes.
+    """UNet2DConditionModel that predicts clean latents as ``picture_scale`` · input image + change.
 
-    Its input is InstructPix2Pix's, noisy latents ⊕ unscaled latents of the picture before (zeros: no picture). An edit
-    leaves most of a picture alone, and to copy sixteen channels exactly through normalised, narrow layers takes most
-    of a small net: without this sum its copy of what should stay erred by more than new eyes differ from the old.
+    Its input is InstructPix2Pix's: noisy latents ⊕ unscaled latents of the input image (zeros: no image). An edit leaves
+    most of an image unchanged, and copying sixteen channels exactly through narrow, normalised layers would take most
+    of a small network's capacity: without this sum, the error of its copy was larger than a change of eye colour.
     """
 
-    @functools.wraps(UNet2DConditionModel.__init__)          # diffusers reads the config's keys from the signature
+    @functools.wraps(UNet2DConditionModel.__init__)          # diffusers reads the config keys from the signature
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.register_buffer("picture_scale", torch.ones(()))          # of the latents: the VAE's scaling_factor
+        self.register_buffer("picture_scale", torch.ones(()))          # the VAE's scaling_factor
 
     def forward(self, sample: Tensor, timestep, encoder_hidden_states: Tensor, *args, return_dict: bool = True,
                 **kwargs) -> UNet2DConditionOutput | tuple[Tensor]:

@@ -1,11 +1,11 @@
-"""More ways to ask for an edit, for training only: the vocabulary that CLIP's text tower brings and ours lacks.
+"""Additional phrasings of edits, used only in training: the vocabulary that CLIP's text encoder has and ours lacks.
 
-The published model's text encoder has read 400 million captions before it sees an instruction; it knows that specs are
-glasses. Ours starts from nothing, so the words have to come from somewhere: from this list. It widens the fourteen
-training phrasings of a kind (s2flib.synthfaces.phrases) by synonyms and everyday sentences. The held-out phrasings
-stay out: a test asserts that no sentence here is one of them, nor shares a run of four words with one. But whoever
-wrote this list had seen them, so single words overlap on purpose ("specs", "shades", "whiskers"): what the held-out
-test then measures is new sentences, not new words. The model card says so, too.
+The published model's text encoder was pretrained on 400 million captions; it knows that specs are glasses. Ours is
+trained from scratch, so its vocabulary comes from this list. It extends the fourteen training phrasings of a kind
+(s2flib.synthfaces.phrases) with synonyms and everyday sentences. Held-out phrasings are excluded: a test asserts that no
+sentence here is one of them or shares four consecutive words with one. However, the author of this list had seen them,
+so single words overlap deliberately ("specs", "shades", "whiskers"): the held-out test measures generalisation to new
+sentences, not to new words. The model card states this.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _DATA = tomllib.loads((Path(__file__).parent / "vocabulary.toml").read_text(enco
 MORE: dict[str, list[str]] = _DATA["phrasings"]
 SYNONYMS: dict[str, list[str]] = _DATA["synonyms"]
 
-# verbs that only say "change": one stands for the other, or a verb used for one kind alone would come to mean that kind
-# ("swap the background" once made "swap the hair shade" change the background)
+# interchangeable verbs that mean "change": a verb used for only one kind would be associated with that kind ("swap the
+# background" once made "swap the hair shade" change the background)
 _VERBS = ("change", "edit", "replace", "swap", "switch", "turn")
 _BEFORE = ("please", "now", "I think", "could you", "can you", "the witness says", "the witness remembers:", "then",
            "also", "well,", "we want to", "perhaps", "as I recall,", "if I remember well,")
@@ -35,12 +35,12 @@ _AFTER = ("please", ", please", "in this picture", "now", "if possible", ", I be
 
 
 def templates(kind: str) -> tuple[str, ...]:
-    """Every phrasing that may be trained on."""
+    """Every phrasing that training may use."""
     return (*phrases.templates(kind), *MORE[kind])
 
 
 def phrase(edit: Edit, rng: np.random.Generator) -> str:
-    """One change in random training words."""
+    """A random training phrasing of one change."""
     options = templates(edit.kind)
     words = edit.words
     if rng.random() < 0.3:
@@ -52,7 +52,7 @@ def phrase(edit: Edit, rng: np.random.Generator) -> str:
 
 
 def sentence(edits: Sequence[Edit], rng: np.random.Generator) -> str:
-    """An instruction that asks for the edits, in either order, sometimes with polite words around it."""
+    """A random instruction for the edits, in random order, sometimes with polite phrases around it."""
     parts = [phrase(edit, rng) for edit in edits]
     rng.shuffle(parts)
     text = ("and", ",", "and also", "with")[rng.choice(4, p=(0.7, 0.1, 0.1, 0.1))].join(f" {p} " for p in parts)
@@ -65,7 +65,7 @@ def sentence(edits: Sequence[Edit], rng: np.random.Generator) -> str:
 
 @functools.cache
 def vocabulary() -> frozenset[str]:
-    """Every word (letters only, lower case) that a training instruction can hold."""
+    """Every word (letters only, lower case) that a training instruction can contain."""
     texts = [t.format(x="") for kind in MORE for t in templates(kind)]
     texts += [*_BEFORE, *_AFTER, "and also with", *all_words(), *SYNONYMS, *(w for ws in SYNONYMS.values() for w in ws)]
     return frozenset(re.findall(r"[^\W\d_]+", " ".join(texts).lower()))

@@ -1,11 +1,10 @@
-"""Reads from a face what edits change: hair, eyes, glasses, beard, make-up, expression, hat, age, skin.
+"""Networks that read from a face what edits change: hair, eyes, glasses, beard, make-up, expression, hat, age, skin.
 
-Two nets, both trained on real renders of train identities alone (s2flib.training.edit_judge):
+Both are trained only on real renders of train identities (s2flib.training.edit_judge):
 
-EditJudge    measures edits' success. It never sees an edited picture before it measures one, and no edit model ever
-             sees it.
-EditReader   teaches: in the last stage of its training the editor's pictures are to be read as the true edits are.
-             A net of another build, lest the editor learn to please the judge.
+EditJudge    measures the success of edits. Neither its training nor that of the edit model uses the other.
+EditReader   trains: in the last stage of its training the editor's outputs should be read like the true edits. It has
+             another architecture, so that the editor does not overfit to the judge.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from s2flib.cbam import AttributeNet
 from s2flib.files import weights_dir
 from s2flib.synthfaces.edits import Edit
-from s2flib.weights.load import load_tensors
-from s2flib.weights.published import load_strict
+from s2flib.weights.load import load_network
 
 KIND, READER_KIND = "edit-judge", "edit-reader"
 # head → its values; a head without values is a number
@@ -38,17 +36,17 @@ HEADS: dict[str, tuple[str, ...]] = {
     "hat": ("none", "beanie", "cap", "brim"),
     "age": (), "skin_tone": (),
 }  # fmt: skip
-SCALE = {"age": (45.0, 16.0), "skin_tone": (3.0, 1.8)}           # mean and spread that the numbers are taken by
-# heads that a net of their own reads from a strip at twice the size: rows and columns as fractions of a portrait
-# framed like SynthFaces. An iris is three pixels wide there, a smirk lifts one corner of the mouth by two.
+SCALE = {"age": (45.0, 16.0), "skin_tone": (3.0, 1.8)}           # mean and spread used to normalise the numbers
+# heads with a separate network that reads a strip at twice the size: rows and columns as fractions of a portrait framed
+# like SynthFaces. An iris is three pixels wide there; a smirk raises one corner of the mouth by two pixels.
 STRIPS = {"eye_color": (0.36, 0.66, 0.2, 0.8), "expression": (0.52, 0.84, 0.24, 0.76)}
 
 
 def truth(attributes: dict) -> dict[str, int | float | None]:
-    """SynthFaces attributes → what each head should read; None where it cannot be seen or is no clear case."""
+    """SynthFaces attributes → what each head should read; None where it is not visible or ambiguous."""
     a, out = attributes, {}
     glasses = a["glasses"] if a["glasses"] in ("none", "sun") else "clear"
-    makeup = {True: "yes", False: "no"}.get(a["makeup"] > 0.4) if a["makeup"] > 0.4 or a["makeup"] < 0.1 else None
+    makeup = "yes" if a["makeup"] > 0.4 else "no" if a["makeup"] < 0.1 else None
     seen = dict(a) | {"glasses": glasses, "makeup": makeup}
     if a["hair_color"] == "bald" or a["hair_style"] == "bald":
         seen["hair_color"] = None
@@ -65,9 +63,9 @@ def truth(attributes: dict) -> dict[str, int | float | None]:
 
 
 def expected_reading(edit: Edit) -> tuple[str, int | None] | None:
-    """The head that reads this change, and the value it should read (None: a number, judged by the true pictures).
+    """The head that reads this change and the value it should read (None: a number, compared with the true images).
 
-    A new background is not read from the face: None.
+    None for a new background, which is not read from the face.
     """
     kind = edit.kind
     table = {"glasses": ("glasses", "clear"), "no_glasses": ("glasses", "none"), "sunglasses": ("glasses", "sun"),
@@ -82,8 +80,7 @@ def expected_reading(edit: Edit) -> tuple[str, int | None] | None:
 
 
 class FaceReader(nn.Module):
-    """What both have in common. forward: (B, 3, 128, 128) in [−1, 1] → (B, sum(sizes)), HEADS' answers in their order.
-    """
+    """Base class of both. forward: (B, 3, 128, 128) in [−1, 1] → (B, sum(sizes)), the outputs of HEADS in order."""
 
     sizes = [max(1, len(v)) for v in HEADS.values()]
 
@@ -97,7 +94,7 @@ class FaceReader(nn.Module):
 
 
 class EditJudge(FaceReader):
-    """AttributeNets (s2flib.cbam): one sees the face, and one each of ``STRIPS``, whose answers are added to its."""
+    """AttributeNets (s2flib.cbam): one for the face and one for each of ``STRIPS``; their outputs are added."""
 
     label = "edit judge"
 
@@ -117,28 +114,22 @@ class EditJudge(FaceReader):
 
 
 class EditReader(FaceReader):
-    """torchvision's ResNet with one block a level and no max pooling, for wrinkles are one pixel wide; 4.9 M weights.
-    """
+    """torchvision's ResNet with one block per level, without max pooling because wrinkles are one pixel wide; 4.9 M."""
 
     def __init__(self):
         super().__init__()
         self.net = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=sum(self.sizes))
-        self.net.maxpool = nn.Identity()
+        self.net.add_module("maxpool", nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.contiguous(memory_format=torch.channels_last))
 
 
 def load_edit_judge(path: str | Path | None = None) -> EditJudge:
-    """The shipped judge (or another file), frozen; WeightsError when it is not there."""
-    return _load(EditJudge(), path or weights_dir() / "tiny-edit-judge.safetensors", KIND)
+    """The shipped judge (or another file), frozen; WeightsError when it is missing."""
+    return load_network(EditJudge(), path or weights_dir() / "tiny-edit-judge.safetensors", KIND)
 
 
 def load_edit_reader(path: str | Path) -> EditReader:
-    """A reader that ``s2f train --what edit-reader`` has trained, frozen; WeightsError when it is not there."""
-    return _load(EditReader(), path, READER_KIND)
-
-
-def _load(net: FaceReader, path: str | Path, kind: str) -> FaceReader:
-    load_strict(net, load_tensors(Path(path), kind), str(path))
-    return net.requires_grad_(False).eval()
+    """A reader trained by ``s2f train --what edit-reader``, frozen; WeightsError when it is missing."""
+    return load_network(EditReader(), path, READER_KIND)

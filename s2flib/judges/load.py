@@ -1,4 +1,4 @@
-"""Building the judges of a preset with their weights; the table is in :mod:`s2flib.judges`."""
+"""Builds the judges of a preset with their weights; :mod:`s2flib.judges` has the table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from s2flib.judges.stlpips import STLPIPS
 from s2flib.judges.synthface_id import SynthFaceID, face_crop
 from s2flib.losses import LossWeights
 from s2flib.presets import Preset, get_preset
-from s2flib.weights.load import load_ir_se50, load_tensors, safe_load
+from s2flib.weights.load import load_ir_se50, load_network, load_tensors, safe_load
 from s2flib.weights.published import load_strict
 from s2flib.weights.registry import fetch
 
@@ -24,7 +24,7 @@ from s2flib.weights.registry import fetch
 
 
 class LPIPS(nn.Module):
-    """LPIPS v0.1, AlexNet (Zhang et al., CVPR 2018), by the authors' lpips package on torchvision's trunk."""
+    """LPIPS v0.1, AlexNet (Zhang et al., CVPR 2018): the authors' lpips package with torchvision's trunk."""
 
     label = "LPIPS (alex)"
 
@@ -33,19 +33,19 @@ class LPIPS(nn.Module):
         super().__init__()
         import lpips
 
-        with warnings.catch_warnings():     # of the package's outdated call of torchvision
+        with warnings.catch_warnings():     # the package calls torchvision with deprecated arguments
             warnings.simplefilter("ignore", UserWarning)
-            # pnet_rand keeps the package from downloading; the random trunk is then overwritten, strictly
+            # pnet_rand prevents a download; the random trunk is then overwritten completely
             self.net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
         wanted = {f"features.{name.split('.', 1)[1]}": name for name in self.net.net.state_dict()}
         missing = [name for name in wanted if name not in trunk]
         if missing:
-            raise WeightsError(f"the AlexNet trunk lacks {missing[0]}: fetch it again with s2f fetch alexnet.")
+            raise WeightsError(f"the AlexNet trunk lacks {missing[0]}: download it again with s2f fetch alexnet.")
         load_strict(self.net.net, {ours: trunk[theirs] for theirs, ours in wanted.items()}, "the AlexNet trunk")
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> LPIPS:
-        return super().train(False)         # its dropout must stay off, whatever contains it
+        return super().train(False)         # dropout must stay off, even inside a module in training mode
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y: (B,3,H,W) in [-1,1] -> (B,) distances ≥ 0."""
@@ -54,9 +54,7 @@ class LPIPS(nn.Module):
 
 def load_st_lpips() -> STLPIPS:
     """ST-LPIPS with its shipped weights."""
-    net, path = STLPIPS(), weights_dir() / "st-lpips-alex.safetensors"
-    load_strict(net, load_tensors(path, "st-lpips-alex"), str(path))
-    return net
+    return load_network(STLPIPS(), weights_dir() / "st-lpips-alex.safetensors", "st-lpips-alex")
 
 
 def load_lpips() -> LPIPS:
@@ -65,7 +63,7 @@ def load_lpips() -> LPIPS:
 
 
 def perceptual_judge(preset: str | Preset) -> nn.Module:
-    """(x, y: (B,3,H,W) in [-1,1]) -> (B,) distances, differentiable; ``.label`` says which measure it is."""
+    """(x, y: (B,3,H,W) in [-1,1]) -> (B,) distances, differentiable; ``.label`` names the measure."""
     kind = get_preset(preset).perceptual
     loaders = {"st-lpips": load_st_lpips, "lpips": load_lpips}
     if kind not in loaders:
@@ -77,26 +75,26 @@ def perceptual_judge(preset: str | Preset) -> nn.Module:
 
 
 class IdentityJudge(nn.Module):
-    """Crops the face out of a portrait, embeds it, and compares by cosine.
+    """Crops the face out of a portrait, embeds it, and compares embeddings by cosine.
 
-    embed(x: (B,3,H,H) in [-1,1]) -> (B,d) unit length; similarity(x, y) -> (B,) in [-1,1]; differentiable.
-    Portraits must be framed like SynthFaces (align_face does that), or like FFHQ for the published nets.
+    embed(x: (B,3,H,H) in [-1,1]) -> (B,d) unit length; similarity(x, y) -> (B,) in [-1,1]; differentiable. Portraits
+    must be framed like SynthFaces (see align_face), or like FFHQ for the published networks.
     """
 
     def __init__(self, net: nn.Module, label: str, crop, centre: Tensor | None = None):
-        """crop: (B,3,H,H) -> the net's input; centre: (d,) subtracted before scaling to unit length."""
+        """crop: (B,3,H,H) -> the network's input; centre: (d,) subtracted before normalising to unit length."""
         super().__init__()
         self.net, self.label, self.crop = net, label, crop
         self.register_buffer("centre", centre, persistent=False)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> IdentityJudge:
-        return super().train(False)         # batch statistics would make a person depend on the neighbours
+        return super().train(False)         # with batch statistics an embedding would depend on the rest of the batch
 
     def embed(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3:
             raise ImageError(
-                f"an identity judge looks at (B,3,H,W) photos, got {tuple(x.shape)}: give it the photo, not the sketch."
+                f"an identity judge takes (B,3,H,W) photos, got {tuple(x.shape)}: pass the photo, not the sketch."
             )
         e = self.net(self.crop(x)).float()
         return F.normalize(e if self.centre is None else e - self.centre, dim=1)
@@ -109,29 +107,29 @@ class IdentityJudge(nn.Module):
 
 
 def _synthface_id() -> IdentityJudge:
-    net, path = SynthFaceID(), weights_dir() / "tiny-id.safetensors"
-    load_strict(net, load_tensors(path, "synthface-id"), str(path))
+    net = load_network(SynthFaceID(), weights_dir() / "tiny-id.safetensors", "synthface-id")
     return IdentityJudge(net, "SynthFaceID", lambda x: face_crop(x, SynthFaceID.size))
 
 
 def _dlib() -> IdentityJudge:
-    """Mean-centred cosine: all of dlib's embeddings point the same way (plain cosine: 0.97 same, 0.81 different)."""
+    """Mean-centred cosine, because all of dlib's embeddings are similar (plain cosine: 0.97 same, 0.81 different)."""
     net, path = DlibResNet(), weights_dir() / "dlib-resnet.safetensors"
     tensors = load_tensors(path, "dlib-resnet")
     if "centre" not in tensors:
-        raise WeightsError(f"{path} lacks the embeddings' centre: make it again with scripts/convert_dlib.py.")
+        raise WeightsError(f"{path} lacks the centre of the embeddings: create it again with scripts/convert_dlib.py.")
     centre = tensors.pop("centre")
     load_strict(net, tensors, str(path))
     return IdentityJudge(net, "dlib ResNet", lambda x: face_crop(x, DLIB_SIZE), centre)
 
 
-def _arcface() -> IdentityJudge:
-    def crop(x: Tensor) -> Tensor:
-        """pSp's crop, rows 35:223 and columns 32:220 of 256, pooled to 112."""
-        x = F.adaptive_avg_pool2d(x, 256) if x.shape[-1] != 256 else x
-        return F.adaptive_avg_pool2d(x[:, :, 35:223, 32:220], 112)
+def _psp_crop(x: Tensor) -> Tensor:
+    """pSp's face crop: rows 35:223 and columns 32:220 of 256."""
+    x = F.adaptive_avg_pool2d(x, 256) if x.shape[-1] != 256 else x
+    return x[:, :, 35:223, 32:220]
 
-    return IdentityJudge(load_ir_se50(), "ArcFace IR-SE-50", crop)
+
+def _arcface() -> IdentityJudge:
+    return IdentityJudge(load_ir_se50(), "ArcFace IR-SE-50", lambda x: F.adaptive_avg_pool2d(_psp_crop(x), 112))
 
 
 def load_facenet() -> nn.Module:
@@ -139,16 +137,14 @@ def load_facenet() -> nn.Module:
     path = fetch("facenet-vggface2")
     from facenet_pytorch import InceptionResnetV1
 
-    net = InceptionResnetV1()           # no name given: builds without a download and without a classifier
+    net = InceptionResnetV1()           # without a name: no download and no classifier
     load_strict(net, {k: v for k, v in safe_load(path).items() if not k.startswith("logits.")}, str(path))
     return net
 
 
 def _facenet() -> IdentityJudge:
     def crop(x: Tensor) -> Tensor:
-        """pSp's face square once more, at facenet's 160 px."""
-        x = F.adaptive_avg_pool2d(x, 256) if x.shape[-1] != 256 else x
-        return F.interpolate(x[:, :, 35:223, 32:220], (160, 160), mode="bilinear", align_corners=False, antialias=True)
+        return F.interpolate(_psp_crop(x), (160, 160), mode="bilinear", align_corners=False, antialias=True)
 
     return IdentityJudge(load_facenet(), "InceptionResnetV1 (VGGFace2)", crop)
 
@@ -157,15 +153,15 @@ _IDENTITY = {"synthface-id": _synthface_id, "dlib": _dlib, "arcface-ir-se50": _a
 
 
 def identity_judge(preset: str | Preset, role: str = "measure") -> IdentityJudge:
-    """The preset's identity net for ``role``: "train" (inside the ID loss) or "measure" (in every table)."""
+    """The preset's identity network for ``role``: "train" (in the ID loss) or "measure" (in every table)."""
     preset = get_preset(preset)
     if role not in ("train", "measure"):
-        raise S2FError(f'an identity judge\'s role is "train" or "measure", not {role!r}.')
+        raise S2FError(f'the role of an identity judge must be "train" or "measure", not {role!r}.')
     if preset.id_train == preset.id_measure:
-        raise S2FError(f"preset {preset.name} measures with {preset.id_measure}, the net it trains with: use another.")
+        raise S2FError(f"preset {preset.name} measures with {preset.id_measure}, the network it trains with: use another one.")
     kind = preset.id_train if role == "train" else preset.id_measure
     if kind not in _IDENTITY:
-        raise S2FError(f"there is no identity net {kind!r}: choose one of {', '.join(_IDENTITY)}.")
+        raise S2FError(f"there is no identity network {kind!r}: choose one of {', '.join(_IDENTITY)}.")
     return _IDENTITY[kind]()
 
 
@@ -173,12 +169,12 @@ def identity_judge(preset: str | Preset, role: str = "measure") -> IdentityJudge
 
 
 def attribute_net() -> AttributeNet:
-    """The frozen attribute net whose refined maps F'' the attention loss compares (see losses.attention_loss).
+    """The frozen attribute network whose refined maps F'' the attention loss compares (see losses.attention_loss).
 
-    One for every preset: it was trained on SynthFaces at 128 px. ``.names`` are its attributes.
+    All presets use the same one, trained on SynthFaces at 128 px. ``.names`` are its attributes.
     """
     path = weights_dir() / "tiny-attributes.safetensors"
-    tensors, metadata = load_tensors(path, "attributes"), safe_load(path, with_metadata=True)[1]
+    tensors, metadata = load_tensors(path, "attributes", with_metadata=True)
     net = AttributeNet(len(tensors["head.bias"]), variant=metadata.get("variant", "cbam"))
     load_strict(net, tensors, str(path))
     net.names = tuple(metadata["names"].split(","))
@@ -186,7 +182,7 @@ def attribute_net() -> AttributeNet:
 
 
 def loss_networks(preset: str | Preset, weights: LossWeights) -> dict[str, nn.Module]:
-    """The networks of a preset's losses, those with a weight above 0 only (see losses.SketchLoss)."""
+    """The networks of a preset's losses that have a weight above 0 (see losses.SketchLoss)."""
     preset = get_preset(preset)
     load = {
         "lpips": lambda: perceptual_judge(preset),

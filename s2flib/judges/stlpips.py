@@ -31,6 +31,8 @@ class BlurPool(nn.Module):
     usual, prevent the border from being weighted less than the centre.
     """
 
+    kernel: Tensor
+
     def __init__(self, channels: int):
         super().__init__()
         row = torch.tensor([1.0, 2.0, 1.0]) / 4
@@ -41,7 +43,7 @@ class BlurPool(nn.Module):
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self.kernel, stride=2, groups=x.shape[1])
 
 
-def conv_blurpool(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+def conv_blurpool(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
     """BlurPool(conv(x)) as a single stride-2 convolution with the combined kernel, without the full-size map.
 
     x (B,C,H,W), weight (O,C,K,K) with K odd -> the same values up to rounding, in a third of the time.
@@ -118,7 +120,7 @@ class STLPIPS(nn.Module):
 
     def compare(self, fx: list[Tensor], fy: list[Tensor]) -> Tensor:
         """Distance between precomputed features, (B,). Reuse the photo's features to compare it with many outputs."""
-        total = 0
+        total = fx[0].new_zeros(len(fx[0]))
         for i, (a, b) in enumerate(zip(fx, fy, strict=True), 1):
             weight = getattr(self, f"lin{i}").to(a.dtype).view(1, -1, 1, 1)
             total = total + ((a - b).square() * weight).sum(1).mean((1, 2))

@@ -121,11 +121,12 @@ def grid(
             top -= heads_in[r]
             for c in range(columns):
                 i = r * columns + c
-                if i >= len(images) or drawn[i] is None:
+                picture = drawn[i] if i < len(images) else None
+                if picture is None:
                     continue
                 x = left + c * (side + gap)
                 axes = figure.add_axes((x / width, (top - side * ratio) / total, side / width, side * ratio / total))
-                axes.imshow(drawn[i], aspect="equal")
+                axes.imshow(picture, aspect="equal")
                 _bare(axes, (frames or {}).get(i))
                 if heads[i]:
                     write(x + side / 2, top + 0.07, heads[i], ha="center", linespacing=1.15)

@@ -83,7 +83,7 @@ def _room(rng):
 
 def _park(rng):
     """Foliage with sky shining through."""
-    leaves = sum(gaussian_filter(rng.standard_normal((_SIZE, _SIZE)), s) * s for s in (2, 4, 9))
+    leaves = np.sum([gaussian_filter(rng.standard_normal((_SIZE, _SIZE)), s) * s for s in (2, 4, 9)], axis=0)
     leaves = leaves / leaves.std()
     hue = to_linear(np.clip(np.array([0.34, 0.42, 0.22]) + rng.normal(0, 0.05, 3) + rng.normal(0, 0.05), 0.06, 0.8))
     out = hue * np.exp(0.55 * leaves)[..., None]

@@ -46,12 +46,12 @@ HANDS = {
 
 def line_drawing(buffers: Buffers, hand: str = "clean", seed: int = 0) -> np.ndarray:
     """(H, W) uint8 drawing on white (255), at half the size of the buffers. ``hand``: a key of HANDS."""
-    hand = HANDS[hand]
+    style = HANDS[hand]
     size = buffers.camera.width
     rng = np.random.default_rng([seed, 11])
-    strokes = outline_strokes(buffers, hand, rng) + iris_strokes(buffers, hand)
-    strokes += growth_strokes(buffers, hand, rng) + hair_strokes(buffers, hand, rng)
-    paper = ink(strokes, size, hand.taper)
+    strokes = outline_strokes(buffers, style, rng) + iris_strokes(buffers, style)
+    strokes += growth_strokes(buffers, style, rng) + hair_strokes(buffers, style, rng)
+    paper = ink(strokes, size, style.taper)
     small = paper.reshape(size // 2, 2, size // 2, 2).mean((1, 3))
     return (np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -146,14 +146,19 @@ def _line_maps(b: Buffers, hand: Hand) -> list[tuple[np.ndarray, float, float]]:
     features = ("l_eye", "r_eye", "u_lip", "l_lip", "mouth")
     borders = _border(np.where(np.isin(label, [LABEL[n] for n in features]), label, 0))
     valley = gaussian_filter(b.facing, size / 300) - gaussian_filter(b.facing, size / 75)
-    away = ~binary_dilation(hairy | (label == LABEL["cloth"]), iterations=max(2, size // 100))
-    flat = person & away & ~binary_dilation(_border(person), iterations=max(2, size // 80))
-    crease = (valley < -hand.crease) & flat & ~binary_dilation(borders, iterations=2)
-    silhouette = (_border(groups) | (step & person & away & ~b.glasses)) & ~binary_dilation(borders, iterations=1)
+    away = ~_grown(hairy | (label == LABEL["cloth"]), max(2, size // 100))
+    flat = person & away & ~_grown(_border(person), max(2, size // 80))
+    crease = (valley < -hand.crease) & flat & ~_grown(borders, 2)
+    silhouette = (_border(groups) | (step & person & away & ~b.glasses)) & ~_grown(borders, 1)
     out = [(silhouette, 1.0, 2.2), (borders, 0.85, 1.4), (crease, 0.55, 1.6)]
     if b.glasses.any():
         out.append((_border(b.glasses), 1.1, 2.0))
     return out
+
+
+def _grown(mask: np.ndarray, by: int) -> np.ndarray:
+    """The mask, ``by`` pixels larger on every side."""
+    return np.asarray(binary_dilation(mask, iterations=by))
 
 
 def _at(image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]  compiled, without stubs
 
 from s2flib.synthfaces import mesh, regions
 from s2flib.synthfaces.assets import Head

@@ -184,7 +184,7 @@ def sample_identity(seed: int, index: int = 0, male: bool | None = None, age: fl
     r = rng("hairline")
     person = Identity(
         seed=int(rng("details").integers(1 << 30)), male=1 - masculine if is_male else masculine * 0.5, age=years,
-        ancestry=tuple(float(x) for x in ancestry), muscle=muscle, weight=weight,
+        ancestry=tuple(ancestry.tolist()), muscle=muscle, weight=weight,
         sliders=_sample_sliders(head, rng("shape"), is_male), asymmetry=_sample_asymmetry(head, rng("asymmetry")),
         tone=tone, redness=float(redness), freckles=float(max(0, freckles)) if tone < 2.8 else 0.0,
         hair_color=hair_color, hair_rgb=hair_rgb, eye_color=eye_color, iris_rgb=iris_rgb,
@@ -259,7 +259,7 @@ def hair_rgb(name: str, rng: np.random.Generator | None = None) -> tuple[float, 
         tint = rng.normal(0, 0.10, 3) @ np.array([[1, 0.35, -0.4], [0.2, 0.2, 0.2], [0, 0.1, 0.3]])
         tint = tint * (name not in ("grey", "white", "black"))
         rgb = rgb * np.exp(tint + rng.normal(0, 0.12))
-    return tuple(float(x) for x in np.clip(rgb, 0.002, 0.9))
+    return tuple(np.clip(rgb, 0.002, 0.9).tolist())
 
 
 def _eyes(rng: np.random.Generator, dark: bool) -> tuple[str, tuple]:

@@ -165,4 +165,4 @@ def _cloth_colour(r: np.random.Generator) -> tuple[float, float, float]:
 
 
 def _tuple(rgb: np.ndarray) -> tuple[float, float, float]:
-    return tuple(float(x) for x in rgb)
+    return tuple(rgb.tolist())

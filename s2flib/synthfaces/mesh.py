@@ -43,7 +43,7 @@ def catmull_clark(faces: np.ndarray, n_vertices: int) -> tuple[sp.csr_matrix, np
     border = identity * 0.5 + sp.diags(0.5 / n_along) @ along @ midpoints
     vertex_points = sp.diags(on_boundary * 1.0) @ border + sp.diags(~on_boundary * 1.0) @ inner
 
-    subdivide = sp.vstack([vertex_points, edge_points, face_points]).tocsr()
+    subdivide = sp.csr_matrix(sp.vstack([vertex_points, edge_points, face_points]))
     e = edge_of_corner.reshape(n_faces, 4) + n_vertices
     f = np.arange(n_faces) + n_vertices + n_edges
     quads = np.stack([np.stack([faces[:, k], e[:, k], f, e[:, k - 1]], 1) for k in range(4)], 1)
@@ -96,7 +96,7 @@ def unit(a: np.ndarray) -> np.ndarray:
     return a / np.sqrt(np.maximum(dot(a, a), 1e-18))[..., None]
 
 
-def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+def smoothstep(low: float, high: float, x: np.ndarray | np.floating) -> np.ndarray:
     """0 below ``low``, 1 above ``high``, a smooth cubic in between; falls from 1 to 0 if low > high."""
     t = np.minimum(np.maximum((x - low) * (1 / (high - low)), 0), 1)
     return t * t * (3 - 2 * t)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,9 @@ class Person:
         """``like``: a Person whose geometry is reused if the identity is the same, and hair if that is the same."""
         self.head = head = load_head()
         self.identity, self.look = identity, look
-        same_face = like is not None and like.identity == identity
-        if same_face:
+        if like is not None and like.identity != identity:
+            like = None
+        if like is not None:
             self.base, self.skin, self.normals, self.eyes = like.base, like.skin, like.normals, like.eyes
         else:
             self.base = head.morph(shape_weights(head, identity))
@@ -46,7 +47,7 @@ class Person:
             self.skin = (head.subdivide @ self.base).astype(np.float32)
             self.normals = mesh.vertex_normals(self.skin, head.tris, head.around)
             self.eyes = [_fit_sphere(self.base[index]) for index in head.eye_vertices]
-        if same_face and _groom(like.look) == _groom(look):
+        if like is not None and _groom(like.look) == _groom(look):
             self.hair = like.hair
         else:
             coarse = _collider(head)
@@ -98,7 +99,7 @@ class Pose:
         return body + (head - body) * share
 
 
-def pose_person(person: Person, shot: Shot) -> tuple[list[Part], dict[str, np.ndarray]]:
+def pose_person(person: Person, shot: Shot) -> tuple[list[Part], dict[str, Any]]:
     """All meshes of a shot in camera space, and extras: eye centres, base vertices, lenses, hair and beard."""
     head, look, pose = person.head, person.look, Pose(person, shot)
     base = person.expressive(shot)
@@ -128,7 +129,7 @@ def pose_person(person: Person, shot: Shot) -> tuple[list[Part], dict[str, np.nd
     for name in ("teeth_upper", "teeth_lower", "tongue"):
         parts.append(_part(name, mouth, head.parts[name]))
 
-    extras = {"eyes": pose.head(np.stack([c for c, _ in person.eyes]))}
+    extras: dict[str, Any] = {"eyes": pose.head(np.stack([c for c, _ in person.eyes]))}
     extras["base"] = pose(base, head.vertices[:, 1]).astype(np.float32)
     if look.earrings:
         for ball_v, tris in accessories.earring_meshes(look.earrings, skin, head):
@@ -137,7 +138,7 @@ def pose_person(person: Person, shot: Shot) -> tuple[list[Part], dict[str, np.nd
         frame, lenses = accessories.glasses_meshes(look.glasses, person.skin, head, person.eyes)
         parts.append(_part("glasses", pose.head(frame[0]), frame[1]))
         extras["lenses"] = (pose.head(lenses[0]).astype(np.float32), lenses[1])
-    if look.hat is not None:
+    if look.hat is not None and person.hat is not None:
         for name, (vertices, tris) in accessories.hat_meshes(look.hat, person.hat).items():
             parts.append(_part(name, pose.head(vertices), tris))
     if person.hair is not None:

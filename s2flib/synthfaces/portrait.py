@@ -163,17 +163,17 @@ class _Canvas:
     def _shade_thing(self, part: Part, which: np.ndarray, index: int) -> None:
         """Glasses, hats, earrings: uniform colour with some gloss."""
         look, light = self.person.look, self.shot.light
-        if part.name == "glasses":
+        if look.glasses is not None and part.name == "glasses":
             rgb, gloss, rough, label = look.glasses.rgb, 0.8, 0.3, "eye_g"
-        elif part.name == "hat":
+        elif look.hat is not None and part.name == "hat":
             rgb, gloss, rough, label = look.hat.rgb, 0.08, 0.7, "hat"
-        elif part.name == "visor":
+        elif look.hat is not None and part.name == "visor":
             rgb, gloss, rough, label = 0.55 * np.array(look.hat.rgb), 0.12, 0.6, "hat"
         else:
             rgb, gloss, rough, label = look.metal_rgb, 4.0, 0.3, "ear_r"
         normals, view, lit = self.normals[which], self.view[which], self.lit[which]
         albedo = np.array(rgb, np.float32) * np.ones((len(which), 1), np.float32)
-        if part.name == "hat":
+        if look.hat is not None and part.name == "hat":
             x, y, z = self.points[which].T
             albedo = albedo * np.exp(0.08 * noise.sample(0.5, x * 220, y * 220))[:, None]
             if look.hat.kind == "beanie":
@@ -212,7 +212,7 @@ class _Canvas:
         scene = shot.light, self.camera, self.shadows, axis
         self.hair_alpha = np.zeros(len(self.depth), np.float32)
         self.hair_depth = np.full(len(self.depth), np.inf, np.float32)
-        if "hair" in self.extras:
+        if person.hair is not None:
             points = self.extras["hair"]
             weight = np.ones(points.shape[:2], np.float32)
             weight *= 1 - 0.7 * np.linspace(0, 1, points.shape[1], dtype=np.float32) ** 6
@@ -243,7 +243,8 @@ class _Canvas:
 
     def add_lenses(self) -> None:
         """Adds lenses: tinted, or clear with a faint reflection of the sky. Lenses are labelled eye_g."""
-        if "lenses" not in self.extras:
+        glasses = self.person.look.glasses
+        if glasses is None:
             return
         vertices, tris = self.extras["lenses"]
         hits = rasterise(self.camera.project(vertices), tris, self.camera.width, self.camera.width)
@@ -252,7 +253,7 @@ class _Canvas:
         x, y = pixel % self.camera.width / self.camera.width, pixel // self.camera.width / self.camera.width
         glare = smoothstep(0.75, 1.0, np.sin((x + y * 0.6) * 9 + self.shot.grain % 6)) * 0.5 + smoothstep(0.62, 0.4, y)
         sky = np.array(self.shot.light.sky_rgb, np.float32)
-        if self.person.look.glasses.sun:
+        if glasses.sun:
             self.rgb[pixel] = self.rgb[pixel] * 0.10 + (0.008 + 0.035 * glare[:, None]) * sky
         else:
             self.rgb[pixel] = self.rgb[pixel] * 0.95 + (0.012 * glare)[:, None] * sky

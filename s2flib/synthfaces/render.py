@@ -191,7 +191,7 @@ def _render_identity(recipe: Recipe, identity: int) -> list[dict]:
         record = {"identity": identity, "shot": k, "landmarks": picture.landmarks.astype(np.float32),
                   "image": encode_photo(picture.rgb), "mask": encode_flat(picture.labels),
                   "attributes": attributes(person.identity, person.look, shot)}
-        if recipe.drawings:
+        if picture.buffers is not None:
             hand = tuple(HANDS)[(identity + k) % len(HANDS)]
             lines = line_drawing(picture.buffers, hand, seed=identity * 1000 + k)
             record["drawing"] = encode_drawing(lines)

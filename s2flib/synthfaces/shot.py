@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
 _EXPRESSION_ODDS = dict(neutral=0.33, smile=0.33, grin=0.17, open=0.04, surprise=0.025, frown=0.025, pout=0.02,
                         smirk=0.06)  # fmt: skip
 # key: strength, warmth, angular size (radians), elevation range (degrees); sky: strength; rim: probability
-LIGHTS = {
+LIGHTS: dict[str, dict[str, Any]] = {
     "window": dict(odds=0.30, key=(1.05, 1.4), warm=0.02, size=(0.14, 0.28), high=(12, 40), sky=(0.24, 0.4), rim=0.25),
     "overcast": dict(odds=0.26, key=(0.65, 0.95), warm=0.0, size=(0.28, 0.42), high=(36, 62), sky=(0.42, 0.6), rim=0.1),
     "studio": dict(odds=0.22, key=(1.05, 1.4), warm=0.01, size=(0.10, 0.2), high=(22, 46), sky=(0.24, 0.42), rim=0.6),
@@ -128,5 +129,5 @@ def sample_light(r: np.random.Generator, name: str | None = None) -> Light:
     fill = sky * r.uniform(0.65, 1.05) * np.exp(r.normal(0, 0.03, 3))
     rim = float(r.random() < kind["rim"]) * r.uniform(0.25, 0.8) * np.exp(r.normal(0.03, 0.05) * np.array([1, 0, -1]))
     size, rim_side = float(r.uniform(*kind["size"])), float(r.choice([-1, 1]))
-    direction, key, *rest = (tuple(v.tolist()) for v in (direction, key, sky, ground, fill, rim))
-    return Light(name, direction, key, size, *rest, rim_side)
+    direction, key, sky, ground, fill, rim = (tuple(v.tolist()) for v in (direction, key, sky, ground, fill, rim))
+    return Light(name, direction, key, size, sky, ground, fill, rim, rim_side)

@@ -1,4 +1,4 @@
-"""Weights: where they are, how they are downloaded and verified, and how they are read without running code.
+"""Weights: where they are stored, how they are downloaded and verified, and how they are read without running code.
 
 ``load`` (shipped and trained files), ``registry`` and ``download`` (published files), ``published`` (their layouts).
 """
@@ -17,4 +17,7 @@ from s2flib.weights.load import (
 )
 from s2flib.weights.registry import REGISTRY, fetch
 
-__all__ = ["REGISTRY", "fetch", "fingerprint", "load_generator", "load_ir_se50", "load_psp", "load_tensors", "safe_load", "save_psp", "save_safetensors", "update_sha256sums", "verify_shipped"]
+__all__ = [
+    "REGISTRY", "fetch", "fingerprint", "load_generator", "load_ir_se50", "load_psp", "load_tensors", "safe_load",
+    "save_psp", "save_safetensors", "update_sha256sums", "verify_shipped",
+]

@@ -1,4 +1,7 @@
-"""Downloading one big file: resumed, verified, and never half a file under the final name."""
+"""Downloads of single large files: resumed, verified, and renamed to the final name only when complete.
+
+Hand-written, because torch.hub does not resume, and huggingface_hub downloads only from its own hub.
+"""
 
 from __future__ import annotations
 
@@ -22,47 +25,45 @@ from s2flib.errors import WeightsError
 from s2flib.files import sha256_of
 
 CHUNK = 1 << 20
-TRIES = 5          # per address; each resumes where the last one broke off
+TRIES = 5          # per URL; each resumes where the last one stopped
 TIMEOUT = 30.0     # seconds without a byte
 
 
 class _NextAddress(Exception):
-    """This address will not do; its message says why."""
+    """The URL does not work; the message says why."""
 
 
-def download(urls: Sequence[str], path: str | Path, sha256: str | None = None, wait: float = 1.0,
-             progress: bool = True) -> Path:
-    """Fetches ``path`` from the first of ``urls`` that delivers it, and returns it.
+def download(urls: Sequence[str], path: str | Path, sha256: str | None = None, wait: float = 1.0) -> Path:
+    """Download ``path`` from the first of ``urls`` that works, and return it.
 
-    urls:    the same file at several addresses, tried in order
-    sha256:  what the file must hash to; None accepts what comes, if it is complete and not a web page
+    urls:    the same file at several URLs, tried in order
+    sha256:  the file's hash; None accepts any file that is complete and not a web page
     wait:    seconds before the second try, doubled before each further one
 
-    The bytes gather in ``<path>.part``, which survives an interruption and is resumed by an HTTP Range
-    request (only when the server proves by its ETag or Last-Modified that the file is still the same, or when
-    ``sha256`` will prove it). A web page in place of the file, as drives send when their quota is spent, is
-    recognised. Only a complete, verified file is renamed to ``path``. Several processes may ask at once: one
-    downloads, the others wait. An existing ``path`` is returned as it is. Raises WeightsError.
+    The data is written to ``<path>.part``, which survives an interruption and is resumed by an HTTP Range request (only
+    when the server confirms by ETag or Last-Modified that the file is unchanged, or when ``sha256`` can verify it). A
+    web page in place of the file, which drives send when their quota is exceeded, is detected. Only a complete,
+    verified file is renamed to ``path``. If several processes ask at once, one downloads and the others wait. An
+    existing ``path`` is returned unchanged. Raises WeightsError.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            return path if path.exists() else _download_locked(urls, path, sha256, wait, progress)
+            return path if path.exists() else _download_locked(urls, path, sha256, wait)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WeightsError(f"the disk filled up while downloading {path.name}: free some space and run "
-                               f"the same command, which resumes from {path.name}.part.") from e
+            raise WeightsError(f"the disk filled up while downloading {path.name}: free some space and run the same "
+                               f"command again; it resumes from {path.name}.part.") from e
         raise WeightsError(f"cannot write {path} ({e.strerror or e}): make {path.parent} writable or set "
                            "S2F_CACHE to another folder.") from e
 
 
-def _download_locked(urls: Sequence[str], path: Path, sha256: str | None, wait: float,
-                     progress: bool) -> Path:
+def _download_locked(urls: Sequence[str], path: Path, sha256: str | None, wait: float) -> Path:
     part, why = Path(f"{path}.part"), []
     for url in urls:
         try:
-            _fetch(url, part, sha256, wait, progress, path.name)
+            _fetch(url, part, sha256, wait, path.name)
         except _NextAddress as e:
             why.append(f"{url}: {e}")
             continue
@@ -73,15 +74,15 @@ def _download_locked(urls: Sequence[str], path: Path, sha256: str | None, wait: 
                        f"in a browser and save it as {path}.")
 
 
-def _fetch(url: str, part: Path, sha256: str | None, wait: float, progress: bool, label: str) -> None:
-    """Fills ``part`` completely and verifies it, or raises _NextAddress."""
+def _fetch(url: str, part: Path, sha256: str | None, wait: float, label: str) -> None:
+    """Complete ``part`` and verify it, or raise _NextAddress."""
     reason = "no answer"
     for attempt in range(TRIES):
         if attempt:
             time.sleep(wait * 2 ** (attempt - 1))
         try:
-            if not _transfer(url, part, sha256 is not None, progress, label):
-                reason = f"the connection broke off {TRIES} times, and the part so far is kept"
+            if not _transfer(url, part, sha256 is not None, label):
+                reason = f"the connection broke off {TRIES} times; the part downloaded so far is kept"
                 continue
         except urllib.error.HTTPError as e:
             reason = f"HTTP {e.code} {e.reason}"
@@ -90,7 +91,7 @@ def _fetch(url: str, part: Path, sha256: str | None, wait: float, progress: bool
             continue
         except urllib.error.URLError as e:
             reason = f"no connection, {e.reason}"
-            if isinstance(e.reason, socket.gaierror):          # offline: waiting will not help
+            if isinstance(e.reason, socket.gaierror):          # offline: retrying does not help
                 raise _NextAddress(reason) from e
             continue
         except (TimeoutError, ConnectionError, HTTPException, ssl.SSLError) as e:
@@ -99,14 +100,14 @@ def _fetch(url: str, part: Path, sha256: str | None, wait: float, progress: bool
         if sha256 is None or sha256_of(part) == sha256:
             _sync(part)
             return
-        _discard(part)                                          # never resume from wrong bytes
+        _discard(part)                                          # never resume from incorrect data
         reason = "its SHA-256 is not the pinned one"
-        if attempt:                                             # a fresh download was wrong too
+        if attempt:                                             # a new download was also wrong
             raise _NextAddress(reason)
     raise _NextAddress(reason)
 
 
-def _transfer(url: str, part: Path, verified: bool, progress: bool, label: str) -> bool:
+def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
     """One request, resuming ``part`` where possible. True when the file is complete."""
     have = part.stat().st_size if part.exists() else 0
     validator = _validator(part).read_text() if _validator(part).exists() else ""
@@ -122,7 +123,7 @@ def _transfer(url: str, part: Path, verified: bool, progress: bool, label: str) 
     except urllib.error.HTTPError as e:
         if e.code != 416:
             raise
-        # nothing lies beyond what we have: complete, or not the same file any more
+        # no bytes after those we have: the file is complete, or it has changed
         total = re.fullmatch(r"bytes \*/(\d+)", e.headers.get("Content-Range", ""))
         if total and int(total[1]) == have:
             return True
@@ -140,19 +141,19 @@ def _transfer(url: str, part: Path, verified: bool, progress: bool, label: str) 
         total = start + int(length) if length else None
         first = response.read(min(CHUNK, 4096))
         if start == 0 and _is_web_page(first, response.headers.get_content_type()):
-            raise _NextAddress("it sent a web page in place of the file, which most often means that its "
-                               "download quota is spent for today")
+            raise _NextAddress("it sent a web page instead of the file, which usually means that its daily download "
+                               "quota is exceeded")
         if total is None and not verified:
-            raise _NextAddress("it does not tell the file's size, so a broken download would go unnoticed")
+            raise _NextAddress("it does not send the file's size, so an incomplete download could not be detected")
         etag = response.headers.get("ETag", "")
         strong = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
         with open(part, "r+b" if start else "wb") as f:
             f.seek(start)
             f.truncate()
-            _validator(part).write_text(strong)    # after the truncation: never beside another file's bytes
+            _validator(part).write_text(strong)    # after truncating: it must never describe another file's data
             got = start
             with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=label,
-                      disable=not progress, file=sys.stderr) as bar:
+                      file=sys.stderr) as bar:
                 block = first
                 while block:
                     f.write(block)
@@ -168,7 +169,7 @@ def _is_web_page(first: bytes, content_type: str) -> bool:
 
 
 def _validator(part: Path) -> Path:
-    """Where the ETag (or Last-Modified) that ``part`` belongs to is kept."""
+    """The file that stores the ETag (or Last-Modified) of ``part``."""
     return Path(f"{part}.etag")
 
 

@@ -1,7 +1,7 @@
-"""Where weights live, how they are fetched and verified, and how they are read without running code.
+"""Reads and writes weights without running code from them, and verifies them.
 
-Shipped weights lie in ``data/weights`` beside a ``SHA256SUMS``; published ones are downloaded once into the
-cache (:mod:`s2flib.weights.registry`).
+Shipped weights are in ``data/weights`` with a ``SHA256SUMS``; published ones are downloaded once into the cache
+(:mod:`s2flib.weights.registry`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,18 @@ SUMS = "SHA256SUMS"
 
 
 def safe_load(path: str | Path, with_metadata: bool = False) -> Any:
-    """What a weights file holds, on the CPU, without ever running code from it.
+    """The contents of a weights file, on the CPU, read without running code from it.
 
     ``.safetensors`` → dict of tensors as stored (often float16). Anything else → torch.load with
-    ``weights_only=True``: tensors, containers, numbers and strings. A file in ``data/weights`` must match
-    its line in SHA256SUMS. With ``with_metadata``: (contents, dict of the safetensors metadata, else empty).
-    Missing, empty, damaged, or a pickle that calls for code → WeightsError.
+    ``weights_only=True``: tensors, containers, numbers and strings. A file in ``data/weights`` must match its line in
+    SHA256SUMS. With ``with_metadata``: (contents, dict of the safetensors metadata, otherwise empty). A file that is
+    missing, empty or damaged, or a pickle that runs code → WeightsError.
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}: check the path, or train or fetch it first.")
+        raise WeightsError(f"there is no weights file {path}: check the path, or train or download it first.")
     if path.stat().st_size == 0:
-        raise WeightsError(f"{path} is empty: fetch or train it again.")
+        raise WeightsError(f"{path} is empty: download or train it again.")
     verify_shipped(path)
     try:
         if path.suffix == ".safetensors":
@@ -49,25 +49,24 @@ def safe_load(path: str | Path, with_metadata: bool = False) -> Any:
                 contents = {k: f.get_tensor(k) for k in f.keys()}
                 metadata = dict(f.metadata() or {})
         else:
-            # a Namespace is a bag of values; rosinality's and pSp's files keep their options in one
+            # rosinality's and pSp's files store their options in a Namespace, which contains only values
             with torch.serialization.safe_globals([argparse.Namespace]):
                 contents, metadata = torch.load(path, map_location="cpu", weights_only=True), {}
-    except pickle.UnpicklingError as e:
-        if "nsupported" in str(e):
-            raise WeightsError(f"{path} is a pickle that wants to run code, so it was not opened: use "
-                               "weights saved as safetensors or as plain tensors.") from e
-        raise WeightsError(f"{path} is damaged or not a weights file: fetch or train it again.") from e
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as e:
-        raise WeightsError(f"{path} is damaged or not a weights file: fetch or train it again.") from e
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError,
+            AttributeError) as e:
+        if isinstance(e, pickle.UnpicklingError) and "nsupported" in str(e):
+            raise WeightsError(f"{path} is a pickle that would run code, so it was not opened: use weights saved as "
+                               "safetensors or as plain tensors.") from e
+        raise WeightsError(f"{path} is damaged or not a weights file: download or train it again.") from e
     return (contents, metadata) if with_metadata else contents
 
 
 def save_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str],
                      half: bool = True, overwrite: bool = False) -> Path:
-    """Writes tensors and metadata (by convention "kind" and "preset") atomically; returns the path.
+    """Write tensors and metadata (by convention "kind" and "preset") atomically; returns the path.
 
-    half: floating tensors are stored as float16, except those with a value that float16 cannot hold.
-    An existing file raises WeightsError unless ``overwrite``.
+    half: floating tensors are stored as float16, except those with values outside its range. An existing file raises
+    WeightsError unless ``overwrite``.
     """
     path, out = Path(path), {}
     for key, value in tensors.items():
@@ -79,17 +78,17 @@ def save_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
         raise WeightsError(f"{path} exists already: choose another name or pass overwrite=True.")
     with atomic_path(path) as part:
         save_file(out, part, {k: str(v) for k, v in metadata.items()})
-        part.chmod(0o644)                           # safetensors makes files that others may not read
+        part.chmod(0o644)                           # safetensors creates files that only the owner can read
     return path
 
 
 def verify_shipped(path: str | Path) -> None:
-    """For a file beside ``data/weights/SHA256SUMS``: its hash must be the listed one, else WeightsError."""
+    """WeightsError if a file in ``data/weights`` does not have the hash listed in SHA256SUMS."""
     path = Path(path).resolve()
     sums = weights_dir().resolve() / SUMS
     if path.parent != sums.parent or not sums.exists():
         return
-    listed = dict(reversed(line.split(maxsplit=1)) for line in sums.read_text().splitlines() if line.strip())
+    listed = read_sums(sums.parent)
     if path.name not in listed:
         raise WeightsError(f"{path.name} is not listed in {sums}: run python scripts/update_sha256sums.py if "
                            "you put it there on purpose.")
@@ -99,16 +98,26 @@ def verify_shipped(path: str | Path) -> None:
 
 
 def update_sha256sums(folder: str | Path | None = None) -> Path:
-    """Writes SHA256SUMS (sha256sum's format) for every ``.safetensors`` of ``data/weights``; → its path."""
+    """Write SHA256SUMS for every ``.safetensors`` file in ``data/weights`` (or another folder); returns its path."""
     folder = Path(folder) if folder else weights_dir()
-    lines = [f"{sha256_of(p)}  {p.name}\n" for p in sorted(folder.glob("*.safetensors"))]
+    return write_sums(folder, sorted(folder.glob("*.safetensors")))
+
+
+def write_sums(folder: Path, files: Iterable[Path]) -> Path:
+    """Write ``folder``/SHA256SUMS (the format of sha256sum, relative paths) for these files; returns its path."""
     with atomic_path(folder / SUMS) as part:
-        Path(part).write_text("".join(lines))
+        part.write_text("".join(f"{sha256_of(p)}  {p.relative_to(folder).as_posix()}\n" for p in files))
     return folder / SUMS
 
 
+def read_sums(folder: Path) -> dict[str, str]:
+    """File → hash, as listed in ``folder``/SHA256SUMS."""
+    lines = (folder / SUMS).read_text().splitlines()
+    return dict(reversed(line.split(maxsplit=1)) for line in lines if line.strip())
+
+
 def load_tensors(path: str | Path, kind: str, preset: str | None = None, with_metadata: bool = False) -> Any:
-    """Float32 tensors of a safetensors file whose metadata says ``kind`` and, if given, ``preset``.
+    """Float32 tensors of a safetensors file whose metadata has this ``kind`` and, if given, this ``preset``.
 
     With ``with_metadata``: (tensors, metadata). Another kind or preset → WeightsError.
     """
@@ -117,13 +126,19 @@ def load_tensors(path: str | Path, kind: str, preset: str | None = None, with_me
         if wanted is not None and meta.get(key) != wanted:
             what = "a checkpoint of another preset" if key == "preset" else "another kind of checkpoint"
             raise WeightsError(f"{path} is {what} ({meta.get(key, 'not stated')}, not {wanted}): choose a "
-                               f"file that was saved for {wanted}.")
+                               f"file that was saved as {wanted}.")
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     return (tensors, meta) if with_metadata else tensors
 
 
+def load_network(network: Network, path: str | Path, kind: str) -> Network:
+    """Load all tensors of a network from a safetensors file of this ``kind``; returns it, frozen, in eval mode."""
+    load_strict(network, load_tensors(path, kind), str(path))
+    return network.requires_grad_(False).eval()
+
+
 def fingerprint(module: nn.Module) -> str:
-    """16 hex digits over a module's tensors rounded to float16: the same before saving and after loading."""
+    """16 hex digits of a hash of a module's tensors, rounded to float16: the same before saving and after loading."""
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         digest.update(key.encode())
@@ -134,9 +149,8 @@ def fingerprint(module: nn.Module) -> str:
 def load_generator(preset: str | Preset, path: str | Path | None = None) -> Generator:
     """The preset's trained StyleGAN2, in eval mode and frozen, with w̄ (style_dim,) in its buffer latent_avg.
 
-    path: a file of your own in place of the preset's: ``.safetensors`` as training writes it (the generator's
-    tensors and latent_avg), or a ``.pt`` in the published layout. tiny is shipped; colab and paper are
-    fetched.
+    path: another file instead of the preset's: ``.safetensors`` as written by training (the generator's tensors and
+    latent_avg), or a ``.pt`` in the published layout. tiny is shipped; colab and paper are downloaded.
     """
     p = get_preset(preset)
     generator = Generator.from_preset(p)
@@ -156,9 +170,9 @@ def load_generator(preset: str | Preset, path: str | Path | None = None) -> Gene
 
 def save_psp(path: str | Path, psp: PSP, preset: str | Preset, metadata: Mapping[str, str] | None = None,
              overwrite: bool = False) -> Path:
-    """Writes encoder.* and latent_avg as float16 safetensors that :func:`load_psp` reads; no decoder inside.
+    """Write encoder.* and latent_avg, without the decoder, as float16 safetensors that :func:`load_psp` reads.
 
-    The decoder's fingerprint goes into the metadata: an encoder fits only the generator it was trained with.
+    The metadata contains the decoder's fingerprint, because an encoder fits only the generator it was trained with.
     """
     tensors = {k: v for k, v in psp.state_dict().items() if not k.startswith("decoder.")}
     meta = {**(metadata or {}), "kind": "psp", "preset": get_preset(preset).name,
@@ -166,8 +180,18 @@ def save_psp(path: str | Path, psp: PSP, preset: str | Preset, metadata: Mapping
     return save_safetensors(path, tensors, meta, overwrite=overwrite)
 
 
-def load_psp(preset: str | Preset, path: str | Path | None = None,
-             generator: str | Path | None = None) -> PSP:
+def psp_file(preset: str | Preset, path: str | Path | None = None) -> Path:
+    """The file of a sketch encoder: ``path``, or the preset's, which is downloaded first if it is not shipped."""
+    p = get_preset(preset)
+    if path is not None:
+        return Path(path)
+    if not (p.shipped_psp or p.published_psp):
+        raise WeightsError(f"no sketch encoder at {p.size} px is published: train one with s2f train --preset {p.name} "
+                           "and pass its file.")
+    return weights_dir() / p.shipped_psp if p.shipped_psp else fetch(p.published_psp)
+
+
+def load_psp(preset: str | Preset, path: str | Path | None = None, generator: str | Path | None = None) -> PSP:
     """The preset's sketch-to-face model in eval mode.
 
     path:       an encoder of your own (``.safetensors`` by :func:`save_psp`), or a published ``psp_*.pt``;
@@ -175,13 +199,7 @@ def load_psp(preset: str | Preset, path: str | Path | None = None,
     generator:  the generator file behind it, when that is not the preset's own either
     A checkpoint of another preset or kind, or an encoder trained with another generator → WeightsError.
     """
-    p = get_preset(preset)
-    if path is None:
-        if not (p.shipped_psp or p.published_psp):
-            raise WeightsError(f"no sketch encoder at {p.size} px is published: train one with s2f train --preset "
-                               f"{p.name} and give its file.")
-        path = weights_dir() / p.shipped_psp if p.shipped_psp else fetch(p.published_psp)
-    path = Path(path)
+    p, path = get_preset(preset), psp_file(preset, path)
     if path.suffix != ".safetensors":
         checkpoint = safe_load(path)
         n_styles = read_psp(checkpoint, str(path)).n_styles
@@ -197,12 +215,12 @@ def load_psp(preset: str | Preset, path: str | Path | None = None,
     load_strict(encoder, under(tensors, "encoder."), str(path))
     decoder = load_generator(p, generator)
     if meta.get("decoder", "") not in ("", fingerprint(decoder)):
-        raise WeightsError(f"{path} was trained in front of another generator: give the generator file it "
-                           "was trained with, or train the encoder again.")
+        raise WeightsError(f"{path} was trained with another generator: pass the generator file it was trained with, or "
+                           "train the encoder again.")
     return PSP(encoder, decoder, tensors["latent_avg"]).eval()
 
 
 def load_ir_se50() -> IRSE50:
-    """ArcFace's IR-SE-50, fetched, frozen, in eval mode; see :class:`s2flib.weights.published.IRSE50`."""
+    """ArcFace's IR-SE-50, downloaded, frozen, in eval mode; see :class:`s2flib.weights.published.IRSE50`."""
     path = fetch("ir-se50")
     return build_ir_se50(safe_load(path), str(path))

@@ -1,6 +1,6 @@
-"""Readers of the checkpoints other people published: their layouts in, plain state dicts out.
+"""Converts the layouts of published checkpoints to plain state dicts.
 
-Nothing here touches the network or the disk; :func:`s2flib.weights.load.safe_load` opens the files.
+Nothing here uses the network or the disk; :func:`s2flib.weights.load.safe_load` opens the files.
 """
 
 from __future__ import annotations
@@ -22,35 +22,34 @@ State = dict[str, Tensor]
 
 
 def load_strict(module: nn.Module, state: State, what: str) -> None:
-    """``load_state_dict`` in full; a missing, foreign or misshapen tensor is a WeightsError."""
+    """A strict ``load_state_dict``: a tensor that is missing, unknown or of another shape raises WeightsError."""
     own = module.state_dict()
     for key in own:
         if key not in state:
             raise WeightsError(f"{what} lacks the tensor {key}: it was saved for another network; use the "
                                "file that belongs to this preset.")
         if state[key].shape != own[key].shape:
-            raise WeightsError(f"{what} holds {key} as {tuple(state[key].shape)} where "
-                               f"{tuple(own[key].shape)} is needed: it is a checkpoint of another preset; "
-                               "use the file that belongs to this one.")
+            raise WeightsError(f"{what} has {key} as {tuple(state[key].shape)} instead of {tuple(own[key].shape)}: it is a "
+                               "checkpoint of another preset; use the file that belongs to this one.")
     for key in state:
         if key not in own:
-            raise WeightsError(f"{what} holds the unknown tensor {key}: it was saved for another network; "
-                               "use the file that belongs to this preset.")
+            raise WeightsError(f"{what} has the unknown tensor {key}: it was saved for another network; use the file "
+                               "that belongs to this preset.")
     module.load_state_dict(state)
 
 
 def under(state: State, prefix: str) -> State:
-    """The entries whose key starts with ``prefix``, without it."""
+    """The entries whose keys start with ``prefix``, with the prefix removed."""
     return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
 
 
 def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) -> Tensor:
-    """Fills ``generator`` from a ``stylegan2-*.pt`` and returns w̄ (style_dim,).
+    """Load ``generator`` from a ``stylegan2-*.pt`` and return w̄ (style_dim,).
 
-    checkpoint: {g_ema: state dict, latent_avg: (512,), …}. Three things vary between files in circulation:
-    early ones (``550000.pt``) lack the stored noise, which is then drawn from a fixed seed; the constant
-    filters may be missing, but where present they must be [1,3,3,1], as the generator computes with no other;
-    conversions from stylegan2-ada lack latent_avg and may hold mapping.w_avg; failing both, w̄ is estimated.
+    checkpoint: {g_ema: state dict, latent_avg: (512,), …}. Published files differ in three ways: early ones
+    (``550000.pt``) lack the stored noise, which is then sampled from a fixed seed; the constant filters may be missing,
+    but if present they must be [1,3,3,1], the only ones that the generator supports; conversions from stylegan2-ada
+    lack latent_avg and may contain mapping.w_avg; without both, w̄ is estimated.
     """
     if "g_ema" not in checkpoint:
         raise WeightsError(f"{what} has no entry g_ema: it is not a StyleGAN2 checkpoint in the published "
@@ -65,7 +64,7 @@ def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) 
         elif key.endswith(".kernel"):
             if not torch.allclose(state.setdefault(key, value).float(), value, atol=1e-4):
                 raise WeightsError(f"{what} was trained with another low-pass filter ({key}): only [1,3,3,1] "
-                                   "is supported, so use a checkpoint of a standard config.")
+                                   "is supported; use a checkpoint of a standard config.")
     load_strict(generator, state, what)
     for w in w_avg:
         if w is not None:
@@ -75,7 +74,7 @@ def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) 
 
 @dataclass
 class PublishedPSP:
-    """What a ``psp_*.pt`` holds, sorted: see :func:`read_psp`."""
+    """The contents of a ``psp_*.pt``; see :func:`read_psp`."""
 
     encoder: State             # 621 keys at 18 styles
     decoder: State             # 171 keys at 1024 px
@@ -86,7 +85,7 @@ class PublishedPSP:
 
 
 def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
-    """Sorts a published ``{state_dict: encoder.* + decoder.*, opts, latent_avg}`` or raises WeightsError."""
+    """Split a published ``{state_dict: encoder.* + decoder.*, opts, latent_avg}``, or raise WeightsError."""
     state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or "encoder.input_layer.0.weight" not in state:
         raise WeightsError(f"{what} has no state_dict with encoder.* tensors: it is not a pSp checkpoint in "
@@ -95,17 +94,17 @@ def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
     opts = dict(opts if isinstance(opts, dict) else vars(opts))
     kind = opts.get("encoder_type", "GradualStyleEncoder")
     if kind != "GradualStyleEncoder":
-        raise WeightsError(f"{what} holds a {kind}: only pSp's GradualStyleEncoder is supported, so use a "
-                           "psp_*.pt file trained with it.")
+        raise WeightsError(f"{what} contains a {kind}: only pSp's GradualStyleEncoder is supported; use a psp_*.pt file "
+                           "trained with it.")
     encoder, decoder = under(state, "encoder."), under(state, "decoder.")
     n_styles = 1 + max((int(m[1]) for k in encoder if (m := re.match(r"styles\.(\d+)\.", k))), default=-1)
     if n_styles == 0:
-        raise WeightsError(f"{what} has no style heads in its encoder: the file is damaged; fetch it again.")
+        raise WeightsError(f"{what} has no style heads in its encoder: the file is damaged; download it again.")
     latent_avg = checkpoint.get("latent_avg")
     if latent_avg is None:
         if opts.get("start_from_latent_avg", True):
-            raise WeightsError(f"{what} lacks latent_avg, which its encoder's codes are offsets from: use "
-                               "the complete published file.")
+            raise WeightsError(f"{what} lacks latent_avg, to which its encoder's codes are offsets: use the complete "
+                               "published file.")
         latent_avg = torch.zeros(n_styles, PAPER.style_dim)
     return PublishedPSP(encoder, decoder, latent_avg.detach().float(),
                         encoder["input_layer.0.weight"].shape[1], n_styles, opts)
@@ -126,8 +125,8 @@ def build_psp(checkpoint: dict[str, Any], what: str) -> PSP:
 class IRSE50(nn.Module):
     """ArcFace's IR-SE-50 with the names of ``model_ir_se50.pth`` (Deng et al., arXiv:1801.07698).
 
-    (B, 3, 112, 112) in [−1, 1] → (B, 512) of unit norm. pSp's ID loss feeds it the crop
-    [:, :, 35:223, 32:220] of a 256² picture, pooled to 112.
+    (B, 3, 112, 112) in [−1, 1] → (B, 512) of unit norm. pSp's ID loss passes it the crop [:, :, 35:223, 32:220] of a
+    256 px image, pooled to 112.
     """
 
     def __init__(self):
@@ -144,6 +143,6 @@ class IRSE50(nn.Module):
 
 def build_ir_se50(state: State, what: str) -> IRSE50:
     """IRSE50 in eval mode, frozen, from the bare state dict of ``model_ir_se50.pth``."""
-    net = IRSE50()
-    load_strict(net, state, what)
-    return net.eval().requires_grad_(False)
+    network = IRSE50()
+    load_strict(network, state, what)
+    return network.eval().requires_grad_(False)

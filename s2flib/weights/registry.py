@@ -1,4 +1,4 @@
-"""The files other people publish that the colab and paper presets need, and how one is fetched and pinned."""
+"""The published files that the colab and paper presets need, and how they are downloaded and pinned."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from s2flib.weights.download import download
 
 @dataclass(frozen=True)
 class Published:
-    """A file somebody else publishes: ``file`` under the cache, from the first of ``urls`` that delivers."""
+    """A published file: ``file`` in the cache, downloaded from the first of ``urls`` that works."""
 
     file: str
     what: str
     licence: str
     urls: tuple[str, ...]
-    sha256: str | None    # None: not known to us; recorded beside the file on first use, and held to since
+    sha256: str | None    # None: unknown; recorded next to the file on first use and checked from then on
 
 
 def _drive(file_id: str) -> str:
     return f"https://drive.usercontent.google.com/download?id={file_id}&export=download&confirm=t"
 
 
-# The hashes below are those that several unrelated public projects pin for these files; torchvision's file
-# names repeat the first digits. For the files on a drive no such source was found.
+# Several unrelated public projects pin the hashes below; torchvision's file names repeat the first digits. No such
+# source was found for the files on Google Drive.
 _FFHQ = "FFHQ is CC BY-NC-SA 4.0: non-commercial use only"
 
 REGISTRY: dict[str, Published] = {
@@ -74,27 +74,27 @@ REGISTRY: dict[str, Published] = {
 }
 
 
-def fetch(name: str, progress: bool = True) -> Path:
-    """The cached file of a REGISTRY entry, downloaded first if need be; its SHA-256 is checked on every call.
+def fetch(name: str) -> Path:
+    """The cached file of a REGISTRY entry, downloaded first if necessary; its SHA-256 is checked on every call.
 
-    For some files no trustworthy hash was known when this was written. They are pinned on first use: the hash
-    of the first download is recorded in ``<file>.sha256`` with a warning, and any later change is an error.
-    That protects from damage and from a changed file, not from a bad first download; safe_load then still
-    keeps any code in it from running. A file put into the cache by hand is treated the same way.
+    Files without a known trustworthy hash are pinned on first use: the hash of the first download is recorded in
+    ``<file>.sha256`` with a warning, and any later change is an error. This protects against damaged or changed
+    files but not against a malicious first download; safe_load still prevents any code in it from running. A file
+    that was copied into the cache manually is treated the same way.
     """
     if name not in REGISTRY:
-        raise WeightsError(f"no published weights are called {name!r}: choose one of {', '.join(REGISTRY)}.")
+        raise WeightsError(f"there are no published weights named {name!r}: choose one of {', '.join(REGISTRY)}.")
     entry = REGISTRY[name]
     path = cache_dir() / entry.file
     if not path.exists():
         print(f"{name}: {entry.what}. Licence: {entry.licence}.", file=sys.stderr)
-        download(entry.urls, path, entry.sha256, progress=progress)
+        download(entry.urls, path, entry.sha256)
     digest, record = sha256_of(path), Path(f"{path}.sha256")
     if entry.sha256 is None and not record.exists():
         with atomic_path(record) as part:
-            Path(part).write_text(f"{digest}  {entry.file}\n")
+            part.write_text(f"{digest}  {entry.file}\n")
         warnings.warn(f"the SHA-256 of {entry.file} was not known and is now PINNED to {digest} in {record}: "
-                      "compare it with another source if the file matters to you", stacklevel=2)
+                      "compare it with another source if you need to be sure", stacklevel=2)
         return path
     expected = entry.sha256 or record.read_text().split()[0]
     if digest != expected:

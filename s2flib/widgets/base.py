@@ -60,7 +60,7 @@ class Widget(anywidget.AnyWidget):
         data, metadata = bundle
         return {**data, "image/png": self.static()}, metadata
 
-    def attempt(self, work: Callable[[], None], doing: str) -> bool:
+    def attempt(self, work: Callable[[], object], doing: str) -> bool:
         """Calls ``work``; an error becomes one sentence in ``message``. Returns whether it succeeded.
 
         Widget callbacks run outside any cell, where a traceback would be lost, so this never raises.

@@ -29,8 +29,9 @@ class EditPanel(ipywidgets.VBox):
         chosen = self.session.preset.edit
         wide = ipywidgets.Layout(width="420px")
         self.words = ipywidgets.Text(placeholder="make the hair blond", description="edit", layout=wide)
-        suited = isinstance(chosen.guidance, Suited)
-        scale = chosen.guidance.scales[0] if suited else chosen.guidance
+        guidance = chosen.guidance
+        suited = isinstance(guidance, Suited)
+        scale = guidance.scales[0] if suited else guidance
         self.guidance = ipywidgets.FloatSlider(
             scale, min=1, max=12, step=0.25, description="text", layout=wide, disabled=suited
         )

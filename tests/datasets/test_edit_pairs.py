@@ -1,28 +1,13 @@
 """Edit pairs from disk, the words that ask for them, and the text encoder's pretraining."""
 
 import json
-import re
 
-import numpy as np
 import pytest
-import torch
 from editing_stand_in import pairs_folder_fixture, write_pairs  # noqa: F401  (fixtures)
 
 from s2flib.datasets.edit_pairs import EditPairs, PairRow, attributes_of, both_ways
 from s2flib.errors import DataError
-from s2flib.instruct_pix2pix import pipeline as edit_pipeline
-from s2flib.instruct_pix2pix import vocabulary
-from s2flib.instruct_pix2pix.networks import TEXT_TOKENS, build_text_encoder
-from s2flib.synthfaces import phrases
-from s2flib.synthfaces.edits import Edit, words_of
-from s2flib.synthfaces.phrases import KINDS
-from s2flib.training.edit_text import UNKNOWN, Words, pretrain_text_encoder
-
-
-@pytest.fixture(scope="module")
-def words():
-    return Words(edit_pipeline.load_tokenizer())
-
+from s2flib.synthfaces.edits import Edit
 
 # --- pairs ------------------------------------------------------------------------------------------------------
 
@@ -112,83 +97,3 @@ def test_renders_are_put_into_wishes(pairs_folder):
         assert change.kind == row.kind
         if row.kind == "eye_color":
             assert after[row.kind] == change.value and back is None
-
-
-def test_values_are_put_into_words():
-    assert words_of("hair_color", "darkbrown", {}) == "dark brown"
-    assert words_of("age", "52.0", {"age": 40.0}) == "a little older"
-    assert words_of("skin_tone", "3.0", {"skin_tone": 1.2}) == "darker"
-    assert words_of("no_hat", "", {}) == ""
-
-
-# --- words ------------------------------------------------------------------------------------------------------
-
-def split_words(text):
-    return tuple(re.findall(r"[a-z{}'-]+", text.lower()))
-
-
-def test_no_training_phrasing_is_a_held_out_one_or_shares_four_words_with_one():
-    held = {split_words(t) for kind in KINDS for t in phrases.templates(kind, held_out=True)}
-    runs = {h[i:i + 4] for h in held for i in range(len(h) - 3)}
-    for kind in KINDS:
-        assert set(vocabulary.MORE[kind]).isdisjoint(phrases.templates(kind) + phrases.templates(kind, held_out=True))
-        for template in (*vocabulary.MORE[kind], *crossed(kind)):
-            own = split_words(template)
-            assert own not in held, template
-            assert not any(own[i:i + 4] in runs for i in range(len(own) - 3)), template
-
-
-def crossed(kind):
-    """Templates that begin with one of the verbs of change, with each of the others instead."""
-    for template in vocabulary.templates(kind):
-        verb, _, rest = template.partition(" ")
-        if verb in vocabulary._VERBS:
-            yield from (f"{other} {rest}" for other in vocabulary._VERBS if other != verb)
-
-
-def test_no_verb_of_change_means_one_kind_only():
-    firsts = {}
-    for kind in KINDS:
-        wish = Edit(kind, "", "grey")
-        for k in range(400):
-            firsts.setdefault(vocabulary.phrase(wish, np.random.default_rng(k)).split()[0], set()).add(kind)
-    for verb in vocabulary._VERBS:
-        assert {"hair_style", "eye_color", "skin_tone", "background"} <= firsts[verb], verb
-
-
-def test_sentences_are_reproducible_and_varied():
-    wish = (Edit("hair_color", "blond", "blond"), Edit("glasses", "clear", ""))
-    made = [vocabulary.sentence(wish, np.random.default_rng(k)) for k in range(200)]
-    assert made == [vocabulary.sentence(wish, np.random.default_rng(k)) for k in range(200)]
-    assert len(set(made)) > 150 and all("{" not in m for m in made)
-    held = {t.format(x="blond") for t in phrases.templates("hair_color", held_out=True)}
-    assert not any(h in m for h in held for m in made)
-
-
-def test_instructions_become_compact_tokens(words):
-    ids = words(["make the hair blond", "zyzzyva"])
-    assert ids.shape == (2, TEXT_TOKENS) and ids.max() < words.size < 1000
-    assert ids[0, 0] == words.size - 2 and ids[0, 5] == words.size - 1
-    assert set(ids[1, 1:].tolist()) == {UNKNOWN, words.size - 1}
-    known = words([vocabulary.sentence((Edit("hat", "cap", "a baseball cap"),), np.random.default_rng(k))
-                   for k in range(60)])
-    assert (known != UNKNOWN).all(), "every training sentence is in words that are trained"
-
-
-def test_exported_text_encoder_says_the_same_with_clips_whole_vocabulary(words):
-    torch.manual_seed(0)
-    small = build_text_encoder(words.size).eval()
-    full = words.full(small)
-    text = "give this person glasses and blorb hair"
-    ids = edit_pipeline.load_tokenizer()([text], padding="max_length", max_length=TEXT_TOKENS, return_tensors="pt")
-    with torch.no_grad():
-        assert torch.allclose(full(ids.input_ids).last_hidden_state, small(words([text])).last_hidden_state, atol=1e-5)
-    again, original = words.compacted(full), small.state_dict()
-    assert all(torch.equal(again[k], original[k]) for k in original)
-
-
-def test_pretraining_teaches_what_is_asked_for(words):
-    torch.manual_seed(0)
-    wishes = [(Edit("hat", "cap", "a baseball cap"),), (Edit("no_hat", "", ""),), (Edit("no_beard", "none", ""),)]
-    found = pretrain_text_encoder(build_text_encoder(words.size), words, wishes, steps=30, seed=0, batch=32)
-    assert found["text_accuracy"] > 0.8

@@ -7,7 +7,7 @@ import pytest
 
 from s2flib.errors import S2FError
 from s2flib.synthfaces import phrases
-from s2flib.synthfaces.edits import Edit, apply_edit, possible_edits, render_edit, sample_edit_pair
+from s2flib.synthfaces.edits import Edit, apply_edit, possible_edits, render_edit, sample_edit_pair, words_of
 from s2flib.synthfaces.person import Person
 from s2flib.synthfaces.streams import stream
 
@@ -61,3 +61,10 @@ def test_sampled_pairs_repeat_and_speak():
     held = sample_edit_pair(4, 17, size=32, held_out=True)
     assert held.edits == a.edits and held.instruction != a.instruction
     assert (held.after.rgb == a.after.rgb).all()
+
+
+def test_values_are_put_into_words():
+    assert words_of("hair_color", "darkbrown", {}) == "dark brown"
+    assert words_of("age", "52.0", {"age": 40.0}) == "a little older"
+    assert words_of("skin_tone", "3.0", {"skin_tone": 1.2}) == "darker"
+    assert words_of("no_hat", "", {}) == ""

@@ -4,107 +4,20 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
 from s2flib.errors import S2FError, WeightsError
-from s2flib.images import contact_sheet, to_array
 from s2flib.stylegan2 import Discriminator
-from s2flib.training import feed
 from s2flib.training.gan import Networks, feature_distance, path_length, sliced_wasserstein, tie_rows, warm_start
 from s2flib.training.generator import GeneratorConfig, GeneratorTrainer, train_generator
-from s2flib.training.loop import load_checkpoint, save_checkpoint
-from s2flib.training.ranger import Ranger
 from s2flib.training.trainer import make_accelerator
 
 SMALL = dict(preset="tiny", size=32, batch=4, limit=12, cpu=True, mixed_precision="no", path_every=3, r1_every=2,
              log_every=1)
 
 
-# --- order and randomness ---------------------------------------------------------------------------------------
-
-def test_batches_are_epochs_in_new_orders():
-    n, batch = 10, 4
-    drawn = np.concatenate([feed.batch_indices(n, batch, s, seed=3) for s in range(10)])
-    epochs = drawn.reshape(4, n)
-    for epoch in epochs:
-        assert sorted(epoch) == list(range(n))
-    assert not (epochs[0] == epochs[1]).all()
-    assert (feed.batch_indices(n, batch, 7, seed=3) == drawn[28:32]).all()
-    assert not (feed.batch_indices(n, 10, 0, seed=4) == epochs[0]).all()
-
-
-def test_step_seeds_differ_by_every_argument():
-    seeds = {feed.step_seed(a, b, c) for a in range(4) for b in range(50) for c in range(3)}
-    assert len(seeds) == 4 * 50 * 3
-
-
-def test_empty_split_is_a_clear_error():
-    with pytest.raises(S2FError, match="empty"):
-        feed.batch_indices(0, 4, 0, 0)
-
-
-def test_contact_sheet_places_tiles_row_by_row():
-    tiles = torch.stack([torch.full((3, 2, 2), v) for v in (-1.0, 0.0, 1.0)])
-    grid = contact_sheet(to_array(tiles), columns=2)
-    assert grid.shape == (4, 4, 3)
-    assert grid[0, 0, 0] == 0 and grid[0, 3, 0] == 128 and grid[3, 0, 0] == 255
-
-
 # --- the maths --------------------------------------------------------------------------------------------------
-
-def test_ranger_equals_radam_with_lookahead_and_centred_gradients():
-    torch.manual_seed(0)
-    p = torch.nn.Parameter(torch.randn(3, 5))
-    q = torch.nn.Parameter(p.detach().clone())
-    ranger, radam = Ranger([p], lr=0.01, k=3, alpha=0.4), torch.optim.RAdam([q], lr=0.01, betas=(0.95, 0.999), eps=1e-5)
-    slow = q.detach().clone()
-    for step in range(1, 14):
-        g = torch.randn(3, 5)
-        p.grad = g.clone()
-        q.grad = g - g.mean(1, keepdim=True)
-        ranger.step()
-        before = q.detach().clone()
-        radam.step()
-        if step <= 5:                               # ρ_t ≤ 5: not rectified, no update
-            q.data.copy_(before)
-        if step % 3 == 0:
-            slow = slow + 0.4 * (q.detach() - slow)
-            q.data.copy_(slow)
-        assert torch.allclose(p, q, atol=1e-7), step
-
-
-def test_ranger_does_not_feel_the_scale_of_the_loss():
-    def run(scale):
-        p = torch.nn.Parameter(torch.ones(3, 4))
-        opt = Ranger([p], lr=0.1)
-        for step in range(20):
-            p.grad = torch.randn(3, 4, generator=torch.Generator().manual_seed(step)) * scale
-            opt.step()
-        return p.detach()
-
-    assert torch.allclose(run(1.0), run(1e6), atol=1e-3)
-    assert not torch.allclose(run(1.0), torch.ones(3, 4), atol=1e-2)
-
-
-def test_ranger_resumes_from_its_state():
-    def run(steps, p, opt):
-        for s in range(steps[0], steps[1]):
-            torch.manual_seed(s)
-            p.grad = torch.randn_like(p)
-            opt.step()
-
-    a = torch.nn.Parameter(torch.ones(4, 4))
-    opt = Ranger([a], lr=0.1)
-    run((0, 10), a, opt)
-    b = torch.nn.Parameter(torch.ones(4, 4))
-    first = Ranger([b], lr=0.1)
-    run((0, 4), b, first)
-    second = Ranger([b], lr=0.1)
-    second.load_state_dict(first.state_dict())
-    run((4, 10), b, second)
-    assert torch.equal(a, b)
 
 
 def test_path_length_against_the_jacobian():
@@ -197,15 +110,6 @@ def test_warm_start_refuses_what_does_not_fit(tmp_path):
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------
-
-def test_checkpoint_of_another_run_is_refused(tmp_path):
-    save_checkpoint(tmp_path, "stylegan2-training", {"seed": 0, "steps": 5}, {"step": 3})
-    assert load_checkpoint(tmp_path, "stylegan2-training", {"seed": 0, "steps": 9}) == {"step": 3}
-    with pytest.raises(WeightsError, match="seed"):
-        load_checkpoint(tmp_path, "stylegan2-training", {"seed": 1, "steps": 5})
-    with pytest.raises(WeightsError, match="not of"):
-        load_checkpoint(tmp_path, "psp-training", {"seed": 0, "steps": 5})
-    assert load_checkpoint(tmp_path / "empty", "psp-training", {}) is None
 
 
 def test_a_run_is_never_trained_over(tmp_path):
@@ -341,22 +245,6 @@ def test_another_data_set_can_be_named(tmp_path):
 def test_max_time_stops_the_run(tmp_path):
     train_generator(GeneratorConfig(out=str(tmp_path), steps=10**6, max_time=0.0, **SMALL))
     assert json.loads((tmp_path / "run.json").read_text())["step"] == 0
-
-
-def test_feed_gives_the_samples_of_its_indices_in_memory_and_from_a_reader():
-    acc = make_accelerator(cpu=True)
-    from s2flib.datasets import open_dataset
-
-    ds = open_dataset("tiny", "train", limit=8)
-    batches = feed.Feed(ds, 4, 0, acc)
-    photo, sketch = batches(1)
-    index = feed.batch_indices(8, 4, 1, 0)
-    for k, i in enumerate(index):
-        assert torch.allclose(photo[k], ds[int(i)]["photo"], atol=1e-6)
-        assert torch.allclose(sketch[k], ds[int(i)]["sketch"], atol=1 / 255)
-    reader = feed.Feed(ds, 4, 0, acc, workers=0, memory=0)            # too large for memory: a DataLoader
-    for step in (0, 1, 5):
-        assert torch.allclose(reader(step)[0], batches(step)[0], atol=1e-6)
 
 
 def test_critic_scores_pictures():

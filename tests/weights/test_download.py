@@ -71,7 +71,7 @@ def server():
 
 
 def get(server, path, sha256=SHA, urls=None):
-    return download(urls or [server.url], path, sha256, wait=0, progress=False)
+    return download(urls or [server.url], path, sha256, wait=0)
 
 
 def leftovers(folder):

@@ -33,7 +33,7 @@ def entry(tmp_path, monkeypatch):
         monkeypatch.setitem(weights.REGISTRY, "thing", registry.Published(
             "thing.pt", "a thing", "CC0", ("https://example.org/thing",), sha256))
 
-    def fake_download(urls, path, sha256, progress):
+    def fake_download(urls, path, sha256):
         calls.append(urls)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"contents")

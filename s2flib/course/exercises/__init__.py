@@ -94,7 +94,7 @@ def expect_close(answer: object, truth: object, hint: str, tolerance: float = 1e
     """Raises Wrong unless answer (tensor, array, number) has truth's shape and equals it to ± tolerance."""
     import numpy as np
 
-    def as_array(value: object) -> np.ndarray:
+    def as_array(value: Any) -> np.ndarray:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
         return np.asarray(value, dtype=np.float64)

@@ -1,0 +1,91 @@
+"""Files: written whole or not at all, folders found through their own settings."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s2flib.errors import S2FError
+from s2flib.files import atomic_path, available_cpus, cache_dir, data_dir, sha256_of, weights_dir, write_text
+from s2flib.images import save_image
+
+
+def test_atomic_path_leaves_the_old_file_when_anything_fails(tmp_path):
+    path = tmp_path / "weights.npz"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as part:
+        assert part.parent == tmp_path and part.suffix == ".npz"
+        part.write_bytes(b"half")
+        assert path.read_bytes() == b"old"
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["weights.npz"]
+    with atomic_path(path) as part:
+        part.write_bytes(b"new")
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["weights.npz"]
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, "No space left on device"),
+    RuntimeError("I/O error: No space left on device (os error 28)"),    # as safetensors words it
+])
+def test_a_full_disk_is_one_sentence(tmp_path, error):
+    with pytest.raises(S2FError, match="the disk is full") as e, atomic_path(tmp_path / "a.bin") as part:
+        part.write_bytes(b"half")
+        raise error
+    assert str(tmp_path / "a.bin") in str(e.value) and os.listdir(tmp_path) == []
+
+
+def test_other_errors_pass_through(tmp_path):
+    with pytest.raises(ValueError, match="mine"), atomic_path(tmp_path / "a.bin") as part:
+        part.write_bytes(b"x")
+        raise ValueError("mine")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(S2FError, match="cannot be written"), atomic_path(tmp_path / "file" / "a.bin"):
+        pass
+
+
+def test_a_real_write_limit_leaves_nothing_behind(tmp_path):
+    resource = pytest.importorskip("resource")
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))     # the picture needs 120,000 bytes
+    try:
+        with pytest.raises(S2FError, match="cannot be written"):
+            save_image(tmp_path / "a.png", noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == []
+
+
+def test_data_weights_and_downloads_are_found_by_their_own_settings(tmp_path, monkeypatch):
+    for name in ("S2F_DATA", "S2F_WEIGHTS", "S2F_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    shipped = data_dir()
+    assert weights_dir() == shipped / "weights" and (shipped / "synthfaces" / "manifest.csv").is_file()
+    assert cache_dir().parts[-2:] == (".cache", "s2flib")
+    for name, folder in (("S2F_DATA", data_dir), ("S2F_WEIGHTS", weights_dir), ("S2F_CACHE", cache_dir)):
+        before = [f() for f in (data_dir, weights_dir, cache_dir)]
+        monkeypatch.setenv(name, str(tmp_path / name))
+        after = [f() for f in (data_dir, weights_dir, cache_dir)]
+        assert folder() == tmp_path / name and sum(a != b for a, b in zip(before, after, strict=True)) == 1
+    monkeypatch.setenv("S2F_DATA", "~/faces")
+    assert data_dir() == Path.home() / "faces"
+
+
+def test_text_is_never_written_over_unasked(tmp_path):
+    path = write_text(tmp_path / "new" / "a.txt", "σ\n")
+    assert path.read_text(encoding="utf-8") == "σ\n"
+    with pytest.raises(S2FError, match="exists already"):
+        write_text(path, "other")
+    assert write_text(path, "other", overwrite=True).read_text() == "other"
+
+
+def test_sha256_is_the_standards(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")                      # FIPS 180-2, example B.1
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_there_is_a_core():
+    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
