@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from s2flib.errors import S2FError
 
@@ -44,10 +48,36 @@ def memory_bytes() -> int | None:
         return None
 
 
+def csv_text(rows: Sequence[Mapping]) -> str:
+    """Rows with the same keys as CSV, with a header."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the duration of a ``with`` block."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file, 64 hex digits."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file of the package: tables of names and numbers."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:

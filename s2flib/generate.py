@@ -48,7 +48,7 @@ def generate(
     seed: int = 0,                          # of the randomly sampled styles
     weights_file: str | Path | None = None,     # another encoder for this preset
     generator_file: str | Path | None = None,   # the generator it was trained with, if not the preset's
-    from_photo: bool = False,               # the inputs are photos: convert them to sketches first (seed paper, Sec. 3.2)
+    from_photo: bool = False,               # the inputs are photos: sketch them first (seed paper, Sec. 3.2)
     align: bool = False,                    # with from_photo: find the face and crop it as in training
     which: int | None = None,               # with align: the face to use, counted from the left, if there are several
     mark: bool = False,                     # also add a visible SYNTHETIC strip

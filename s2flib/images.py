@@ -31,8 +31,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
             ".jp2")
 
 
-# --- reading ----------------------------------------------------------------------------------------------
-
 def load_image(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> np.ndarray:
     """Any image file as (H, W, 3) uint8 RGB, upright.
 
@@ -102,7 +100,7 @@ def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Ite
     except Image.DecompressionBombError:
         raise ImageError(_too_large(name)) from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is not a picture that s2flib can read, or its header is damaged: "
+        raise ImageError(f"{name} is not an image that s2flib can read, or its header is damaged: "
                          "save it as PNG or JPEG.") from None
     except PermissionError:
         raise ImageError(f"{name} cannot be read: change its permissions.") from None
@@ -118,8 +116,6 @@ def _is_file(image: object) -> TypeIs[BinaryIO]:
 def _too_large(name: str) -> str:
     return f"{name} has a side of more than {MAX_SIDE:,} px: scale it down first."
 
-
-# --- arrays ↔ tensors -------------------------------------------------------------------------------------
 
 def as_array(image: Picture) -> np.ndarray:
     """Any kind of image → (H, W, 3) uint8 RGB; the CLI, the library and the widgets all use this function.
@@ -223,8 +219,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
-
-# --- writing ----------------------------------------------------------------------------------------------
 
 def save_image(
     path: str | os.PathLike,             # .png, .jpg, .jpeg or .webp

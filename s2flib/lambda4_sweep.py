@@ -127,7 +127,7 @@ def row_name(value: float) -> str:
 def _checked(lambdas: Sequence[float], seeds: Sequence[int]) -> tuple[list[float], list[int]]:
     lambdas, seeds = sorted({float(v) for v in lambdas}), sorted({int(s) for s in seeds})
     if not seeds or not lambdas or lambdas[0] != 0:
-        raise S2FError("a sweep compares with λ4 = 0: include 0 in the lambdas, no negative values, and at least one seed.")
+        raise S2FError("a sweep compares with λ4 = 0: use lambdas of 0 and above, including 0, and at least one seed.")
     if not np.isfinite(lambdas).all():
         raise S2FError("every λ4 must be a finite number: remove inf and NaN from the lambdas.")
     return lambdas, seeds
@@ -181,7 +181,7 @@ def _any_psp(out: Path, load: Callable[[Path], Predictor]):
 def _trainer(preset: Preset, steps: int, training: dict) -> Callable[[float, int, Path], Path]:
     own = {"preset", "out", "steps", "lambda4", "seed", "resume", "max_time"} & set(training)
     if own:
-        raise S2FError(f"the sweep itself sets {', '.join(sorted(own))} for every cell: remove it from the training fields.")
+        raise S2FError(f"the sweep itself sets {', '.join(sorted(own))} for every cell: remove it from the fields.")
 
     def train(value: float, seed: int, folder: Path) -> Path:
         return train_encoder(EncoderConfig(preset=preset.name, out=str(folder), steps=steps, lambda4=value,
@@ -219,18 +219,18 @@ def _write(out: Path, table: Table, comparisons: dict[float, list[Comparison]], 
     table.save(out, overwrite=True)
     verdicts = [c.verdict for several in comparisons.values() for c in several]
     n = len(verdicts)
-    note = (f"{n} comparisons: by chance alone about {n * 0.05:.1f} of them would leave zero out of theirs."
+    note = (f"{n} comparisons: about {n * 0.05:.1f} of these intervals exclude zero by chance alone."
             if n else "Nothing to compare: λ4 = 0 alone was run.")
     text = "\n".join(["Paired with λ4 = 0, same test images, same seeds:", *verdicts, note]) + "\n"
     write_text(out / "differences.txt", text, overwrite=True)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["lambda4", "column", "difference", "low", "high", "seed_low", "seed_high",
-                     *(f"run_{i}" for i in range(n_seeds)), "verdict"])
+    rows: list[list[str | float]] = [
+        ["lambda4", "column", "difference", "low", "high", "seed_low", "seed_high", *(f"run_{i}" for i in range(n_seeds)), "verdict"]]
     for value, several in comparisons.items():
         for c in several:
             numbers = ["" if np.isnan(x) else x for x in (*c.difference[:3], *c.seed_interval, *c.per_seed)]
-            writer.writerow([f"{value:g}", c.column, *numbers, c.verdict])
+            rows.append([f"{value:g}", c.column, *numbers, c.verdict])
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
     write_text(out / "differences.csv", buffer.getvalue(), overwrite=True)
     if comparisons:
         save_figure(differences_figure(comparisons, like), out / "differences.png", overwrite=True)

@@ -85,19 +85,13 @@ def attention_loss(x: Any, y: Any, net: AttributeNet | None = None) -> Tensor:
         with torch.no_grad():
             x = net.attention_features(x)
         y = net.attention_features(y)
-    distances = [_rms(a.float() - b.float()) for a, b in zip(x, y, strict=True)]
-    return torch.stack(distances).mean()
+    differences = [(a.float() - b.float()).flatten(1) for a, b in zip(x, y, strict=True)]
+    return torch.stack([_safe_norm(d).mean() / d.shape[1] ** 0.5 for d in differences]).mean()
 
 
 def _safe_norm(x: Tensor) -> Tensor:
     """Row norms (B,N) -> (B,), with a gradient of zero instead of NaN at zero."""
     return (x.square().sum(1) + 1e-12).sqrt()
-
-
-def _rms(difference: Tensor) -> Tensor:
-    """(B,C,H,W) -> mean over the batch of ‖·‖₂ / √(CHW)."""
-    flat = difference.flatten(1)
-    return _safe_norm(flat).mean() / flat.shape[1] ** 0.5
 
 
 @dataclass(frozen=True)

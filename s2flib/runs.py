@@ -156,7 +156,7 @@ def new_run_dir(base: str | Path = "runs") -> Path:
             if base.exists() and not base.is_dir():
                 raise S2FError(f"{base} is a file: choose a directory for the runs.") from error
         except OSError as error:
-            raise S2FError(f"cannot create a run directory in {base} ({error.strerror}): choose another one.") from error
+            raise S2FError(f"cannot create a directory in {base} ({error.strerror}): choose another one.") from error
     raise S2FError(f"{base} already contains 999 runs of this second: choose another directory.")
 
 

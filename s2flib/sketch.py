@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import cv2
 import numpy as np
@@ -196,10 +195,10 @@ def sketch_folder(
 ) -> FolderReport:
     """Sketch every image in a folder on all cores; a rerun continues where the last run stopped.
 
-    Each sketch is written atomically and contains a digest of its photo, mask and σ, so a rerun skips finished sketches,
-    redoes changed ones, and never overwrites a PNG that it did not write. A photo that fails is listed with the reason
-    and does not stop the others. A mask with the photo's aspect ratio but another size (CelebAMask-HQ: 512 and 1024)
-    is resized. Photos a.jpg and a.png in the same folder become a.jpg.png and a.png.png.
+    Each sketch is written atomically and contains a digest of its photo, mask and σ, so a rerun skips finished
+    sketches, redoes changed ones, and never overwrites a PNG that it did not write. A photo that fails is listed with
+    the reason and does not stop the others. A mask with the photo's aspect ratio but another size (CelebAMask-HQ: 512
+    and 1024) is resized. Photos a.jpg and a.png in the same folder become a.jpg.png and a.png.png.
     """
     src, dst = Path(src), Path(dst)
     if not src.is_dir():

@@ -65,7 +65,7 @@ def write_pairs(folder, n=30, size=SIZE):
         writer.writeheader()
         writer.writerows(rows)
     (folder / "render.json").write_text(json.dumps({"seed": 0, "version": VERSION}))
-    assert set(edits.HAT_WORDS) == {"beanie", "cap", "brim"}
+    assert set(edits.WORDS["hat"]) == {"beanie", "cap", "brim"}
     return folder
 
 
@@ -92,7 +92,7 @@ def tiny_pipe_fixture():
 
 @pytest.fixture(scope="session", name="tiny_pipeline_folder")
 def tiny_pipeline_folder_fixture(tiny_pipe, tmp_path_factory):
-    return save_pipeline(tiny_pipe, tmp_path_factory.mktemp("data") / "weights" / "tiny-instruct-pix2pix", "# card\n")
+    return save_pipeline(tiny_pipe, tmp_path_factory.mktemp("data") / "weights" / "tiny-instruct-pix2pix")
 
 
 @pytest.fixture(name="published")

@@ -1,1 +1,1 @@
-"""The command line, one file per command group: options, a call into the library, messages."""
+"""The command line, one file per command group: each parses options, calls the library and prints messages."""

@@ -1,7 +1,6 @@
-"""The command ``s2f``: its commands, and how every failure becomes one sentence and exit code 2.
+"""The command ``s2f``. Every failure prints one sentence and exits with code 2; ``--debug`` shows the traceback.
 
-A traceback appears only with ``--debug``. Heavy modules are imported inside the commands, so that ``s2f --help``
-answers at once.
+Heavy modules are imported inside the commands, so that ``s2f --help`` is fast.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Group(TyperGroup):
-    """Turns failures into sentences, and accepts ``--debug`` anywhere on the line."""
+    """Prints failures as one sentence, and accepts ``--debug`` anywhere on the command line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
@@ -38,19 +37,19 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             fail(
-                "stopped; what was finished is kept: train, sweep, sketch and render go on from there when run again.",
+                "stopped; finished work is kept: run train, sweep, sketch or render again to continue.",
                 EXIT_INTERRUPTED,
             )
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except Exception as error:
-            if hasattr(error, "show") or ctx.meta.get("debug"):  # a usage error shows itself
+            if hasattr(error, "show") or ctx.meta.get("debug"):  # click prints usage errors
                 raise
             fail(sentence(error))
 
 
 def sentence(error: Exception) -> str:
-    """What went wrong and what to do, on one line."""
+    """The error and what to do about it, on one line."""
     if isinstance(error, S2FError):
         text = str(error)
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -58,7 +57,7 @@ def sentence(error: Exception) -> str:
     elif isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {(error.strerror or 'cannot be used').lower()}."
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        text = "memory ran out: try a smaller --batch or fewer pictures at a time."
+        text = "memory ran out: try a smaller --batch or fewer images at a time."
     elif isinstance(error, ModuleNotFoundError):
         text = f"the package {error.name!r} is missing: run `make setup` (or pip install -e '.[course]')."
     else:
@@ -67,15 +66,15 @@ def sentence(error: Exception) -> str:
 
 
 def fail(text: str, code: int = EXIT_FAILED) -> None:
-    """Print ``s2f: text`` to stderr and leave."""
+    """Print ``s2f: text`` to stderr and exit."""
     typer.echo(f"s2f: {text}", err=True)
     raise typer.Exit(code)
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed tensors instead of faulting them in again (1.5 to 2 times faster on CPUs).
+    """Make glibc keep freed memory instead of returning it to the system (1.5 to 2 times faster on CPUs).
 
-    The Makefile sets the same through MALLOC_*_ variables; other systems have no mallopt and are left alone.
+    The Makefile does the same with MALLOC_*_ variables; other systems have no mallopt.
     """
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
@@ -109,9 +108,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (may stand anywhere).")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (allowed anywhere).")] = False,
 ) -> None:
     keep_freed_memory()
 

@@ -1,4 +1,4 @@
-"""``s2f edit``: edits by words."""
+"""``s2f edit``: text-guided edits."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
-from s2flib.cli.options import OverwriteOption, PresetOption
+from s2flib.cli.options import MarkOption, OverwriteOption, PresetOption
 from s2flib.errors import S2FError
 
 PairsOption = Annotated[
     Path, typer.Option("--pairs", metavar="DIR", help="A folder with edits.zip and edits.csv (s2f render --edits).")
 ]
 PipelineOption = Annotated[
-    Path | None, typer.Option("--pipeline", metavar="DIR", help="A pipeline of your own, in diffusers' layout.")
+    Path | None, typer.Option("--pipeline", metavar="DIR", help="Another pipeline, in diffusers' layout.")
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps; default: the preset's.")]
-GuidanceOption = Annotated[float | None, typer.Option(help="How strictly the text is obeyed, from 1.")]
-ImageGuidanceOption = Annotated[float | None, typer.Option(help="How closely the picture is kept, from 1.")]
+GuidanceOption = Annotated[float | None, typer.Option(help="How closely to follow the text, from 1.")]
+ImageGuidanceOption = Annotated[float | None, typer.Option(help="How closely to follow the image, from 1.")]
 IntervalOption = Annotated[
     tuple[float, float] | None,
-    typer.Option(metavar="LOW HIGH", help="Noise levels, 0 to 1, at which --guidance acts; default: the preset's."),
+    typer.Option(metavar="LOW HIGH", help="Noise levels, 0 to 1, at which --guidance applies; default: the preset's."),
 ]
 
 
@@ -29,49 +29,47 @@ def edit(
     image: Annotated[Path | None, typer.Argument(metavar="PICTURE", help="A face (PNG, JPEG, ...).")] = None,
     instructions: Annotated[
         list[str] | None,
-        typer.Argument(metavar="WORDS", help="What to change, quoted; several are done one after the other."),
+        typer.Argument(metavar="WORDS", help="What to change, quoted; several edits are applied in order."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DEST", help="A picture's name, or a folder with --n.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DEST", help="A file; with --n a folder.")] = None,
     preset: PresetOption = "tiny",
     pipeline: PipelineOption = None,
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     image_guidance: ImageGuidanceOption = None,
     interval: IntervalOption = None,
-    negative: Annotated[str | None, typer.Option(metavar="WORDS", help="What to steer away from.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same picture.")] = 0,
-    n: Annotated[int, typer.Option("--n", "-n", help="Results, with seeds from --seed on.", min=1)] = 1,
+    negative: Annotated[str | None, typer.Option(metavar="WORDS", help="A negative prompt.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same image.")] = 0,
+    n: Annotated[int, typer.Option("--n", "-n", help="Results, with consecutive seeds from --seed.", min=1)] = 1,
     fetch: Annotated[bool, typer.Option("--fetch", help="Download the published pipeline first (2 GB).")] = False,
-    mark: Annotated[bool, typer.Option("--mark", help="Draw a visible SYNTHETIC strip into every picture.")] = False,
+    mark: MarkOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Change a face by words: s2f edit face.png "make the hair blond" "add glasses" -o out.png.
+    """Edit a face by text: s2f edit face.png "make the hair blond" "add glasses" -o out.png.
 
-    Under tiny any picture is edited as its middle square at 128 px. Every result says in its metadata that it is
-    synthetic and how it was made.
+    The tiny preset edits the centre square of any image at 128 px. The metadata of every result states that it is
+    synthetic and how it was generated.
     """
     from s2flib.images import as_array
-    from s2flib.instruct_pix2pix.editing import EditSession
     from s2flib.instruct_pix2pix.pipeline import fetch_published, load_pipeline
+    from s2flib.instruct_pix2pix.session import EditSession
 
     if fetch:
         typer.echo(f"published pipeline: {fetch_published()}")
         if image is None:
             return
     if image is None or not instructions:
-        raise S2FError("name a picture and an instruction, such as s2f edit face.png 'make the hair blond' -o out.png.")
+        raise S2FError("name an image and an instruction, such as s2f edit face.png 'make the hair blond' -o out.png.")
     if out is None:
-        raise S2FError("editing needs a place for its result: add --out FILE.png (a folder with --n).")
+        raise S2FError("an edit needs an output: add --out FILE.png (with --n a folder).")
     stem = image.stem
     files = [out] if n == 1 and out.suffix else [out / f"{stem}_edit_{i + 1}.png" for i in range(n)]
     if n > 1 and out.suffix:
-        raise S2FError(f"{n} results do not fit into {out}: give a folder.")
+        raise S2FError(f"{n} results do not fit into {out}: choose a folder.")
     for path in files:
         if path.exists() and not overwrite:
             raise S2FError(f"{path} exists already: choose another name, or add --overwrite.")
-    array = as_array(image)                                # a bad picture is refused before weights are read
+    array = as_array(image)                                # an unusable image is an error before weights are read
     pipe = load_pipeline(preset, pipeline)
     for i, path in enumerate(files):
         session = EditSession(array, preset, pipe=pipe, steps=steps, guidance=guidance, image_guidance=image_guidance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,23 +16,26 @@ from s2flib.cli.edit import (
     PipelineOption,
     StepsOption,
 )
-from s2flib.cli.options import GeneratorOption, OverwriteOption, PresetOption, WeightsOption
+from s2flib.cli.options import (
+    BaselinesOption,
+    GeneratorOption,
+    OverwriteOption,
+    PresetOption,
+    RunDirOption,
+    WeightsOption,
+)
 
 SplitOption = Annotated[str, typer.Option(metavar="NAME", help="train, val or test.")]
 DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="A data set's folder, instead of the preset's own."),
+    Path | None, typer.Option("--data", metavar="DIR", help="A data set's folder, instead of the preset's own.")
 ]
-LimitOption = Annotated[int | None, typer.Option(help="Measure only the first pictures.", min=1)]
-BatchOption = Annotated[int, typer.Option(help="Pictures at a time.", min=1)]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", metavar="DIR", help="Folder for the results; default: a new runs/<time>."),
-]
+LimitOption = Annotated[int | None, typer.Option(help="Use only the first images.", min=1)]
+BatchOption = Annotated[int, typer.Option(help="Images per batch.", min=1)]
+ControlSeedOption = Annotated[int, typer.Option(help="Of the line-up's shuffled control.")]
 
 
 def evaluate(
-    out: OutOption = None,
+    out: RunDirOption = None,
     preset: PresetOption = "tiny",
     weights: WeightsOption = None,
     generator: GeneratorOption = None,
@@ -39,17 +43,12 @@ def evaluate(
     data: DataOption = None,
     limit: LimitOption = None,
     batch: BatchOption = 16,
-    baselines: Annotated[bool, typer.Option(help="Measure mean face and nearest sketch as well.")] = True,
+    baselines: BaselinesOption = True,
     ceiling: Annotated[
-        int,
-        typer.Option(
-            metavar="STEPS",
-            min=0,
-            help="Also fit every photo's w+ in that many steps: the generator's ceiling. Slow; 0 leaves it out.",
-        ),
+        int, typer.Option(metavar="STEPS", min=0, help="Fit every photo's w+, the generator's ceiling. Slow; 0: skip.")
     ] = 0,
     ranks: Annotated[bool, typer.Option(help="Add rank-1/5/10 in a line-up.")] = True,
-    seed: Annotated[int, typer.Option(help="Of the line-up's shuffled control.")] = 0,
+    seed: ControlSeedOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Table 1 of one encoder: runtime, MSE, LPIPS, similarity, ranks; with n and 95 % intervals.
@@ -59,13 +58,14 @@ def evaluate(
     from s2flib.evaluation.encoder_report import EncoderTest, report_table1
 
     test = EncoderTest(preset, weights, generator, split, data, limit, batch, seed)
-    table, folder = report_table1(test, out, baselines, ceiling, ranks, overwrite, lambda line: typer.echo(line, err=True))
+    log = partial(typer.echo, err=True)
+    table, folder = report_table1(test, out, baselines, ceiling, ranks, overwrite, log)
     typer.echo(table.text)
     typer.echo(f"results: {folder}")
 
 
 def lineup(
-    out: OutOption = None,
+    out: RunDirOption = None,
     preset: PresetOption = "tiny",
     weights: WeightsOption = None,
     generator: GeneratorOption = None,
@@ -74,13 +74,12 @@ def lineup(
     limit: LimitOption = None,
     batch: BatchOption = 16,
     same_shot: Annotated[
-        bool,
-        typer.Option("--same-shot", help="Put the sketch's source photo into the gallery (easier; shows the leak)."),
+        bool, typer.Option("--same-shot", help="Put the sketch's source photo in the gallery (easier; shows the leak).")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the shuffled control.")] = 0,
+    seed: ControlSeedOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Would the faces find their people? rank-1/5/10 beside photo against photo, a shuffle and chance.
+    """Can the faces identify their people? rank-1/5/10 with photo against photo, a shuffled control and chance.
 
     Writes lineup.txt and run.json.
     """
@@ -96,35 +95,32 @@ def evaluate_editor(
     pairs: PairsOption,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for tables and figures.")],
     pipeline: PipelineOption = None,
-    judge: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The edit judge; default: the shipped one.")
-    ] = None,
+    judge: Annotated[Path | None, typer.Option(metavar="FILE", help="The edit judge, if not the shipped one.")] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="val or test.")] = "test",
     grid: Annotated[
-        int, typer.Option(metavar="N", help="Measure the grid of both guidances on N validation pairs first.", min=0)
+        int, typer.Option(metavar="N", help="First evaluate a grid of guidance scales on N validation pairs.", min=0)
     ] = 0,
-    faces: Annotated[int, typer.Option(metavar="N", help="Also sketch, draw and edit N faces.", min=0)] = 24,
+    faces: Annotated[int, typer.Option(metavar="N", help="Also generate N faces and edit them.", min=0)] = 24,
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     image_guidance: ImageGuidanceOption = None,
     interval: IntervalOption = None,
-    keep: Annotated[bool, typer.Option(help="Keep the input's own detail where nothing changes.")] = True,
-    limit: Annotated[int | None, typer.Option(help="Measure only the first pairs.", min=1)] = None,
+    keep: Annotated[bool, typer.Option(help="Preserve the input's detail where nothing changes.")] = True,
+    limit: Annotated[int | None, typer.Option(help="Use only the first pairs.", min=1)] = None,
     preset: PresetOption = "tiny",
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Measure edits on held-out people and phrasings: success per kind, distance to the true edit, ID drift, time.
+    """Evaluate edits on held-out people and phrasings: success per kind, distance to the true edit, identity, time.
 
-    With --grid the text guidance is chosen on validation pairs and used for the rest (unless given). Last, the true
-    edits' latents are decoded and measured alike: what the autoencoder lets through. Writes edits.csv,
-    edits.png, phrasings.csv, grid.png, faces.png and run.json.
+    With --grid the text guidance is chosen on validation pairs and used for the rest, unless --guidance is set. The
+    true edits' latents are also decoded and evaluated, which is the autoencoder's limit. Writes edits.csv, edits.png,
+    phrasings.csv, grid.png, faces.png and run.json.
     """
     from s2flib.evaluation.edit_report import EditorTest, report_editor
 
-    test = EditorTest(
-        str(pairs), preset, pipeline, judge, split, limit, seed, steps, guidance, image_guidance, interval, keep
-    )
+    test = EditorTest(str(pairs), preset, pipeline, judge, split, limit, seed, steps, guidance, image_guidance,
+                      interval, keep)  # fmt: skip
     report = report_editor(test, out, grid, faces, overwrite, typer.echo)
     typer.echo(report.text)
     typer.echo(f"results: {out}")

@@ -9,11 +9,9 @@ import typer
 
 
 def fetch(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="What to download; none: list what there is.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="What to download; none: list all.")] = None,
 ) -> None:
-    """Download published weights: resumed, verified by sha256, never half a file under the final name."""
+    """Download published weights: resumed, verified by sha256, and complete under their final name."""
     from s2flib.files import cache_dir
     from s2flib.weights.registry import REGISTRY
     from s2flib.weights.registry import fetch as fetch_one
@@ -25,8 +23,8 @@ def fetch(
 
 
 def weights_table(registry: dict, cache: Path) -> str:
-    """What can be fetched, what it is, under which licence, and whether it is here already."""
-    lines = [f"published weights, kept in {cache}:"]
+    """A list of what can be downloaded, with description, licence, and whether it is in the cache."""
+    lines = [f"published weights, stored in {cache}:"]
     for name, entry in registry.items():
         here = "here" if (cache / entry.file).exists() else "not fetched"
         lines.append(f"  {name:<20} {here:<12} {entry.what}\n{'':35}{entry.licence}")

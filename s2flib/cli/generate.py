@@ -7,53 +7,37 @@ from typing import Annotated
 
 import typer
 
-from s2flib.cli.options import GeneratorOption, OverwriteOption, PresetOption, WeightsOption
+from s2flib.cli.options import GeneratorOption, MarkOption, OverwriteOption, PresetOption, WeightsOption
 
 
 def generate(
-    sketches: Annotated[list[Path], typer.Argument(metavar="SKETCH", help="Pictures of drawings (PNG, JPEG, ...).")],
+    sketches: Annotated[list[Path], typer.Argument(metavar="SKETCH", help="Images of drawings (PNG, JPEG, ...).")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the faces.")],
     n: Annotated[int, typer.Option("--n", "-n", help="Faces per sketch.")] = 4,
-    seed: Annotated[int, typer.Option(help="Of the styles drawn by chance; the same seed gives the same faces.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the random styles; the same seed gives the same faces.")] = 0,
     preset: PresetOption = "tiny",
     weights: WeightsOption = None,
     generator: GeneratorOption = None,
     from_photo: Annotated[
-        bool, typer.Option("--from-photo", help="The pictures are photos: sketch them first.")
+        bool, typer.Option("--from-photo", help="The images are photos: convert them to sketches first.")
     ] = False,
-    align: Annotated[
-        bool, typer.Option("--align", help="Find the face in the photo and frame it as in training.")
-    ] = False,
+    align: Annotated[bool, typer.Option("--align", help="Find the face in the photo and crop to it.")] = False,
     which: Annotated[
-        int | None,
-        typer.Option("--which", metavar="I", help="With --align: take face I, from the left, 0 the first."),
+        int | None, typer.Option("--which", metavar="I", help="With --align: use face I, counted from the left from 0.")
     ] = None,
-    mark: Annotated[bool, typer.Option("--mark", help="Draw a visible SYNTHETIC strip into every face.")] = False,
+    mark: MarkOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Turn drawings into faces.
+    """Generate faces from drawings.
 
-    Writes NAME_face_1.png (the encoder's own reading), NAME_face_2.png ... (the same coarse styles, fine
-    ones by chance) and overview.png. Drawings may be scans, photos of paper, light on dark, coloured, of any
-    shape; whatever is done to them first is printed.
+    Writes NAME_face_1.png (the encoder's reconstruction), NAME_face_2.png ... (the same coarse styles, random
+    fine ones) and overview.png. Drawings may be scans, photos of paper, light on dark, coloured, and of any
+    shape; the changes made to them first are printed.
     """
     from s2flib.generate import generate as run
 
-    results = run(
-        sketches,
-        out,
-        preset=preset,
-        n=n,
-        seed=seed,
-        weights_file=weights,
-        generator_file=generator,
-        from_photo=from_photo,
-        align=align,
-        which=which,
-        mark=mark,
-        overwrite=overwrite,
-        progress=typer.echo,
-    )
+    results = run(sketches, out, preset=preset, n=n, seed=seed, weights_file=weights, generator_file=generator,
+                  from_photo=from_photo, align=align, which=which, mark=mark, overwrite=overwrite, progress=typer.echo)
     for result in results:
         for note in result.notes:
             typer.echo(f"  {result.source.name}: {note}")

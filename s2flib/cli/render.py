@@ -10,20 +10,20 @@ import typer
 
 def render(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the data set.")],
-    people: Annotated[int, typer.Option(help="How many; the last digit decides the split (8 val, 9 test).")] = 3000,
-    shots: Annotated[int, typer.Option(help="Photos of each.")] = 4,
+    people: Annotated[int, typer.Option(help="How many; a number ending in 8 is val, in 9 test.")] = 3000,
+    shots: Annotated[int, typer.Option(help="Photos per person.")] = 4,
     size: Annotated[int, typer.Option(help="Pixels, 32 to 1024.")] = 128,
-    seed: Annotated[int, typer.Option(help="Other people for every seed; 1 gives the shipped ones.")] = 1,
-    edits: Annotated[int, typer.Option(help="Edit pairs besides: before, after, mask, instruction.")] = 0,
+    seed: Annotated[int, typer.Option(help="Every seed gives other people; 1 gives the shipped ones.")] = 1,
+    edits: Annotated[int, typer.Option(help="Number of edit pairs: before, after, mask, instruction.")] = 0,
     drawings: Annotated[bool, typer.Option("--drawings/--no-drawings", help="A line drawing of every photo.")] = True,
-    first: Annotated[int, typer.Option(metavar="ID", help="The first person's number: slices of one data set.")] = 0,
-    split: Annotated[str | None, typer.Option(help="Only the people of train, val or test.")] = None,
+    first: Annotated[int, typer.Option(metavar="ID", help="First person, to render part of a data set.")] = 0,
+    split: Annotated[str | None, typer.Option(help="Only people of train, val or test.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: all cores.", min=1)] = None,
 ) -> None:
     """Render faces of people who do not exist: photos, masks, landmarks, line drawings, attributes.
 
-    The folder is what s2flib.datasets reads. A run that was stopped goes on when the command is given again; on one
-    machine the same numbers give the same pixels.
+    s2flib.datasets reads the folder. Run the same command again to continue a run that was stopped; on the same
+    machine the same options give the same pixels.
     """
     from tqdm import tqdm
 

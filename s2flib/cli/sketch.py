@@ -15,29 +15,23 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def sketch(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Photos, or one folder of them.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Photos, or one folder of photos.")],
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="DEST", help="Folder for the sketches; for one photo also a file's name."),
+        Path, typer.Option("--out", "-o", metavar="DEST", help="Folder for the sketches, or for one photo a file name.")
     ],
     masks: Annotated[
         Path | None,
-        typer.Option(
-            "--masks",
-            metavar="PATH",
-            help="A folder of label masks, paired by name (for one photo: its mask).",
-        ),
+        typer.Option("--masks", metavar="PATH", help="A folder of label masks, matched by name, or one photo's mask."),
     ] = None,
     sigma: Annotated[
-        float | None,
-        typer.Option(help="The blur's sigma in pixels; default: a quarter of the picture, as in the paper."),
+        float | None, typer.Option(help="The blur's sigma in pixels; default: a quarter of the image, as in the paper.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="For a folder: processes; default: all cores.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="For a folder: threads; default: all cores.", min=1)] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Turn photos into pencil sketches (paper, Sec. 3.2).
+    """Convert photos to pencil sketches (paper, Sec. 3.2).
 
-    A folder is done with all cores; run the command again to go on with what is missing. What failed is
+    A folder is processed on all cores; run the command again to continue with what is missing. Failures are
     listed with the reason, and the exit code is then 2.
     """
     if len(sources) == 1 and sources[0].is_dir():
@@ -47,10 +41,10 @@ def sketch(
 
 
 def sketch_files(sources: Sequence[Path], out: Path, masks: Path | None, sigma: float | None, overwrite: bool) -> None:
-    """Sketch single photos: into the folder ``out``, or into that file if ``out`` is named like a picture."""
+    """Sketch single photos: into the folder ``out``, or into that file if ``out`` has the suffix of an image."""
     folder = [source for source in sources if source.is_dir()]
     if folder:
-        raise S2FError(f"{folder[0]} is a folder: give one folder alone, or single photos.")
+        raise S2FError(f"{folder[0]} is a folder: pass either one folder or single photos.")
     to_file = len(sources) == 1 and out.suffix.lower() in SUFFIXES and not out.is_dir()
     targets = [out if to_file else out / f"{source.stem}.png" for source in sources]
     twice = next((t for i, t in enumerate(targets) if t in targets[:i]), None)
@@ -71,9 +65,9 @@ def sketch_files(sources: Sequence[Path], out: Path, masks: Path | None, sigma: 
 def sketch_whole_folder(
     source: Path, out: Path, masks: Path | None, sigma: float | None, workers: int | None, overwrite: bool
 ) -> None:
-    """Sketch a folder on all cores, list what failed and why, and leave with code 2 if anything did."""
+    """Sketch a folder on all cores, list failures with their reasons, and exit with code 2 if there are any."""
     if overwrite:
-        raise S2FError("--overwrite is for single photos: in a folder what has changed is sketched again anyway.")
+        raise S2FError("--overwrite is only for single photos: remove it; in a folder, changed photos are redone.")
     from s2flib.sketch import sketch_folder
 
     report = sketch_folder(source, out, masks=masks, sigma=sigma, workers=workers)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from s2flib.cli.options import PresetOption
+from s2flib.cli.options import BaselinesOption, PresetOption
 from s2flib.cli.train import parse_pair, training
 from s2flib.errors import S2FError
 
@@ -17,36 +17,28 @@ def sweep(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for cells, tables and figures.")],
     preset: PresetOption = "tiny",
     lambdas: Annotated[
-        str, typer.Option(metavar="LIST", help="λ4 values, with 0 (plain pSp) among them.")
+        str, typer.Option(metavar="LIST", help="λ4 values; must include 0 (plain pSp).")
     ] = "0,1,1e3,1e6,1e9",
     seeds: Annotated[str, typer.Option(metavar="LIST", help="Every λ4 is trained once per seed.")] = "0,1,2",
     steps: Annotated[int | None, typer.Option(help="Of each training; default: the preset's.", min=0)] = None,
-    limit: Annotated[int | None, typer.Option(help="Measure only the first test pictures.", min=1)] = None,
-    baselines: Annotated[bool, typer.Option(help="Measure mean face and nearest sketch as well.")] = True,
+    limit: Annotated[int | None, typer.Option(help="Use only the first test images.", min=1)] = None,
+    baselines: BaselinesOption = True,
     more: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="A field of every training's config; may be repeated."),
     ] = None,
 ) -> None:
-    """Train and measure the λ4 sweep of Table 1, compared paired with λ4 = 0 on the same pictures.
+    """Train and evaluate the λ4 sweep of Table 1, compared pairwise with λ4 = 0 on the same images.
 
-    Finished cells are kept: run the same command again to go on with a sweep that was stopped.
+    Finished cells are kept: run the same command again to continue a sweep that was stopped.
     """
     from s2flib.lambda4_sweep import sweep as run
 
     config_class, _ = training("encoder")
     types_of = typing.get_type_hints(config_class)
     fields_set = dict(parse_pair(pair, types_of, "encoder") for pair in more or [])
-    result = run(
-        preset,
-        numbers(lambdas, float),
-        numbers(seeds, int),
-        steps,
-        out,
-        limit=limit,
-        training=fields_set,
-        baselines=baselines,
-    )
+    result = run(preset, numbers(lambdas, float), numbers(seeds, int), steps, out, limit=limit, training=fields_set,
+                 baselines=baselines)
     typer.echo(result.summary)
     typer.echo(f"results: {result.out}")
 
@@ -56,4 +48,4 @@ def numbers(text: str, kind: type) -> list:
     try:
         return [kind(part) for part in text.replace(",", " ").split()]
     except ValueError:
-        raise S2FError(f"{text!r} is no list of numbers: separate them by commas, as in 0,1,2.") from None
+        raise S2FError(f"{text!r} is not a list of numbers: separate them with commas, as in 0,1,2.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import types
@@ -14,10 +15,10 @@ from typing import Annotated, Any
 import typer
 
 from s2flib.cli.edit import PairsOption
-from s2flib.cli.options import MaxTimeOption, PresetOption, seconds
+from s2flib.cli.options import PRECISIONS, CpuOption, MaxTimeOption, PresetOption, seconds
 from s2flib.errors import S2FError
 
-# what → (module, its config, the function that trains by it)
+# what → (module, config, training function)
 TRAININGS = {
     "generator": ("s2flib.training.generator", "GeneratorConfig", "train_generator"),
     "encoder": ("s2flib.training.encoder", "EncoderConfig", "train_encoder"),
@@ -29,51 +30,39 @@ TRAININGS = {
 
 
 def train(
-    what: Annotated[str, typer.Option(metavar="NET", help=f"Which net: {', '.join(TRAININGS)}.")] = "encoder",
+    what: Annotated[str, typer.Option(metavar="NET", help=f"Which network: {', '.join(TRAININGS)}.")] = "encoder",
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder for checkpoints, samples, logs and weights."),
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for checkpoints, logs and weights.")
     ] = None,
     preset: PresetOption = "tiny",
-    steps: Annotated[int | None, typer.Option(help="Batches to train, in all.", min=1)] = None,
-    batch: Annotated[int | None, typer.Option(help="Pictures per step, all processes together.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Total number of batches.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per step, over all processes.", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     lambda4: Annotated[
-        float | None,
-        typer.Option(help="Encoder: weight of the attention loss (the paper's λ4; 0 is plain pSp).", min=0),
+        float | None, typer.Option(help="Encoder: weight of the attention loss, the paper's λ4; 0: pSp.", min=0)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, data order and augmentation.")] = None,
     max_time: MaxTimeOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if it holds one.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint, if any.")] = False,
     limit: Annotated[int | None, typer.Option(help="Use only the first training photos.", min=1)] = None,
     generator: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Encoder: the frozen generator, if not the preset's own."),
+        Path | None, typer.Option(metavar="FILE", help="Encoder: the frozen generator, if not the preset's own.")
     ] = None,
     init: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Weights to start from: a training.safetensors of the generator's."),
+        Path | None, typer.Option(metavar="FILE", help="Initial weights: the generator's training.safetensors.")
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option("--mixed-precision", metavar="KIND", help="auto, no, bf16 or fp16.")
-    ] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave the GPU alone.")] = False,
+    precision: Annotated[str | None, typer.Option("--mixed-precision", metavar="KIND", help=PRECISIONS)] = None,
+    cpu: CpuOption = False,
     more: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Any further field of the training's config; may be repeated.",
-        ),
+        typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of the training's config; may be repeated."),
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="List the config's fields and defaults, and stop.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the config's fields and defaults, and exit.")] = False,
 ) -> None:
-    """Train a net; --list shows everything that can be set.
+    """Train a network; --list shows all settings.
 
-    Several processes: accelerate launch --num_processes 2 -m s2flib train ... A run that was stopped or
-    killed goes on with --resume and the same options, to the same numbers.
+    Several processes: accelerate launch --num_processes 2 -m s2flib train ... A stopped or killed run
+    continues with --resume and the same options, and gives the same results.
     """
     config_class, run = training(what)
     if show:
@@ -82,62 +71,45 @@ def train(
     if out is None:
         raise S2FError("training needs a folder for its results: add --out DIR.")
     given = dict(
-        preset=preset,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        lambda4=lambda4,
-        seed=seed,
-        max_time=seconds(max_time),
-        limit=limit,
-        mixed_precision=precision,
-        generator=None if generator is None else str(generator),
-        init=None if init is None else str(init),
-        resume=resume or None,
-        cpu=cpu or None,
-    )
-    config = build_config(config_class, {"out": str(out)} | given, more or [], what)
+        out=str(out), preset=preset, steps=steps, batch=batch, lr=lr, lambda4=lambda4, seed=seed,
+        max_time=seconds(max_time), limit=limit, mixed_precision=precision, generator=generator and str(generator),
+        init=init and str(init), resume=resume or None, cpu=cpu or None,
+    )  # fmt: skip
+    config = build_config(config_class, given, more or [], what)
     path = run(config)
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(f"weights: {path}{unfinished(out)}")
 
 
 def unfinished(out: Path) -> str:
-    """ ", step 40 of 100: ..." for a run that --max-time stopped, else nothing."""
+    """ " (step 40 of 100: ...)" for a run stopped by --max-time, else nothing."""
     path = out / "run.json"
     run = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     step, steps = run.get("step"), run.get("config", {}).get("steps")
-    return f" (step {step} of {steps}: go on with --resume)" if step and steps and step < steps else ""
+    return f" (step {step} of {steps}: continue with --resume)" if step and steps and step < steps else ""
 
 
 def training(what: str) -> tuple[type, Any]:
-    """The config class and the function that trains ``what``."""
-    import importlib
-
+    """The config class and the training function of ``what``."""
     if what not in TRAININGS:
-        raise S2FError(f"there is no net {what!r} to train: choose one of {', '.join(TRAININGS)}.")
+        raise S2FError(f"there is no network {what!r} to train: choose one of {', '.join(TRAININGS)}.")
     module, config, function = TRAININGS[what]
     module = importlib.import_module(module)
     return getattr(module, config), getattr(module, function)
 
 
 def build_config(config_class: type, given: dict, more: Sequence[str], what: str) -> Any:
-    """The training's config from the options given (None: not given) and ``FIELD=VALUE`` pairs."""
+    """The training's config from the options (None: not set) and ``FIELD=VALUE`` pairs."""
     types_of = typing.get_type_hints(config_class)
     values = {}
     for name, value in given.items():
         if value is None:
             continue
         if name not in types_of:
-            if name == "preset":
-                continue
-            option = {"mixed_precision": "mixed-precision"}.get(name, name)
+            option = name.replace("_", "-")
             raise S2FError(f"--{option} does not apply to --what {what}: see s2f train --what {what} --list.")
         values[name] = value
-    for pair in more:
-        name, value = parse_pair(pair, types_of, what)
-        values[name] = value
-    return config_class(**values)
+    return config_class(**values | dict(parse_pair(pair, types_of, what) for pair in more))
 
 
 def parse_pair(pair: str, types_of: dict[str, Any], what: str) -> tuple[str, Any]:
@@ -145,12 +117,12 @@ def parse_pair(pair: str, types_of: dict[str, Any], what: str) -> tuple[str, Any
     name, equals, text = pair.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or name not in types_of:
-        raise S2FError(f"--set {pair!r} names no field of --what {what}: see s2f train --what {what} --list.")
+        raise S2FError(f"--set {pair!r} is not a field of --what {what}: see s2f train --what {what} --list.")
     return name, parse_value(text.strip(), types_of[name], pair)
 
 
 def parse_value(text: str, kind: Any, pair: str) -> Any:
-    """``text`` as the field's type; unions are tried in the order they were written."""
+    """``text`` converted to the field's type; the members of a union are tried in order."""
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     for option in typing.get_args(kind) if union else (kind,):
         if option is type(None) and text.lower() == "none":
@@ -167,11 +139,11 @@ def parse_value(text: str, kind: Any, pair: str) -> Any:
         if typing.get_origin(option) is tuple:
             element = typing.get_args(option)[0]
             return tuple(parse_value(part.strip(), element, pair) for part in text.split(","))
-    raise S2FError(f"--set {pair!r}: {text!r} is no {getattr(kind, '__name__', kind)}.")
+    raise S2FError(f"--set {pair!r}: {text!r} is not a valid {getattr(kind, '__name__', kind)}.")
 
 
 def describe(config_class: type) -> str:
-    """The fields of a config, one a line, with their defaults."""
+    """The fields of a config with their defaults, one per line."""
     lines = []
     for field in fields(config_class):
         if field.default is not MISSING:
@@ -185,31 +157,28 @@ def describe(config_class: type) -> str:
 def train_editor(
     pairs: PairsOption,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for all stages and the pipeline.")],
-    stage: Annotated[
-        str, typer.Option(metavar="NAME", help="vae, unet, decoder or all (one after the other).")
-    ] = "all",
+    stage: Annotated[str, typer.Option(metavar="NAME", help="vae, unet, decoder or all (in order).")] = "all",
     vae: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A trained autoencoder; default: OUT/vae/vae.safetensors.")
     ] = None,
     preset: PresetOption = "tiny",
     seed: Annotated[int, typer.Option(help="Of weights, data order, noise and words.")] = 0,
     max_time: MaxTimeOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoints.")] = False,
-    precision: Annotated[
-        str, typer.Option("--mixed-precision", metavar="KIND", help="auto, no, bf16 or fp16.")
-    ] = "auto",
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave the GPU alone.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoints.")] = False,
+    precision: Annotated[str, typer.Option("--mixed-precision", metavar="KIND", help=PRECISIONS)] = "auto",
+    cpu: CpuOption = False,
     limit: Annotated[int | None, typer.Option(help="Use only the first pairs.", min=1)] = None,
     more: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="A field of a stage's config: vae.steps=4000."),
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="List both configs' fields and defaults, and stop.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the configs' fields and defaults, and exit.")] = False,
 ) -> None:
-    """Train the tiny InstructPix2Pix: autoencoder, UNet with text encoder, the decoder again; export diffusers' layout.
+    """Train the tiny InstructPix2Pix: autoencoder, UNet with text encoder, decoder again; export in diffusers' layout.
 
-    With --stage all, --max-time is shared: 35 % for the autoencoder, 15 % for the decoder. A stopped or killed run
-    goes on with --resume; once the UNet has begun the encoder stays as it is. The result is OUT/unet/pipeline.
+    With --stage all, --max-time is divided: 35 % for the autoencoder, 15 % for the decoder. A stopped or killed run
+    continues with --resume; once UNet training has started, the encoder is not changed. The result is
+    OUT/unet/pipeline.
     """
     from s2flib.training.edit_stages import EditorTraining, train_editor
     from s2flib.training.edit_unet import UNetConfig
@@ -222,7 +191,7 @@ def train_editor(
     for pair in more or []:
         name, dot, rest = pair.partition(".")
         if not dot or name not in fields:
-            raise S2FError(f"--set {pair!r} names no stage: write vae.FIELD=VALUE, unet.… or decoder.….")
+            raise S2FError(f"--set {pair!r} has no stage: write vae.FIELD=VALUE, unet.… or decoder.….")
         types_of = typing.get_type_hints(UNetConfig if name == "unet" else VaeConfig)
         field, value = parse_pair(rest, types_of, name)
         fields[name][field] = value

@@ -1,10 +1,8 @@
 """The course: ``setup`` and ``check`` for its notebooks, and ``run_course``, which runs them all headless.
 
-``lesson`` (what every notebook uses), ``exercises`` (their checks, ``nb00`` to ``nb08``), ``run``, ``report``.
+``lesson`` (used by every notebook), ``exercises`` (their checks, ``nb00`` to ``nb08``), ``run``, ``report``.
 """
 
 from s2flib.course.exercises import check
 from s2flib.course.lesson import GITHUB, Lesson, badge, setup, setup_line
 from s2flib.course.run import NotebookRun, notebook_paths, run_course, run_notebook
-
-__all__ = ["GITHUB", "Lesson", "NotebookRun", "badge", "check", "notebook_paths", "run_course", "run_notebook", "setup", "setup_line"]

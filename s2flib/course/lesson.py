@@ -1,7 +1,6 @@
-"""What every notebook of the course uses: the set-up of its second cell, its pictures, its progress bars.
+"""What every notebook of the course uses: the setup in its second cell, figures, progress bars.
 
-Only the standard library is imported at the top. On Colab this file runs before anything has been installed:
-it is what installs the rest.
+Only the standard library is imported at the top, because on Colab this module runs first and installs the packages.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from pathlib import Path
 from s2flib.errors import S2FError
 from s2flib.presets import Preset, get_preset
 
-# The one place that knows where the course lives; a test holds every notebook to it.
+# The only place with the repository's name; a test checks every notebook against it.
 GITHUB = "s2flib/s2flib"
 BRANCH = "main"
 # Not ".../s2flib": a folder of that name in the notebook's directory would shadow the package.
@@ -31,10 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def setup_line(name: str) -> str:
-    """The one line of a notebook's second code cell; the same in JupyterLab and in Colab.
+    """The line in a notebook's second code cell; the same in JupyterLab and Colab.
 
-    In Colab it clones the course (once) to COLAB_DIR; everywhere it puts the checkout the notebook belongs to
-    on the path, so that notebook and library are always of the same version. ``setup`` does the rest.
+    On Colab it clones the course (once) to COLAB_DIR; everywhere it puts the notebook's checkout on the path, so that
+    notebook and library have the same version. ``setup`` does the rest.
     """
     return (
         'import sys; "google.colab" in sys.modules and get_ipython().system('
@@ -53,20 +52,20 @@ def badge(name: str, folder: str = "notebooks") -> str:
 
 @dataclass(frozen=True)
 class Lesson:
-    """One run of one notebook: what to compute with, and where the results go."""
+    """One run of one notebook: its settings, and where the results go."""
 
     name: str  # the notebook's name, e.g. "01_sketches"
     preset: Preset
     seed: int
     out: Path  # absolute; figures go to out/figures
-    fast: bool  # True: as few steps and images as will still run every cell (tests)
+    fast: bool  # True: the minimal steps and images that run every cell (tests)
     device: str  # "cuda" | "cpu"
 
     def show(self, fig, name: str, caption: str, key: bool = False) -> None:
-        """Show a matplotlib figure with a caption under it; save it as out/figures/<lesson>-<name>.png.
+        """Show a matplotlib figure with a caption, save it as out/figures/<lesson>-<name>.png, and close it.
 
-        ``caption`` says what to see, in a sentence or two. It is stored in the PNG as well, where the course
-        report finds it; ``key`` pictures stand large in that report. The figure is closed afterwards.
+        ``caption`` explains the figure in one or two sentences. It is also stored in the PNG for the course report,
+        which shows ``key`` figures large.
         """
         import matplotlib.pyplot as plt
         from IPython.display import Image, Markdown, display
@@ -77,33 +76,26 @@ class Lesson:
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"Description": caption, "Key": str(key), "synthetic": "true", "Software": "s2flib"}
         with atomic_path(path) as temporary:
-            fig.savefig(
-                temporary, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata=about
-            )
+            fig.savefig(temporary, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata=about)
         plt.close(fig)
-        # the saved bytes, not the figure: the same picture whatever matplotlib backend the kernel has
+        # show the saved bytes, which do not depend on the kernel's matplotlib backend
         display(Image(data=path.read_bytes()))
         display(Markdown(f"*{caption}*"))
 
     def progress(self, iterable: Iterable | None = None, desc: str = "", total: int | None = None):
-        """A tqdm bar that reads well in JupyterLab, in Colab and in an executed notebook's HTML."""
+        """A tqdm bar that is readable in JupyterLab, in Colab and in an executed notebook's HTML."""
         from tqdm import tqdm
 
         return tqdm(iterable, desc=desc, total=total, file=sys.stdout, mininterval=0.5, ncols=90)
 
 
-def setup(
-    name: str,
-    preset: str | Preset = "tiny",
-    seed: int = 0,
-    out_dir: str | Path = "runs/lab",
-    fast: bool = False,
-) -> Lesson:
+def setup(name: str, preset: str | Preset = "tiny", seed: int = 0, out_dir: str | Path = "runs/lab",
+          fast: bool = False) -> Lesson:
     """Prepare a notebook's kernel; the second cell of every notebook calls it.
 
-    On Colab, packages that are missing are installed first; nothing the kernel has already imported is
-    replaced, so no restart is needed. Then: seeds (random, numpy, torch), device, output folder.
-    A relative ``out_dir`` lies in the course's folder, whatever the kernel's working directory is.
+    On Colab, missing packages are installed first; packages that the kernel has already imported are not replaced, so
+    no restart is needed. Then it sets seeds (random, numpy, torch), device and output folder. A relative ``out_dir``
+    is resolved in the course's folder, not in the kernel's working directory.
 
     Raises S2FError for an unknown preset, or for a package that is missing outside Colab.
     """
@@ -113,7 +105,7 @@ def setup(
     if missing and "google.colab" in sys.modules:
         _install(missing)
     elif missing:
-        raise S2FError(f"the course needs {', '.join(missing)}: run 'make lab' in {ROOT}, which installs it.")
+        raise S2FError(f"the course needs {', '.join(missing)}: install it with 'make lab' in {ROOT}.")
 
     import numpy as np
     import torch
@@ -159,14 +151,14 @@ def missing_requirements() -> list[str]:
         except importlib.metadata.PackageNotFoundError:
             missing.append(line)
         else:
-            # a local build such as torch 2.9.0+cu126 or a pre-release counts as its version
+            # ignore the local part of versions such as torch 2.9.0+cu126, and accept pre-releases
             if not requirement.specifier.contains(version.split("+")[0], prereleases=True):
                 missing.append(line)
     return missing
 
 
 def imported_versions() -> dict[str, str]:
-    """{distribution: version} of what this kernel has imported already and must therefore keep."""
+    """{distribution: version} of packages that this kernel has already imported and must keep."""
     versions = {}
     by_module = importlib.metadata.packages_distributions()
     for module in {name.partition(".")[0] for name in list(sys.modules)}:
@@ -175,7 +167,7 @@ def imported_versions() -> dict[str, str]:
                 versions[dist] = importlib.metadata.version(dist)
             except importlib.metadata.PackageNotFoundError:
                 continue
-    # imported together with the names above, compiled against each other: never split them
+    # compiled against each other: never update only some of them
     for dist in ("torch", "torchvision", "numpy", "scipy", "pillow"):
         if importlib.util.find_spec("PIL" if dist == "pillow" else dist):
             versions[dist] = importlib.metadata.version(dist)
@@ -183,18 +175,13 @@ def imported_versions() -> dict[str, str]:
 
 
 def _install(requirements: list[str]) -> None:
-    """pip install what is missing, holding what the kernel has imported: a package replaced under a running
-    kernel is what makes set-up cells break ("numpy.dtype size changed ... restart the runtime")."""
+    """pip install missing packages without changing imported ones: replacing a package in a running kernel breaks setup
+    cells ("numpy.dtype size changed ... restart the runtime")."""
     print(f"installing {', '.join(requirements)} (once per Colab session, about a minute) ...", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         held = Path(folder) / "held.txt"
-        held.write_text(
-            "".join(
-                f"{n}=={v.split('+')[0]}\n" if "+" not in v else f"{n}==={v}\n"
-                for n, v in sorted(imported_versions().items())
-            ),
-            encoding="utf-8",
-        )
+        versions = sorted(imported_versions().items())
+        held.write_text("".join(f"{n}{'===' if '+' in v else '=='}{v}\n" for n, v in versions), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "-q", "-c", str(held), *requirements]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -207,12 +194,12 @@ def _install(requirements: list[str]) -> None:
 
 
 def _absolute_path_entries() -> None:
-    """The set-up line adds '..' to sys.path: make the checkout's entry absolute, so os.chdir is harmless."""
+    """Make the '..' that the setup line adds to sys.path absolute, so that os.chdir does not break it."""
     sys.path[:] = [str(ROOT)] + [p for p in sys.path if p not in ("..", "../..", COLAB_DIR, str(ROOT))]
 
 
 def _short(path: Path) -> str:
-    """The path as a person would type it: relative to the course or to home where that is shorter."""
+    """The path relative to the course or the home folder, if it is in one of them."""
     for base, prefix in ((ROOT, ""), (Path.home(), "~" + os.sep)):
         if path.is_relative_to(base) and path != base:
             return prefix + str(path.relative_to(base))

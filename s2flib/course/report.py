@@ -1,4 +1,4 @@
-"""The course's report: one self-contained HTML page with Table 1, key pictures, a link to every lesson."""
+"""The course's report: a self-contained HTML page with Table 1, key figures and a link to every lesson."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from s2flib.files import atomic_path
+from s2flib.files import write_text
 from s2flib.presets import get_preset
 
 if TYPE_CHECKING:
     from s2flib.course.run import NotebookRun
-    
+
 STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;color:#1d2330;max-width:1080px;margin:0 auto;padding:32px 24px}
 h1{font-size:30px;margin:0 0 4px}
@@ -35,7 +35,7 @@ footer{margin-top:44px;color:#5b6474;font-size:13.5px;border-top:1px solid #dfe3
 
 
 def read_table1(folder: Path) -> list[list[str]]:
-    """Rows of folder/table1.csv, header first; [] when no notebook wrote it."""
+    """Rows of folder/table1.csv, header first; [] when the file does not exist."""
     path = Path(folder) / "table1.csv"
     if not path.is_file():
         return []
@@ -44,24 +44,20 @@ def read_table1(folder: Path) -> list[list[str]]:
 
 
 def print_table1(folder: Path) -> None:
-    """Table 1 as aligned text on stdout, or one line that says that there is none."""
-    folder = Path(folder)
-    text = folder / "table1.txt"
-    rows = read_table1(folder)
-    print()
+    """Print Table 1 as aligned text, or a line saying that there is none."""
+    rows, text = read_table1(folder), Path(folder) / "table1.txt"
     if text.is_file():
-        print(text.read_text(encoding="utf-8").rstrip())
+        lines = [text.read_text(encoding="utf-8").rstrip()]
     elif rows:
         widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
-        for row in rows:
-            print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=False)).rstrip())
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=False)).rstrip() for row in rows]
     else:
-        print("no Table 1: notebook 07_lambda4 writes it, and it did not run through")
-    print()
+        lines = ["no Table 1: notebook 07_lambda4 writes it, and it did not run through"]
+    print("", *lines, "", sep="\n")
 
 
 def write_report(folder: Path, results: list[NotebookRun], record: dict) -> Path:
-    """Write folder/report.html. Pictures are embedded, lessons are linked (they lie beside it)."""
+    """Write folder/report.html, with embedded figures and links to the lessons in the same folder."""
     folder = Path(folder)
     preset = get_preset(record["preset"])
     failed = [r for r in results if not r.ok]
@@ -76,9 +72,7 @@ def write_report(folder: Path, results: list[NotebookRun], record: dict) -> Path
         "evidence.</p>",
     ]
     if failed:
-        parts.append(
-            f"<p class='bad'>{len(failed)} of {len(results)} notebooks failed: see the list below.</p>"
-        )
+        parts.append(f"<p class='bad'>{len(failed)} of {len(results)} notebooks failed: see the list below.</p>")
     files = sorted((folder / "figures").glob("*.png"), key=lambda p: p.stat().st_mtime)
     figures = [_read_figure(p) for p in files]
     key = [f for f in figures if f["key"]]
@@ -96,9 +90,7 @@ def write_report(folder: Path, results: list[NotebookRun], record: dict) -> Path
         parts.append("<h2>More pictures</h2><div class='thumbs'>" + "".join(others) + "</div>")
     parts.append(f"<footer>{_text(_footer(record))}</footer></html>")
     path = folder / "report.html"
-    with atomic_path(path) as temporary:
-        Path(temporary).write_text("\n".join(parts), encoding="utf-8")
-    return path
+    return write_text(path, "\n".join(parts), overwrite=True)
 
 
 def _text(value: object) -> str:
@@ -122,7 +114,7 @@ def _footer(record: dict) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    """Rows of table1.csv as HTML; x, x_low, x_high share a cell, columns that are equal in all rows go below."""
+    """Rows of table1.csv as HTML; x, x_low and x_high share a cell, and constant columns are listed below."""
     if not rows:
         return "<p>Notebook 07 writes it; it was not among this run's notebooks, or did not run through.</p>"
     records = [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
@@ -153,7 +145,7 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _short_number(cell: str) -> str:
-    """Four decimals for the page; the CSV keeps them all."""
+    """Four decimals for the page; the CSV has all of them."""
     try:
         value = float(cell)
     except ValueError:
@@ -165,27 +157,18 @@ def _lessons(folder: Path, results: list[NotebookRun]) -> str:
     rows = []
     for r in results:
         name = f"<a href='{r.name}.html'>{r.name}</a>" if (folder / f"{r.name}.html").is_file() else r.name
-        state = (
-            "<span class='ok'>ran through</span>" if r.ok else f"<span class='bad'>{_text(r.error)}</span>"
-        )
+        state = "<span class='ok'>ran through</span>" if r.ok else f"<span class='bad'>{_text(r.error)}</span>"
         cells = f"<td>{name}</td><td>{r.cells}</td><td>{r.seconds:.0f}&nbsp;s</td>"
         rows.append(f"<tr>{cells}<td class='state'>{state}</td></tr>")
-    return (
-        "<table><tr><th>notebook</th><th>cells</th><th>time</th><th></th></tr>" + "".join(rows) + "</table>"
-    )
+    return "<table><tr><th>notebook</th><th>cells</th><th>time</th><th></th></tr>" + "".join(rows) + "</table>"
 
 
 def _read_figure(path: Path) -> dict:
     with Image.open(path) as image:
         image.load()
         text = getattr(image, "text", {})
-        return dict(
-            path=path,
-            lesson=path.stem.partition("-")[0],
-            image=image.convert("RGB"),
-            caption=text.get("Description", path.stem),
-            key=text.get("Key") == "True",
-        )
+        return dict(path=path, lesson=path.stem.partition("-")[0], image=image.convert("RGB"),
+                    caption=text.get("Description", path.stem), key=text.get("Key") == "True")
 
 
 def _figure(figure: dict, max_width: int) -> str:

@@ -1,7 +1,7 @@
-"""Running the notebooks headless.
+"""Runs the notebooks headless.
 
-``make course`` and ``s2f run`` call ``run_course``: papermill executes each notebook, and a folder
-``runs/<time>/`` receives executed notebooks, their HTML, figures, table1.csv, run.json and report.html.
+``make course`` and ``s2f run`` call ``run_course``: papermill executes each notebook, and the executed notebooks, their
+HTML, figures, table1.csv, run.json and report.html are written to ``runs/<time>/``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,15 @@ from s2flib.course.lesson import GITHUB, ROOT
 from s2flib.errors import S2FError
 from s2flib.presets import get_preset
 
+# Makes glibc keep freed memory in the kernels, which is up to twice as fast on a CPU.
+KERNEL_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824",
+                      "MALLOC_TOP_PAD_": "268435456"}
 TQDM_WIDGET = re.compile(r".{0,80}\d+%\|.*\| \d+/\d+ \[")
 
 
 @dataclass
 class NotebookRun:
-    """What became of one notebook. ``error`` is None, or one line: the cell, the exception, its message."""
+    """The result of one notebook. ``error`` is None, or one line: the cell, the exception, its message."""
 
     name: str
     cells: int
@@ -38,16 +40,14 @@ class NotebookRun:
 
 
 def notebook_paths(names: Iterable[str] | None = None, folder: Path | None = None) -> list[Path]:
-    """The course's notebooks in their order, or those named: "01", "01_sketches" and a path all work.
+    """The course's notebooks in order, or only those named: "01", "01_sketches" or a path.
 
-    Raises S2FError when a name fits none, and when s2flib was installed without its notebooks.
+    Raises S2FError when a name does not match exactly one, or s2flib was installed without its notebooks.
     """
     folder = ROOT / "notebooks" if folder is None else Path(folder)
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
-        raise S2FError(
-            f"there are no notebooks in {folder}: run the course from a clone of https://github.com/{GITHUB}."
-        )
+        raise S2FError(f"there are no notebooks in {folder}: run the course from a clone of https://github.com/{GITHUB}.")
     if not names:
         return paths
     chosen = []
@@ -55,29 +55,22 @@ def notebook_paths(names: Iterable[str] | None = None, folder: Path | None = Non
         stem = Path(name).name.removesuffix(".ipynb")
         fits = [p for p in paths if p.stem == stem] or [p for p in paths if p.stem.startswith(stem)]
         if len(fits) != 1:
-            raise S2FError(
-                f"no single notebook is called {name!r}: choose from {', '.join(p.stem for p in paths)}."
-            )
+            raise S2FError(f"{name!r} does not match one notebook: choose from {', '.join(p.stem for p in paths)}.")
         chosen += [p for p in fits if p not in chosen]
     return chosen
 
 
-def run_course(
-    out: str | Path | None = None,
-    preset: str = "tiny",
-    notebooks: Iterable[str] | None = None,
-    fast: bool = False,
-    seed: int = 0,
-) -> int:
-    """Execute the course's notebooks headless, one after the other; returns the exit code (0: all ran).
+def run_course(out: str | Path | None = None, preset: str = "tiny", notebooks: Iterable[str] | None = None,
+               fast: bool = False, seed: int = 0) -> int:
+    """Execute the course's notebooks headless, in order; returns the exit code (0: all ran).
 
-    out:        folder for the results; default a new ``runs/<time>`` in the course's folder
+    out:        folder for the results; default: a new ``runs/<time>`` in the course's folder
     preset:     "tiny" | "colab" | "paper", passed to every notebook
-    notebooks:  names or numbers, e.g. ["01", "06_training_psp"]; default all
-    fast:       as few steps and images as possible: shows that every cell runs, not what it teaches
+    notebooks:  names or numbers, e.g. ["01", "06_training_psp"]; default: all
+    fast:       minimal steps and images: tests that every cell runs, without meaningful results
 
-    A notebook that fails is reported with its cell, and the others still run. Prints Table 1 and the
-    report's path at the end.
+    A failed notebook is reported with its cell, and the others still run. Prints Table 1 and the report's path at the
+    end.
     """
     from s2flib import runs
     from s2flib.course.report import print_table1, write_report
@@ -95,15 +88,11 @@ def run_course(
     interrupted = False
     for i, path in enumerate(paths, 1):
         try:
-            result = run_notebook(
-                path,
-                folder,
-                dict(preset=preset_name, seed=seed, out_dir=str(folder), fast=fast),
-                label=f"[{i}/{len(paths)}] {path.stem}",
-            )
+            parameters = dict(preset=preset_name, seed=seed, out_dir=str(folder), fast=fast)
+            result = run_notebook(path, folder, parameters, label=f"[{i}/{len(paths)}] {path.stem}")
         except KeyboardInterrupt:
             interrupted = True
-            print("interrupted: the report covers what has run", flush=True)
+            print("interrupted: the report contains only the finished notebooks", flush=True)
             break
         results.append(result)
     runs.finish(record, notebook_runs=results)
@@ -121,10 +110,12 @@ def run_course(
 
 
 def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") -> NotebookRun:
-    """Execute one notebook into folder/<name>.ipynb and .html. Errors inside it are returned, not raised."""
+    """Execute one notebook and write folder/<name>.ipynb and .html. Errors in it are returned, not raised."""
     import nbformat
     import papermill
     from papermill.exceptions import PapermillExecutionError
+
+    from s2flib.files import environment
 
     target = folder / path.name
     cells = len(nbformat.read(path, as_version=4).cells)
@@ -133,23 +124,16 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
     started = time.perf_counter()
     error = None
     try:
-        with _kernel_environment():
+        with environment(KERNEL_ENVIRONMENT | dict(os.environ)):         # the user's settings take precedence
             papermill.execute_notebook(
-                path,
-                target,
-                parameters=parameters,
-                kernel_name="python3",
-                language="python",
-                extra_arguments=["--IPKernelApp.log_level=40"],  # errors only
-                cwd=path.parent,
-                progress_bar=bar,
+                path, target, parameters=parameters, kernel_name="python3", language="python", progress_bar=bar,
+                extra_arguments=["--IPKernelApp.log_level=40"], cwd=path.parent, start_timeout=120,  # log errors only
                 execution_timeout=get_preset(parameters.get("preset", "tiny")).cell_timeout_s,
-                start_timeout=120,
-            )
+            )  # fmt: skip
     except PapermillExecutionError as failure:
         line = next((s for s in failure.source.splitlines() if s.strip()), "")
         error = f"cell {failure.cell_index} ({line.strip()[:60]}): {_short(f'{failure.ename}: {failure.evalue}')}"
-    except Exception as failure:  # a dead kernel, a timeout, a full disk: the others may still run
+    except Exception as failure:  # a dead kernel, a timeout, a full disk: continue with the others
         error = _short(f"{type(failure).__name__}: {failure}")
     result = NotebookRun(path.stem, cells, round(time.perf_counter() - started, 1), error)
     if target.is_file():
@@ -158,19 +142,19 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
             write_html(target)
         except Exception as failure:
             result.error = result.error or f"no HTML: {type(failure).__name__}: {failure}"
-    print(f"{label}: {f'FAILED, {result.error}' if result.error else 'ok'} ({result.seconds:.0f} s)", flush=True)
+    print(f"{label}: {'ok' if result.ok else f'FAILED, {result.error}'} ({result.seconds:.0f} s)", flush=True)
     return result
 
 
-def _short(text: str, limit: int = 200) -> str:
-    """An error's first line, for a list of errors; the notebook's own page has all of it."""
+def _short(text: str) -> str:
+    """An error's first line, for a list of errors; the notebook's page has the complete text."""
     line = next((part.strip() for part in text.splitlines() if part.strip()), "")
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return line if len(line) <= 200 else line[:199] + "…"
 
 
 def _tidy_streams(notebook: Path) -> None:
-    """Of a progress bar in an executed notebook keep the last state, as a terminal would show it; bars that
-    were widgets leave nothing behind (their text says 0 % for ever)."""
+    """Keep only the last state of progress bars in an executed notebook, as a terminal shows it, and remove bars that
+    were widgets (their text stays at 0 %)."""
     import nbformat
 
     from s2flib.files import atomic_path
@@ -193,14 +177,14 @@ def _tidy_streams(notebook: Path) -> None:
 
 
 def write_html(notebook: Path) -> Path:
-    """The executed notebook as one HTML file beside it: pictures inside, links between lessons kept.
+    """Write the executed notebook as one HTML file in its folder, with embedded images and links between lessons.
 
-    The page reads offline: a widget becomes its static picture, and scripts from other servers are left out.
+    The page works offline: widgets become static images, and scripts from other servers are removed.
     """
     import nbformat
     from nbconvert import HTMLExporter
 
-    from s2flib.files import atomic_path
+    from s2flib.files import write_text
 
     nb = nbformat.read(notebook, as_version=4)
     nb.metadata.pop("widgets", None)
@@ -211,26 +195,4 @@ def write_html(notebook: Path) -> Path:
     html, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": notebook.stem}})
     html = re.sub(r'<script[^>]*src="https?://[^>]*>\s*</script>', "", html)
     html = re.sub(r'href="((?:\.\./)?[\w/]*\d\d_\w+)\.ipynb', r'href="\1.html', html)
-    target = notebook.with_suffix(".html")
-    with atomic_path(target) as temporary:
-        Path(temporary).write_text(html, encoding="utf-8")
-    return target
-
-
-@contextmanager
-def _kernel_environment() -> Iterator[None]:
-    """Environment of the kernels papermill starts: glibc keeps the memory of freed tensors, instead of giving
-    it back and faulting it in again; training on a CPU is up to twice as fast. The user's settings win."""
-    wanted = {
-        "MALLOC_MMAP_THRESHOLD_": "1073741824",
-        "MALLOC_TRIM_THRESHOLD_": "1073741824",
-        "MALLOC_TOP_PAD_": "268435456",
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({name: value for name, value in wanted.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+    return write_text(notebook.with_suffix(".html"), html, overwrite=True)

@@ -10,8 +10,3 @@ from s2flib.datasets.celeba import LABELS
 from s2flib.datasets.edit_pairs import EditPairs, FreshPairs
 from s2flib.datasets.faces import SPLITS, CelebAMaskHQ, FaceDataset, SynthFaces, open_dataset
 from s2flib.datasets.user_drawing import Drawing, prepare_drawing
-
-__all__ = [
-    "ATTRIBUTE_NAMES", "CelebAMaskHQ", "Drawing", "EditPairs", "FaceDataset", "FreshPairs", "LABELS", "SPLITS",
-    "SynthFaces", "align_face", "attribute_targets", "open_dataset", "prepare_drawing",
-]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,9 +48,8 @@ def find_faces(array: np.ndarray) -> list[Face]:
         small = cv2.resize(array, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     smallest = max(20, min(small.shape[:2]) // 20)
     with contextlib.suppress(RuntimeError, IndexError):  # raised by MTCNN when there is no candidate
-        boxes, probabilities, landmarks = MTCNN(keep_all=True, min_face_size=smallest).detect(
-            np.ascontiguousarray(small), landmarks=True
-        )
+        detector: Any = MTCNN(keep_all=True, min_face_size=smallest)
+        boxes, probabilities, landmarks = detector.detect(np.ascontiguousarray(small), landmarks=True)
         if boxes is not None:
             found = [
                 Face(np.asarray(b, float) / scale, np.asarray(m, float) / scale, float(p))

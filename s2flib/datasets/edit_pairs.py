@@ -72,7 +72,7 @@ class EditPairs:
             raise DataError(f"there is no kind of edit {unknown[0]!r}: choose from {', '.join(KINDS)}.")
         self.rows = [row for row in self.rows if any(e.kind in kinds for e in row.edits)]
         if not self.rows:
-            raise DataError(f"{self.root} has no {' or '.join(kinds)} pairs in the {self.split} split: render more pairs.")
+            raise DataError(f"{self.root} has no {' or '.join(kinds)} pairs in the {self.split} split: render more.")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,7 +107,7 @@ class EditPairs:
         return out
 
     def both_ways(self) -> list[tuple[Edits, Edits | None]]:
-        """For each pair its edits, and the edits that lead back from after to before (None: there are no words for them)."""
+        """For each pair its edits, and the edits that lead back from after to before (None: no words for them)."""
         seed = self.seed()
         return [both_ways(row, *attributes_of(row, seed)) for row in self.rows]
 
@@ -204,7 +204,7 @@ def _back(edit: Edit, before: dict, after: dict) -> Edit | None:
     """
     kind = edit.kind
     if kind == "sunglasses" and before["glasses"] != "none":
-        return None                                        # the person wore other glasses, and "add glasses" removes none
+        return None                                        # the person wore other glasses before
     if kind in _UNDONE_BY:
         return Edit(*_UNDONE_BY[kind], "")
     if kind == "beard" and before["beard"] == "none":

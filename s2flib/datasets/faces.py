@@ -21,7 +21,6 @@ from s2flib.datasets import celeba
 from s2flib.errors import DataError, ImageError
 from s2flib.files import available_cpus, cache_dir, data_dir, memory_bytes
 from s2flib.images import as_float, load_image, resize
-from s2flib.images import load_image
 from s2flib.presets import Preset, get_preset
 from s2flib.sketch import sketch
 from s2flib.synthfaces.identity import identity_split

@@ -1,15 +1,12 @@
-"""What any method must beat, and what the generator can reach at best; all of them are Predictors.
+"""Baselines that any method must beat, and the generator's upper bound; all of them are Predictors.
 
-* :func:`mean_face` ignores the sketch. It is hard to beat on MSE, for blur is safe there.
-* :func:`nearest_sketch` gives the photo of the most similar training sketch: a real
-  face, never the right one.
-* :func:`w_plus_optimisation` sees the photo and searches W+ for it (Image2StyleGAN, Abdal et al. 2019,
+* :func:`mean_face` ignores the sketch. It is hard to beat on MSE, which favours blur.
+* :func:`nearest_sketch` returns the photo of the most similar training sketch: a real face, but never the right one.
+* :func:`w_plus_optimisation` sees the photo and searches for it in W+ (Image2StyleGAN, Abdal et al. 2019,
   https://arxiv.org/abs/1904.03189, Alg. 1): the generator's ceiling.
 """
 
 from __future__ import annotations
-
-import time
 
 import numpy as np
 import torch
@@ -18,9 +15,10 @@ from torch import Tensor, nn
 from s2flib.errors import DataError, S2FError
 from s2flib.evaluation.evaluate import Judges, Predictor, evaluate, pool
 from s2flib.evaluation.scores import Scores
+from s2flib.judges.load import perceptual_judge
 from s2flib.presets import Preset, get_preset
 
-_RAM = 2**31                                      # bytes a split may take to be decoded at once
+_RAM = 2**31                                      # bytes; larger splits are read item by item
 
 
 class MeanFace:
@@ -43,31 +41,33 @@ def mean_face(train) -> MeanFace:
         for start in range(0, len(photos), 256):
             total += photos[start:start + 256].sum(axis=0, dtype=np.int64)
         return MeanFace(torch.from_numpy(total / len(photos) / 127.5 - 1).float())
-    total = sum(train[i]["photo"].double() for i in range(len(train)))
+    total = sum((train[i]["photo"].double() for i in range(len(train))), torch.zeros((), dtype=torch.float64))
     return MeanFace((total / len(train)).float())
 
 
 class NearestSketch:
-    """Predictor: the training photo whose sketch is nearest. ``index(sketches)`` (B,) tells which."""
+    """Predictor: the training photo whose sketch is nearest; ``index(sketches)`` returns its index (B,)."""
 
     def __init__(self, train, small: Tensor, side: int):
         self.train, self.small, self.side = train, small, side       # small (N, side²)
 
     def index(self, sketches: Tensor) -> np.ndarray:
         query = pool(sketches.float().cpu(), self.side).flatten(1)
-        # the exact form: the matrix-product form loses the last digits, and with them ties
+        # the exact form: the matrix-product form loses the last digits and breaks ties
         return torch.cdist(query, self.small, compute_mode="donot_use_mm_for_euclid_dist").argmin(1).numpy()
 
     def __call__(self, sketches: Tensor) -> Tensor:
         return torch.stack([self.train[int(i)]["photo"] for i in self.index(sketches)]).to(sketches.device)
 
 
-def nearest_sketch(train, side: int = 32) -> NearestSketch:
-    """Retrieval: L2 between sketches area-pooled to side × side pixels.
+def nearest_sketch(train) -> NearestSketch:
+    """Retrieval: L2 between sketches area-pooled to 32 × 32 pixels.
 
-    At 32 px the stroke texture is gone and hair line, face outline and pose decide; at full size a shift of
-    one pixel would outweigh them. Train identities never occur in the test split, so this is a look-alike.
+    At 32 px the stroke texture has disappeared, and hair line, face outline and pose determine the result; at full
+    size a shift of one pixel would dominate. Train identities never occur in the test split, so the result is
+    a look-alike.
     """
+    side = 32
     if len(train) == 0:
         raise DataError("the training split is empty: retrieval needs at least one sketch.")
     if _fits(train):
@@ -85,39 +85,33 @@ def _fits(dataset) -> bool:
 
 
 class WPlusOptimisation:
-    """Predictor that needs the photo; see :func:`w_plus_optimisation`. ``w_plus`` holds its last codes."""
+    """Predictor that needs the photo; see :func:`w_plus_optimisation`. ``w_plus`` contains the last codes."""
 
     needs_photo = True
 
-    def __init__(self, psp, perceptual: nn.Module, preset: Preset, steps: int, lr: float, start: str,
-                 budget: float | None):
-        self.psp, self.perceptual, self.preset = psp, perceptual, preset
-        self.steps, self.lr, self.start, self.budget = steps, lr, start, budget
+    def __init__(self, psp, perceptual: nn.Module, preset: Preset, steps: int, lr: float):
+        self.psp, self.perceptual, self.preset, self.steps, self.lr = psp, perceptual, preset, steps, lr
         self.w_plus: Tensor | None = None
 
     def __call__(self, sketches: Tensor, photos: Tensor) -> Tensor:
-        """sketches (B,1,H,W), photos (B,3,H,W) → (B,3,S,S), each the best of its steps."""
+        """sketches (B,1,H,W), photos (B,3,H,W) → (B,3,S,S), for each image the best of all steps."""
         size = self.preset.eval_size
-        with torch.no_grad():
-            w = self.psp.encode(sketches) if self.start == "encoder" \
-                else self.psp.latent_avg.expand(len(photos), -1, -1)
+        w = self.psp.latent_avg.expand(len(photos), -1, -1)
         with torch.inference_mode(False), torch.enable_grad():       # evaluate() runs in inference mode
-            target = pool(photos, size).clone()        # inference tensors cannot join a graph
+            target = pool(photos, size).clone()        # inference tensors cannot be part of a graph
             w = w.detach().float().clone().requires_grad_(True)      # (B,n_styles,D)
             optimiser = torch.optim.Adam([w], lr=self.lr)
             best_w, best = w.detach().clone(), torch.full((len(photos),), float("inf"), device=w.device)
-            began = time.perf_counter()
-            for step in range(self.steps + 1):                       # the last pass only judges
+            for step in range(self.steps + 1):                       # the last pass only evaluates the loss
                 output = pool(self.psp.decode(w), size)
                 loss = (self.preset.lambda_l2 * (output - target).square().mean(dim=(1, 2, 3))
                         + self.preset.lambda_lpips * self.perceptual(output, target).flatten())      # (B,)
                 better = loss.detach() < best
                 best = torch.where(better, loss.detach(), best)
                 best_w[better] = w.detach()[better]
-                over = self.budget is not None and time.perf_counter() - began > self.budget * len(photos)
-                if step == self.steps or over:
+                if step == self.steps:
                     break
-                (w.grad,) = torch.autograd.grad(loss.sum(), w)       # never into the nets' own parameters
+                (w.grad,) = torch.autograd.grad(loss.sum(), w)       # no gradients for the networks' parameters
                 optimiser.step()
         self.w_plus = best_w
         with torch.no_grad():
@@ -125,33 +119,26 @@ class WPlusOptimisation:
 
 
 def w_plus_optimisation(psp, preset: str | Preset, perceptual: nn.Module | None = None, steps: int = 200,
-                        lr: float = 0.05, start: str = "latent_avg",
-                        budget: float | None = None) -> Predictor:
-    """The generator's ceiling: Adam on each photo's own w+ for λ_l2 · MSE + λ_lpips · LPIPS, noise fixed.
+                        lr: float = 0.05) -> Predictor:
+    """The generator's ceiling: Adam on each photo's own w+ for λ_l2 · MSE + λ_lpips · LPIPS, with fixed noise.
 
-    start: "latent_avg", or "encoder" (the encoder's own w+: then never worse than it in that loss).
-    budget: seconds per image after which a batch stops early; None (the default) is the reproducible way.
-    It is a ceiling in the two columns it optimises, up to its steps; Similarity is not among them. It sees
-    the photo, and minimises by the very net that measures LPIPS, which only a ceiling may do.
+    It is a ceiling in the two columns it optimises, limited by its steps; Similarity is not one of them. It sees the
+    photo and minimises the same network that measures LPIPS, which is only acceptable for a ceiling.
     """
-    if start not in ("latent_avg", "encoder"):
-        raise S2FError(f"unknown start {start!r}: choose latent_avg or encoder.")
     if steps < 1 or lr <= 0:
-        raise S2FError("the optimisation needs at least one step and a learning rate above zero.")
+        raise S2FError("w_plus_optimisation needs steps of 1 or more and a learning rate above 0.")
     preset = get_preset(preset)
-    if perceptual is None:
-        from s2flib.judges.load import perceptual_judge
-        perceptual = perceptual_judge(preset).to(psp.latent_avg.device)
-    return WPlusOptimisation(psp.eval(), perceptual, preset, steps, lr, start, budget)
+    perceptual = perceptual or perceptual_judge(preset).to(psp.latent_avg.device)
+    return WPlusOptimisation(psp.eval(), perceptual, preset, steps, lr)
 
 
 def baseline_scores(preset: str | Preset, train_set, test_set, judges: Judges, psp=None, ceiling_images: int = 32,
                     steps: int = 200, photo_embeddings: np.ndarray | None = None, device: str = "cpu",
                     progress: bool = False) -> dict[str, Scores]:
-    """The rows that stand beside every result: mean face, nearest sketch and, given a PSP, the W+ ceiling.
+    """The reference rows of every table: mean face, nearest sketch and, given a PSP, the W+ ceiling.
 
-    The ceiling takes ``steps`` passes through the generator per image, so it is measured on ``ceiling_images``
-    evenly spaced test images; table1 writes their number beside its name. 0 leaves it out.
+    The ceiling takes ``steps`` passes through the generator per image, so it is measured on ``ceiling_images`` evenly
+    spaced test images; table1 shows their number next to its name. 0 omits it.
     """
     def measure(predict: Predictor, dataset, embeddings: np.ndarray | None) -> Scores:
         return evaluate(predict, dataset, preset, judges, device=device, progress=progress,

@@ -1,4 +1,4 @@
-"""Editors to measure, and the choice of guidance on validation pairs: the grid over both scales."""
+"""Editors to evaluate, and the choice of guidance on validation pairs by a grid over both scales."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from s2flib.images import as_float, to_array
 from s2flib.instruct_pix2pix.editing import edit_batch, keep_detail
 from s2flib.judges.edit_judge import EditJudge
 from s2flib.plotting.canvas import CourseFigure, chart
-from s2flib.presets import Suited
+from s2flib.presets import Preset, Suited
 
 TEXT_SCALES = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0)
 IMAGE_SCALES = (1.0, 1.3)
 
 
-def pipeline_editor(pipe, preset="tiny", seed: int = 0, **options) -> Editor:
+def pipeline_editor(pipe, preset: str | Preset = "tiny", seed: int = 0, **options) -> Editor:
     """A pipeline as an :data:`Editor`; options: edit()'s (steps, guidance, image_guidance, interval, keep)."""
     def run(pictures: Sequence[np.ndarray], instructions: Sequence[str]) -> list[np.ndarray]:
         return [e.image for e in edit_batch(pictures, instructions, preset, seeds=seed, pipe=pipe, **options)]
@@ -32,9 +32,10 @@ def pipeline_editor(pipe, preset="tiny", seed: int = 0, **options) -> Editor:
 
 
 def true_latents(pipe, pairs: EditPairs) -> Editor:
-    """What an editor would make that guessed the true edit's latents exactly: D(E(after)), detail kept as ``edit``
-    keeps it. Only by exaggerating can an editor in these latents be read as done more often. DataError for a picture
-    that is not of ``pairs``.
+    """An editor that predicts the true edit's latents exactly: D(E(after)), with detail kept as in ``edit``.
+
+    An editor in these latents can have a higher success rate only by exaggerating. DataError for an image that is not
+    in ``pairs``.
     """
     after = {}
     for i in range(len(pairs)):
@@ -50,7 +51,7 @@ def true_latents(pipe, pairs: EditPairs) -> Editor:
     def run(pictures: Sequence[np.ndarray], instructions: Sequence[str]) -> list[np.ndarray]:
         keys = [(p.tobytes(), text) for p, text in zip(pictures, instructions, strict=True)]
         if not after.keys() >= set(keys):
-            raise DataError("the true edit of this picture is not known: it is none of the pairs.")
+            raise DataError("the true edit of this image is not known: it is none of the pairs. Use their images.")
         made = keep_detail(as_float(np.stack(pictures)), rebuilt(pictures), rebuilt([after[key] for key in keys]))
         return [to_array(picture) for picture in made]
 
@@ -59,7 +60,7 @@ def true_latents(pipe, pairs: EditPairs) -> Editor:
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One pair of guidances on the validation split; scores: what it was measured from."""
+    """The results of one pair of guidance scales on the validation split, and the scores they are computed from."""
 
     guidance: float
     image_guidance: float
@@ -72,16 +73,17 @@ class GridPoint:
 
 def guidance_grid(pipe, pairs: EditPairs, judge: EditJudge, judges: Judges, texts: Sequence[float] = TEXT_SCALES,
                   pictures: Sequence[float] = IMAGE_SCALES, steps: int | None = None,
-                  interval: tuple[float, float] | None = None, preset="tiny",
-                  progress: bool = False) -> list[GridPoint]:
-    """Measure every combination (of text guidance 1, which is none, only one); on validation pairs, never on test
-    pairs, for defaults are chosen from it."""
+                  interval: tuple[float, float] | None = None, progress: bool = False) -> list[GridPoint]:
+    """Evaluate every combination, but only one without text guidance (scale 1).
+
+    Defaults are chosen from the grid, so it takes validation pairs; test pairs raise DataError.
+    """
     if pairs.split == "test":
-        raise DataError("guidances are chosen on the validation split: the test split is for the final numbers.")
+        raise DataError("guidance is chosen on the validation split: use the test split only for the final numbers.")
     points = []
     every = [(s, i) for i in pictures for s in texts if s > 1 or i == 1]
     for s, i in progress_bar(every, progress, "grid"):
-        editor = pipeline_editor(pipe, preset, steps=steps, guidance=s, image_guidance=i, interval=interval)
+        editor = pipeline_editor(pipe, steps=steps, guidance=s, image_guidance=i, interval=interval)
         found = measure(editor, pairs, judge, judges)
         points.append(GridPoint(s, i, found.overall().value, found.lpips_gain().value, found.similarity_kept().value,
                                 float(found.pairs["outside"].mean()), found))
@@ -94,22 +96,23 @@ def plain(point: GridPoint) -> dict:
 
 
 def choose(points: Sequence[GridPoint], slack: float = 0.02) -> GridPoint:
-    """Of the points within ``slack`` of the best success, the one nearest to the true edits."""
+    """Of the points within ``slack`` of the best success rate, the one closest to the true edits."""
     best = max(p.success for p in points)
     return max((p for p in points if p.success >= best - slack), key=lambda p: p.lpips_gain)
 
 
-def choose_suited(points: Sequence[GridPoint], gain: float = 0.3, tiers: int = 3) -> tuple[Suited, GridPoint]:
-    """The guidance that suits the change, and how it does on the grid's pairs: of those whose results lie ``gain``
-    nearer to the true edits than doing nothing does, the one that succeeds most often, every kind of edit counting
-    alike (of equals, the nearest); if none lies so near, the nearest.
+def choose_suited(points: Sequence[GridPoint], gain: float = 0.3) -> tuple[Suited, GridPoint]:
+    """The guidance that suits the size of the change, and its results on the grid's pairs.
 
-    Nothing is measured anew: every pair has been edited at every scale. Scales: up to ``tiers`` of the grid's at image
-    guidance 1, falling as changes grow; limits: the deciles of how much the unguided edit changes.
+    Of all settings whose results are ``gain`` closer to the true edits than no edit is, it is the one with the highest
+    success rate, averaged over kinds (ties: the closest); if there is none, the closest setting.
+
+    Nothing is evaluated again, because every pair was edited at every scale. Scales: up to three of the grid's at image
+    guidance 1, decreasing as changes grow; limits: the deciles of the unguided edit's change.
     """
-    flat = {p.guidance: p.scores for p in points if p.image_guidance == 1}
+    flat = {p.guidance: p.scores for p in points if p.image_guidance == 1 and p.scores is not None}
     if 1 not in flat:
-        raise DataError("text guidance 1 is not in the grid: what an edit changes unguided is read from it.")
+        raise DataError("text guidance 1 is not in the grid: add it, because it measures the change without guidance.")
     moved = flat[1].pairs["moved"]
     deciles = sorted({round(float(np.quantile(moved, share)), 2) for share in np.arange(1, 10) / 10})
     place = {name: k for k, name in enumerate(flat[1].pairs["identity"])}
@@ -119,7 +122,7 @@ def choose_suited(points: Sequence[GridPoint], gain: float = 0.3, tiers: int = 3
     table = {column: np.stack([getattr(flat[s], part)[column] for s in every]) for part, column in (
         ("changes", "success"), ("pairs", "lpips"), ("pairs", "similarity"), ("pairs", "outside"))}
     found = []
-    for n in range(1, tiers + 1):
+    for n in range(1, 4):
         for scales, limits in itertools.product(itertools.combinations(every, n),
                                                 itertools.combinations(deciles, n - 1)):
             suited = Suited(scales, limits)
@@ -134,11 +137,13 @@ def choose_suited(points: Sequence[GridPoint], gain: float = 0.3, tiers: int = 3
     return max(found, key=lambda each: each[0])[1:]
 
 
-def grid_figure(points: Sequence[GridPoint], caption: str | None = None,
-                suited: tuple[Suited, GridPoint] | None = None) -> CourseFigure:
-    """The trade-off: success against similarity, one line per image guidance, text guidance growing along it. suited:
-    :func:`choose_suited`'s, as one more point; without it, the choice among the fixed scales is marked."""
-    with chart(caption, 3.8) as (figure, axes):
+def grid_figure(points: Sequence[GridPoint], suited: tuple[Suited, GridPoint] | None = None) -> CourseFigure:
+    """The trade-off between success and similarity, one line per image guidance, with text guidance increasing along
+    it.
+
+    suited: the result of :func:`choose_suited`, shown as another point; without it, the best fixed scale is marked.
+    """
+    with chart(None, 3.8) as (figure, axes):
         for i in sorted({p.image_guidance for p in points}):
             line = sorted((p for p in points if p.image_guidance == i), key=lambda p: p.guidance)
             axes.plot([p.similarity for p in line], [100 * p.success for p in line], "o-",
@@ -154,6 +159,6 @@ def grid_figure(points: Sequence[GridPoint], caption: str | None = None,
             chosen = choose(points)
             axes.plot([chosen.similarity], [100 * chosen.success], "s", markersize=13, markerfacecolor="none",
                       markeredgecolor="black", label="chosen")
-        axes.set(xlabel="similarity to the picture before (identity net)", ylabel="success in percent")
+        axes.set(xlabel="similarity to the input (identity network)", ylabel="success in percent")
         axes.legend()
     return figure

@@ -1,9 +1,7 @@
-"""The whole evaluation of one editor, in a folder: the table per kind, sketch → face → edit (the paper's Fig. 4)."""
+"""The complete evaluation of one editor, in a folder: the table per kind, sketch → face → edit (the paper's Fig. 4)."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,23 +23,21 @@ from s2flib.evaluation.edit_guidance import (
 from s2flib.evaluation.edit_scores import Editor, EditScores, measure, same_person_level
 from s2flib.evaluation.evaluate import Judges, progress_bar
 from s2flib.evaluation.intervals import Interval, bootstrap_mean
-from s2flib.files import write_text
+from s2flib.files import csv_text, write_text
 from s2flib.images import as_float, to_array
 from s2flib.instruct_pix2pix.pipeline import load_pipeline
 from s2flib.judges.edit_judge import EditJudge, expected_reading, load_edit_judge
 from s2flib.plotting.canvas import CourseFigure, save_figure
 from s2flib.plotting.charts import table_figure
 from s2flib.plotting.pictures import grid
-from s2flib.presets import get_preset
-from s2flib.runs import finish, run_record, write_json
+from s2flib.presets import Preset, get_preset
+from s2flib.runs import finish, result_folder, run_record, write_json
 from s2flib.synthfaces.edits import Edit
 from s2flib.weights.load import load_psp
 
-# --- the table --------------------------------------------------------------------------------------------------
-
 
 def records(scores: EditScores) -> list[dict]:
-    """Rows of the table: every kind, then "overall"; each with value, low, high and n."""
+    """Rows of the table: every kind, then "overall"; each has value, low, high and n."""
     out = []
     for kind in [*scores.kinds(), "overall"]:
         row: dict = {"kind": kind}
@@ -56,16 +52,8 @@ def records(scores: EditScores) -> list[dict]:
     return out
 
 
-def table_csv(scores: EditScores) -> str:
-    rows, out = records(scores), io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
-def table(scores: EditScores, label: str, caption: str | None = None) -> CourseFigure:
-    """The records as a figure; ``label`` is the preset's, which stands beside every result."""
+def table(scores: EditScores, label: str) -> CourseFigure:
+    """The records as a figure; ``label`` is the preset's, which is printed with every result."""
     heads = ["Edit", "Success ↑", "Strict ↑", "Judge's\nceiling", f"{scores.labels['perceptual']}\nto truth ↓",
              "doing\nnothing", "Outside\nmask ↓", "Similarity\n↑", "n"]
     cells = []
@@ -81,7 +69,7 @@ def table(scores: EditScores, label: str, caption: str | None = None) -> CourseF
               f"edit {gain_in_words(scores.lpips_gain())}. "
               f"Similarity by {scores.labels['identity']}; outside the mask in grey levels; {seconds:.2f} s an edit; "
               f"{scores.skipped} pairs whose true edit cannot be seen are left out.")
-    return table_figure(heads, cells, "\n".join(filter(None, (caption, footer))), rules_after=[len(cells) - 2])
+    return table_figure(heads, cells, footer, rules_after=[len(cells) - 2])
 
 
 def gain_in_words(gain: Interval) -> str:
@@ -92,7 +80,7 @@ def gain_in_words(gain: Interval) -> str:
 
 
 def by_phrasing(scores: EditScores) -> list[dict]:
-    """Success per held-out phrasing, worst first: which sentences are not understood."""
+    """Success rate per held-out phrasing, in increasing order: shows which sentences are not understood."""
     keys = sorted(set(zip(scores.changes["kind"], scores.changes["template"], strict=True)))
     rows = []
     for kind, template in keys:
@@ -101,8 +89,6 @@ def by_phrasing(scores: EditScores) -> list[dict]:
                      "n": int(keep.sum())})
     return sorted(rows, key=lambda r: r["success"])
 
-
-# --- sketch → face → edit ---------------------------------------------------------------------------------------
 
 WITNESS = (
     ("the witness says the eyes are blue", Edit("eye_color", "blue")),
@@ -114,12 +100,12 @@ WITNESS = (
     ("I saw a baseball cap on the head", Edit("hat", "cap")),
     ("picture him wearing a full beard", Edit("beard", "full")),
 )
-"""Held-out phrasings; what is asked for is read from the edited face by the judge."""
+"""Held-out phrasings; the judge reads from the edited face whether each was followed."""
 
 
 @dataclass(frozen=True)
 class FaceEdits:
-    """Edits of generated faces. success (N, K) 0/1 (NaN where the face already was so); pictures for the figure."""
+    """Edits of generated faces. success (N, K) 0/1 (NaN where the face already had the attribute); figure images."""
 
     instructions: tuple[str, ...]
     success: np.ndarray
@@ -134,36 +120,38 @@ class FaceEdits:
         who = np.repeat(self.people[:, None], hits.shape[1], 1)
         keep = ~np.isnan(hits)
         if not keep.any():
-            raise DataError("every face already was what was asked for: take more faces.")
+            raise DataError("every face already had the requested attributes: use more faces.")
         return bootstrap_mean(hits[keep], who[keep])
 
-    def figure(self, n: int = 4, caption: str | None = None) -> CourseFigure:
+    def figure(self, n: int = 4) -> CourseFigure:
         n = min(n, len(self.faces))
         rows = [x for i in range(n) for x in (self.sketches[i], self.faces[i], *self.edited[i])]
-        return grid(rows, caption=caption, columns=2 + len(self.instructions),
-                    column_titles=["sketch", "face", *self.instructions])
+        return grid(rows, columns=2 + len(self.instructions), column_titles=["sketch", "face", *self.instructions])
 
 
 @torch.no_grad()
-def edit_generated(psp, dataset, editor: Editor, judge: EditJudge, identity, n: int = 24, device: str = "cpu",
+def edit_generated(psp, dataset, editor: Editor, judge: EditJudge, identity, n: int = 24,
                    wishes: Sequence[tuple[str, Edit]] = WITNESS, progress: bool = False) -> FaceEdits:
-    """Sketch → face → edit: draw faces from n held-out sketches, edit each by every wish, and read the result."""
+    """Sketch → face → edit: generate faces from n held-out sketches, edit each by every wish, and read the result."""
     places = np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int)
     items = [dataset[int(i)] for i in places]
-    psp = psp.to(device).eval()
-    faces = [to_array(psp(item["sketch"][None].to(device))[0][0]) for item in items]
+    psp = psp.cpu().eval()
+    faces = [to_array(psp(item["sketch"][None])[0][0]) for item in items]
     success, similar, edited = np.full((len(faces), len(wishes)), np.nan), np.zeros((len(faces), len(wishes))), []
 
     def read(pictures: Sequence[np.ndarray]) -> tuple[dict, torch.Tensor]:
-        x = as_float(np.stack(pictures)).to(device)
+        x = as_float(np.stack(pictures))
         return judge.heads(x), x
 
     for r, face in enumerate(progress_bar(faces, progress, "faces")):
         made = list(editor([face] * len(wishes), [text for text, _ in wishes]))
         (was, x), (now, y) = read([face]), read(made)
-        similar[r] = identity.similarity(x.expand(len(made), -1, -1, -1), y).cpu().numpy()
+        similar[r] = identity.similarity(x.expand(len(made), -1, -1, -1), y).numpy()
         for k, (_, edit) in enumerate(wishes):
-            head, value = expected_reading(edit)
+            reading = expected_reading(edit)
+            if reading is None or reading[1] is None:
+                raise S2FError(f"{edit.kind} has no value that the judge reads: choose another wish.")
+            head, value = reading
             if was[head][0].argmax() != value:
                 success[r, k] = float(now[head][k].argmax() == value)
         edited.append(made)
@@ -171,37 +159,38 @@ def edit_generated(psp, dataset, editor: Editor, judge: EditJudge, identity, n: 
                      [i["sketch"] for i in items], faces, edited)
 
 
-def save_report(folder: str | Path, scores: EditScores, preset="tiny", overwrite: bool = False) -> list[Path]:
+def save_report(folder: str | Path, scores: EditScores, preset: str | Preset = "tiny",
+                overwrite: bool = False) -> list[Path]:
     """edits.csv, edits.png and phrasings.csv in ``folder``."""
     folder = Path(folder)
-    lines = ["kind,phrasing,success,n"] + [f"{r['kind']},\"{r['phrasing']}\",{r['success']:.3f},{r['n']}"
-                                           for r in by_phrasing(scores)]
-    return [write_text(folder / "edits.csv", table_csv(scores), overwrite),
+    lines = ["kind,phrasing,success,n", *(f"{r['kind']},\"{r['phrasing']}\",{r['success']:.3f},{r['n']}"
+                                          for r in by_phrasing(scores))]
+    return [write_text(folder / "edits.csv", csv_text(records(scores)), overwrite),
             write_text(folder / "phrasings.csv", "\n".join(lines) + "\n", overwrite),
             save_figure(table(scores, get_preset(preset).label), folder / "edits.png", overwrite)]
 
 
 @dataclass(frozen=True)
 class EditorTest:
-    """One editor and the pairs it is measured on. None: the preset's default."""
+    """One editor and the pairs it is evaluated on. None: the preset's default."""
 
     pairs: str  # folder of edit pairs
     preset: str = "tiny"
     pipeline: Path | None = None  # a pipeline in diffusers' layout
     judge: Path | None = None  # the edit judge's file
     split: str = "test"
-    limit: int | None = None  # only the first pairs
+    limit: int | None = None  # use only the first pairs
     seed: int = 0  # of the noise
     steps: int | None = None
     guidance: float | None = None
     image_guidance: float | None = None
     interval: tuple[float, float] | None = None
-    keep: bool = True  # keep the input's own detail where nothing changes
+    keep: bool = True  # preserve the input's detail where nothing changes
 
 
 @dataclass(frozen=True)
 class EditorReport:
-    """scores: of the editor; ceiling: of the true edits' own latents; text: the figures in words."""
+    """scores: of the editor; ceiling: of the true edits' latents; text: a summary."""
 
     scores: EditScores
     ceiling: EditScores
@@ -211,21 +200,20 @@ class EditorReport:
 def report_editor(
     test: EditorTest,
     out: Path,
-    grid_pairs: int = 0,  # choose the guidance on so many validation pairs first; 0: do not
-    faces: int = 24,  # also sketch, generate and edit so many faces; 0: none
+    grid_pairs: int = 0,  # choose the guidance on this many validation pairs first; 0: skip
+    faces: int = 24,  # also generate and edit this many faces from sketches; 0: none
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> EditorReport:
-    """Measure edits on held-out people and phrasings.
+    """Evaluate edits on held-out people and phrasings.
 
-    Last, the true edits' latents are decoded and measured in the same way: what the autoencoder lets through. ``out``
-    gets edits.{csv,png}, phrasings.csv, grid.png, faces.png and run.json.
+    The true edits' latents are also decoded and evaluated, which is the autoencoder's limit. Writes edits.{csv,png},
+    phrasings.csv, grid.png, faces.png and run.json to ``out``.
     """
     preset = get_preset(test.preset)
     if not preset.edit.trained_here:
         raise S2FError(f"edit pairs are measured at 128 px: preset {preset.name} is not supported, use tiny.")
-    if (out / "run.json").exists() and not overwrite:
-        raise S2FError(f"{out} holds run.json already: choose another folder, or add --overwrite.")
+    result_folder(out, overwrite, "run.json")
     record = run_record(preset, asdict(test) | dict(grid=grid_pairs), test.seed)
     pipe, reader, judges = load_pipeline(preset, test.pipeline), load_edit_judge(test.judge), Judges.of(preset)
     held_out = EditPairs(test.pairs, test.split, limit=test.limit)
@@ -241,10 +229,8 @@ def report_editor(
             f"on {grid_pairs} validation pairs: text guidance {suited}, image guidance 1: "
             f"{100 * expected.success:.1f} % succeed, distance {100 * expected.lpips_gain:.1f} % below doing nothing"
         )
-    editor = pipeline_editor(
-        pipe, preset, test.seed, steps=test.steps, guidance=guidance, image_guidance=test.image_guidance,
-        interval=test.interval, keep=test.keep,
-    )  # fmt: skip
+    editor = pipeline_editor(pipe, preset, test.seed, steps=test.steps, guidance=guidance,
+                             image_guidance=test.image_guidance, interval=test.interval, keep=test.keep)  # fmt: skip
     scores = measure(editor, held_out, reader, judges, progress=True)
     save_report(out, scores, preset, overwrite)
     ceiling = measure(true_latents(pipe, held_out), held_out, reader, judges)
@@ -273,7 +259,7 @@ def report_editor(
         found["faces"] = {made.instructions[k]: made.rate(k)._asdict() for k in asked}
         found["faces"]["overall"] = made.rate()._asdict()
         lines.append(
-            f"sketch, face, edit: {100 * made.rate().value:.0f} % of edits of generated faces read as asked for"
+            f"sketch, face, edit: {100 * made.rate().value:.0f} % of the edits of generated faces succeed"
         )
     write_json(out / "run.json", finish(record, **found), overwrite=overwrite)
     return EditorReport(scores, ceiling, "\n".join(lines))

@@ -1,4 +1,4 @@
-"""The whole evaluation of one encoder, in a folder: Table 1 with baselines and ranks, or the line-up alone."""
+"""The complete evaluation of one encoder, in a folder: Table 1 with baselines and ranks, or only the line-up."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from s2flib.weights.load import load_psp
 
 @dataclass(frozen=True)
 class EncoderTest:
-    """One encoder and the images it is measured on."""
+    """One encoder and the images it is evaluated on."""
 
     preset: str = "tiny"
     weights: Path | None = None  # an encoder's file; None: the preset's own
     generator: Path | None = None  # the generator it was trained with; None: the preset's own
     split: str = "test"
     data: Path | None = None  # a data set's folder; None: the preset's own
-    limit: int | None = None  # only the first images
+    limit: int | None = None  # use only the first images
     batch: int = 16
     seed: int = 0  # of the line-up's shuffled control
 
@@ -52,7 +52,7 @@ def report_table1(
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[Table, Path]:
-    """Table 1 of one encoder, and the folder with table1.{txt,csv,png}, one scores file per method and run.json."""
+    """Table 1 of one encoder, and the folder to which it writes table1.{txt,csv,png}, scores files and run.json."""
     record = run_record(test.preset, asdict(test) | dict(baselines=baselines, ceiling=ceiling, ranks=ranks), test.seed)
     folder = result_folder(out, overwrite, "table1.csv")
     predict, images, judges = test.predictor(), test.images(), Judges.of(test.preset, test.device)
@@ -62,11 +62,11 @@ def report_table1(
         methods |= {"mean face": mean_face(train), "nearest sketch": nearest_sketch(train)}
     if ceiling:
         name = "W+ optimisation (ceiling)"
-        methods[name] = w_plus_optimisation(predict.psp, test.preset, judges.perceptual, ceiling)
+        methods[name] = w_plus_optimisation(getattr(predict, "psp", None), test.preset, judges.perceptual, ceiling)
     photos = embed_photos(images, judges.identity, test.preset, test.batch, test.device, progress=True)
     rows, rank_rows = {}, {}
     for name, method in methods.items():
-        progress(f"measuring {name} on {len(images)} pictures")
+        progress(f"measuring {name} on {len(images)} images")
         rows[name] = evaluate(method, images, test.preset, judges, test.batch, device=test.device, progress=True,
                               photo_embeddings=photos)  # fmt: skip
         rows[name].save(folder / f"scores_{name.split(' (')[0].replace(' ', '_')}.npz", overwrite=overwrite)
@@ -85,7 +85,7 @@ def report_lineup(
     same_shot: bool = False,  # the sketch's source photo is in the gallery
     overwrite: bool = False,
 ) -> tuple[Lineup, Path]:
-    """The line-up of one encoder, and the folder with lineup.txt and run.json."""
+    """The line-up of one encoder, and the folder to which it writes lineup.txt and run.json."""
     record = run_record(test.preset, asdict(test) | dict(same_shot=same_shot), test.seed)
     folder = result_folder(out, overwrite, "lineup.txt")
     found = lineup(test.predictor(), test.images(), test.preset, same_shot=same_shot, batch=test.batch,

@@ -1,8 +1,9 @@
-"""Measuring one method on every test image: runtime, MSE, perceptual distance, similarity."""
+"""Evaluates one method on every test image: runtime, MSE, perceptual distance, similarity."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,16 +21,16 @@ from s2flib.presets import Preset, get_preset
 class Predictor(Protocol):
     """sketches (B,1,H,W) in [0, 1] → faces (B,3,H',W') in [−1, 1].
 
-    A predictor whose attribute ``needs_photo`` is true is called as ``predict(sketches, photos)``: it is
-    allowed to see the answer, and so is a ceiling and not a method.
+    A predictor whose attribute ``needs_photo`` is true is called as ``predict(sketches, photos)``: it sees the answer,
+    so it is a ceiling and not a method.
     """
 
-    def __call__(self, sketches: Tensor) -> Tensor: ...
+    def __call__(self, *images: Any, **kwargs: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Judges:
-    """The two nets that measure, each with a label.
+    """The two networks used for evaluation, each with a label.
 
     perceptual(x, y) → (B,) distances; identity.embed(x) → (B,d) of unit norm; x, y (B,3,H,W) in [−1, 1].
     """
@@ -39,36 +40,35 @@ class Judges:
 
     @classmethod
     def of(cls, preset: str | Preset, device: str = "cpu") -> Judges:
-        """The preset's judges; the identity net is the measuring one, never the one that trains."""
+        """The preset's judges; the identity network is the one for evaluation, not the one for training."""
         return cls(perceptual_judge(preset).to(device), identity_judge(preset, role="measure").to(device))
 
 
 def evaluate(predict: Predictor, dataset, preset: str | Preset, judges: Judges | None = None, batch: int = 16,
              warmup: int = 2, device: str = "cpu", progress: bool = False,
              photo_embeddings: np.ndarray | None = None) -> Scores:
-    """Measure a predictor on every image of a data set; the last, smaller batch counts like the others.
+    """Evaluate a predictor on every image of a data set, including the last, smaller batch.
 
     dataset: items with ``photo`` (3,H,W), ``sketch`` (1,H,W), ``identity``, ``name``. Outputs and photos are
-    area-pooled to the preset's eval_size before they are judged. Runtime is the predictor's wall
-    time alone (no data loading, no judges) divided by the images in its batch, after ``warmup`` untimed calls
-    on the first batch, with the GPU waited for. photo_embeddings (N,d): :func:`embed_photos` of the same data
-    set, to measure several methods without embedding the photos again.
+    area-pooled to the preset's eval_size before they are judged. Runtime is the predictor's wall time (without data
+    loading and judges) divided by the batch size, after ``warmup`` untimed calls on the first batch and with GPU
+    synchronisation. photo_embeddings (N,d): :func:`embed_photos` of the same data set, to avoid recomputing them for
+    every method.
     """
     preset = get_preset(preset)
-    n = len(dataset)
-    if n == 0:
-        raise DataError("there are no images to evaluate: the split or the limit is empty.")
+    if len(dataset) == 0:
+        raise DataError("there are no images to evaluate: check the split and the limit.")
     judges = judges or Judges.of(preset, device)
     needs_photo = getattr(predict, "needs_photo", False)
     columns: dict[str, list] = {k: [] for k in ("runtime_s", *COLUMNS, "identity", "name", "embedding")}
     with torch.inference_mode():
-        for start in progress_bar(range(0, n, batch), progress, "evaluate"):
-            items = [dataset[i] for i in range(start, min(start + batch, n))]
+        for items in batches(dataset, batch, progress, "evaluate"):
+            start = len(columns["name"])
             sketches, photos = (torch.stack([item[k] for item in items]).to(device)
                                 for k in ("sketch", "photo"))
             arguments = (sketches, photos) if needs_photo else (sketches,)
-            if start == 0:
-                for _ in range(warmup if not needs_photo else 0):    # an optimisation of minutes needs none
+            if start == 0 and not needs_photo:                       # an optimisation of minutes needs no warm-up
+                for _ in range(warmup):
                     predict(*arguments)
             _wait(device)
             began = time.perf_counter()
@@ -76,8 +76,8 @@ def evaluate(predict: Predictor, dataset, preset: str | Preset, judges: Judges |
             _wait(device)
             seconds = (time.perf_counter() - began) / len(items)
             if output.ndim != 4 or output.shape[:2] != (len(items), 3):
-                raise S2FError(f"the predictor gave {tuple(output.shape)} for {len(items)} sketches: it must "
-                               f"give ({len(items)}, 3, H, W).")
+                raise S2FError(f"the predictor returned {tuple(output.shape)} for {len(items)} sketches: it must "
+                               f"return ({len(items)}, 3, H, W).")
             x, y = (pool(t.to(device).float(), preset.eval_size) for t in (output, photos))
             embedding = judges.identity.embed(x).float().cpu()
             truth = torch.from_numpy(np.asarray(photo_embeddings[start:start + len(items)])) \
@@ -93,36 +93,31 @@ def evaluate(predict: Predictor, dataset, preset: str | Preset, judges: Judges |
     for k in COLUMNS:
         if not np.isfinite(arrays[k]).all():
             bad = arrays["name"][~np.isfinite(arrays[k])][0]
-            raise S2FError(f"{k} of {bad} is not a number: the predictor's output is broken (did its "
-                           "training diverge?).")
+            raise S2FError(f"{k} of {bad} is NaN or infinite: check the predictor, whose training may have diverged.")
     return Scores(**arrays, preset=preset.name, perceptual=judges.perceptual.label,
                   identifier=judges.identity.label, embedding=np.concatenate(columns["embedding"]))
 
 
 def embed_photos(dataset, judge, preset: str | Preset, batch: int = 32, device: str = "cpu",
                  progress: bool = False) -> np.ndarray:
-    """The identity judge's embedding of every photo of a data set → (N,d) float32, in its order."""
+    """The identity judge's embedding of every photo of a data set, in order → (N,d) float32."""
     preset = get_preset(preset)
     parts = []
     with torch.inference_mode():
-        for start in progress_bar(range(0, len(dataset), batch), progress, "embed photos"):
-            several = range(start, min(start + batch, len(dataset)))
-            photos = torch.stack([dataset[i]["photo"] for i in several])
+        for items in batches(dataset, batch, progress, "embed photos"):
+            photos = torch.stack([item["photo"] for item in items])
             parts.append(judge.embed(pool(photos.to(device), preset.eval_size)).float().cpu().numpy())
     if not parts:
-        raise DataError("there are no photos to embed: the split or the limit is empty.")
+        raise DataError("there are no photos to embed: check the split and the limit.")
     return np.concatenate(parts)
 
 
 def psp_predictor(psp, preset: str | Preset, device: str = "cpu") -> Predictor:
-    """A PSP, in eval mode on its device, as a Predictor; the PSP stays at hand as its attribute ``psp``.
-
-    A PSP of another preset's shape is a WeightsError here, not a strange number later.
-    """
+    """A PSP, in eval mode on this device, as a Predictor with an attribute ``psp``; WeightsError for another preset."""
     preset = get_preset(preset)
     if psp.latent_avg.shape != (preset.n_styles, preset.style_dim):
-        raise WeightsError(f"this encoder gives {tuple(psp.latent_avg.shape)} codes, the {preset.name} preset takes "
-                           f"{(preset.n_styles, preset.style_dim)}: choose the preset it was trained under.")
+        raise WeightsError(f"this encoder's codes are {tuple(psp.latent_avg.shape)}, but the {preset.name} preset uses "
+                           f"{(preset.n_styles, preset.style_dim)}: choose the preset it was trained with.")
     psp = psp.to(device).eval()
 
     def predict(sketches: Tensor) -> Tensor:
@@ -133,13 +128,19 @@ def psp_predictor(psp, preset: str | Preset, device: str = "cpu") -> Predictor:
 
 
 def pool(x: Tensor, size: int) -> Tensor:
-    """(B,C,H,W) → (B,C,size,size) by area; images of that size pass through."""
+    """(B,C,H,W) → (B,C,size,size) by area; images of this size are returned unchanged."""
     return x if x.shape[-2:] == (size, size) else F.adaptive_avg_pool2d(x, size)
 
 
 def _wait(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
+
+
+def batches(dataset, size: int, progress: bool, what: str) -> Iterator[list]:
+    """The items of a data set in order, in lists of up to ``size``, with a progress bar."""
+    for start in progress_bar(range(0, len(dataset), size), progress, what):
+        yield [dataset[i] for i in range(start, min(start + size, len(dataset)))]
 
 
 def progress_bar(steps, progress: bool, what: str):

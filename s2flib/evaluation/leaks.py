@@ -1,8 +1,8 @@
-"""What a drawing gives away about the photo: a probe for the paper's "information leak".
+"""How much a drawing reveals about its source photo: a probe for the paper's "information leak".
 
-A sketch computed from a photo carries its shading: a net can read skin tone and light from it, which no witness's
-artist would have put there. The probe is the smallest reader there is, ridge regression from 32 × 32 pixels. What
-even it can guess of people it has never seen, the drawing gives away.
+A sketch computed from a photo contains its shading: a network can read skin tone and light from it, which no forensic
+artist would draw. The probe is the simplest possible reader, ridge regression from 32 × 32 pixels: the drawing reveals
+at least what this probe can predict for people it has never seen.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from s2flib.evaluation.intervals import Interval, bootstrap_mean
+from s2flib.sketch import sketch
 from s2flib.synthfaces.colours import HAIR
 from s2flib.synthfaces.identity import sample_identity
 from s2flib.synthfaces.shot import sample_shot
@@ -23,9 +24,9 @@ PICTURES = ("photo", "pencil sketch", "line drawing")
 
 
 def ridge_guess(x: np.ndarray, y: np.ndarray, new: np.ndarray, strength: float = 30.0) -> np.ndarray:
-    """Ridge regression: x (N, D), y (N,) → guesses (M,) for new (M, D).
+    """Ridge regression (in two lines, without scikit-learn): x (N, D), y (N,) → predictions (M,) for new (M, D).
 
-    minimises ‖y − Xb‖² + strength · ‖b‖², with X centred and divided by its overall standard deviation.
+    Minimises ‖y − Xb‖² + strength · ‖b‖², with X centred and divided by its overall standard deviation.
     """
     mean, scale = x.mean(0), x.std() + 1e-6
     a, b = (x - mean) / scale, (new - mean) / scale
@@ -33,19 +34,19 @@ def ridge_guess(x: np.ndarray, y: np.ndarray, new: np.ndarray, strength: float =
 
 
 def r_squared(y: np.ndarray, guess: np.ndarray, people: np.ndarray) -> Interval:
-    """Share of y's variance (N,) that the guesses explain; 0: no better than the mean, below 0: worse.
+    """Share of the variance of y (N,) that the predictions explain; 0: as good as the mean, below 0: worse.
 
-    The 95 % interval resamples people (N,); y's variance is taken as known.
+    The 95 % interval resamples people (N,) and treats the variance of y as known.
     """
     unexplained = bootstrap_mean((y - guess) ** 2 / y.var(), people)
     return unexplained._replace(value=1 - unexplained.value, low=1 - unexplained.high, high=1 - unexplained.low)
 
 
 def leak_targets(dataset) -> dict[str, np.ndarray]:
-    """Of each photo of a rendered data set (SynthFaces with render.json): what the drawing should not tell.
+    """What drawings should not reveal, for each photo of a rendered data set (SynthFaces with render.json).
 
-    skin tone 0 … 7; hair lightness, Rec. 709 luma of the hair's colour in sRGB, 0 … 1 (NaN: bald); light from the
-    side, the x of the unit vector towards the key light, −1 … 1.
+    Skin tone, 0 … 7; hair lightness, the Rec. 709 luma of the hair colour in sRGB, 0 … 1 (NaN: bald); light from the
+    side, the x component of the unit vector towards the key light, −1 … 1.
     """
     seed = json.loads((dataset.root / "render.json").read_text(encoding="utf-8"))["seed"]
     luma = {k: float(np.dot([int(v[i:i + 2], 16) / 255 for i in (0, 2, 4)], (0.2126, 0.7152, 0.0722)))
@@ -63,9 +64,7 @@ def leak_targets(dataset) -> dict[str, np.ndarray]:
 
 
 def leak_pictures(dataset, progress: Callable[[Iterable], Iterable] = iter) -> dict[str, np.ndarray]:
-    """The three pictures of each photo as (N, 1024) numbers in [0, 1]: 32 × 32 px, grey."""
-    from s2flib.sketch import sketch
-
+    """The three PICTURES of each photo as (N, 1024) values in [0, 1]: 32 × 32 px, grey."""
     out: dict[str, list] = {name: [] for name in PICTURES}
     for i in progress(range(len(dataset))):
         photo, mask = dataset.read(i)

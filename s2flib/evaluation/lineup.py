@@ -1,11 +1,11 @@
-"""The line-up: would a face made from a sketch find its person among the others?
+"""The line-up: can a face generated from a sketch identify its person among others?
 
-For each test sketch (the probe) the output is compared, by the identity net that measures, with a gallery
-holding one photo of every test person. The right person's photo is a *different shot* than the one the sketch
-was made from: other light, pose and expression, so that copying the photo's pixels does not help. rank-k is
-the share of probes whose person is among the k most similar (closed-set identification, as in Klare et al.,
-"Matching Forensic Sketches to Mug Shot Photos", IEEE TPAMI 33(3), 2011). Beside it always stand the photo
-itself as a probe (ceiling), the outputs handed to the wrong people (shuffled control) and chance.
+For each test sketch (the probe) the output is compared, by the measuring identity network, with a gallery of one photo
+of every test person. The right person's photo is a *different shot* than the sketch's source photo, with other light,
+pose and expression, so that copying the photo's pixels does not help. rank-k is the share of probes whose person is
+among the k most similar (closed-set identification, as in Klare et al., "Matching Forensic Sketches to Mug Shot
+Photos", IEEE TPAMI 33(3), 2011). It is always reported with the photo itself as a probe (ceiling), the outputs assigned
+to the wrong people (shuffled control) and chance.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from s2flib.errors import DataError
-from s2flib.evaluation.evaluate import Predictor, embed_photos, pool, progress_bar
+from s2flib.evaluation.evaluate import Predictor, batches, embed_photos, pool
 from s2flib.evaluation.intervals import Interval, bootstrap_mean
 from s2flib.evaluation.scores import Scores
+from s2flib.judges.load import identity_judge
 from s2flib.presets import Preset, get_preset
 
 KS = (1, 5, 10)
@@ -27,22 +28,18 @@ KS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank (N,): the right person's 1-based place for each probe; identity (N,); gallery: how many people."""
+    """rank (N,): the right person's 1-based rank for each probe; identity (N,); gallery: the number of people."""
 
     rank: np.ndarray
     identity: np.ndarray
     gallery: int
 
-    def rate(self, k: int, resamples: int = 2000, seed: int = 0) -> Interval:
+    def rate(self, k: int) -> Interval:
         """rank-k, with its 95 % bootstrap interval over people."""
-        return bootstrap_mean(self.rank <= k, self.identity, resamples, seed)
+        return bootstrap_mean(self.rank <= k, self.identity)
 
-    def rates(self, ks: Sequence[int] = KS) -> dict[int, Interval]:
-        return {k: self.rate(k) for k in ks}
-
-    def cumulative(self) -> np.ndarray:
-        """(gallery,) rank-1 … rank-G: the cumulative match curve."""
-        return np.cumsum(np.bincount(self.rank, minlength=self.gallery + 1)[1:]) / len(self.rank)
+    def rates(self) -> dict[int, Interval]:
+        return {k: self.rate(k) for k in KS}
 
 
 @dataclass(frozen=True)
@@ -54,23 +51,22 @@ class Chance:
     def rate(self, k: int) -> Interval:
         return Interval(min(k / self.gallery, 1.0), np.nan, np.nan, 0, 0)
 
-    def rates(self, ks: Sequence[int] = KS) -> dict[int, Interval]:
-        return {k: self.rate(k) for k in ks}
+    def rates(self) -> dict[int, Interval]:
+        return {k: self.rate(k) for k in KS}
 
 
-def rank_probes(probe: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray,
-                gallery_ids: np.ndarray) -> Ranks:
-    """Rank of the right person by cosine. probe (N,d), gallery (G,d); a person's best photo counts for them.
+def rank_probes(probe: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray, gallery_ids: np.ndarray) -> Ranks:
+    """Rank of the right person by cosine. probe (N,d), gallery (G,d); a person's most similar photo counts.
 
-    Ties count against the probe: an output that looks like nobody in particular must not look like luck.
-    DataError when a probe's person is not in the gallery.
+    Ties count against the probe, so that an output that resembles nobody in particular gets no credit. DataError when a
+    probe's person is not in the gallery.
     """
     probe, gallery = (_unit(x) for x in (probe, gallery))
     people, column = np.unique(np.asarray(gallery_ids), return_inverse=True)
     probe_ids = np.asarray(probe_ids)
     missing = np.setdiff1d(probe_ids, people)
     if len(missing):
-        raise DataError(f"identity {missing[0]} is not in the gallery: give every probe's person a photo.")
+        raise DataError(f"identity {missing[0]} is not in the gallery: add a photo of every probe's person.")
     order = np.argsort(column, kind="stable")
     starts = np.searchsorted(column[order], np.arange(len(people)))
     truth = np.searchsorted(people, probe_ids)
@@ -83,16 +79,10 @@ def rank_probes(probe: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray,
     return Ranks(rank, probe_ids, len(people))
 
 
-def rank_k(probe_emb: np.ndarray, probe_ids: np.ndarray, gallery_emb: np.ndarray, gallery_ids: np.ndarray,
-           ks: Sequence[int] = KS) -> dict[int, Interval]:
-    """{k: share of probes whose person is among the k most similar}, with intervals."""
-    return rank_probes(probe_emb, probe_ids, gallery_emb, gallery_ids).rates(ks)
-
-
 def _unit(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, np.float64)
     if x.ndim != 2 or not np.isfinite(x).all():
-        raise DataError("embeddings must be an (N, d) array of finite numbers: a diverged net gives others.")
+        raise DataError("embeddings must be an (N, d) array of finite numbers: check whether the network diverged.")
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
@@ -100,8 +90,8 @@ def _unit(x: np.ndarray) -> np.ndarray:
 class Lineup:
     """Ranks of the output, of the photo itself (ceiling), of others' output (shuffled), and chance.
 
-    probes (P,): indices into the data set; without a second shot a person's sketches are no probes, and
-    ``skipped`` counts them. gallery_of (P,G): the gallery's data set indices, most similar first.
+    probes (P,): indices into the data set; sketches of a person without a second shot are not probes and are counted in
+    ``skipped``. gallery_of (P,G): the gallery's data set indices, most similar first.
     """
 
     output: Ranks
@@ -114,16 +104,16 @@ class Lineup:
     same_shot: bool
 
     def rows(self, name: str = "output") -> dict[str, Ranks | Chance]:
-        """For table1(ranks=…): the output's row and the three beside it."""
+        """For table1(ranks=…): the output's row and the three reference rows."""
         return {name: self.output, "photo against photo (ceiling)": self.ceiling,
                 "shuffled people (control)": self.shuffled, "chance": self.chance}
 
-    def text(self, ks: Sequence[int] = KS) -> str:
+    def text(self) -> str:
         lines = [f"line-up of {self.output.gallery} people, {len(self.probes)} probes, "
                  f"{'the same' if self.same_shot else 'a different'} shot in the gallery"]
         for name, ranks in self.rows().items():
             cells = []
-            for k, r in ranks.rates(ks).items():
+            for k, r in ranks.rates().items():
                 interval = "" if np.isnan(r.low) else f" [{100 * r.low:.1f}, {100 * r.high:.1f}]"
                 cells.append(f"rank-{k} {100 * r.value:5.1f} %{interval}")
             lines.append(f"  {name:30s} " + "   ".join(cells))
@@ -135,21 +125,19 @@ def lineup(predict: Predictor | Scores, dataset, preset: str | Preset, judge=Non
            progress: bool = False) -> Lineup:
     """Run the line-up over a whole data set (one split).
 
-    predict: a Predictor, or Scores of this very data set, whose embeddings are reused. same_shot: the gallery
-    holds the very photo the sketch was made from (easier; says how much pixels leak). photo_embeddings (N,d):
-    :func:`evaluation.embed_photos`. seed: of the shuffled control, which gives every probe the output of
-    another person.
+    predict: a Predictor, or Scores of the same data set, whose embeddings are reused. same_shot: the gallery contains
+    the sketch's source photo (easier; shows how much information the pixels leak). photo_embeddings (N,d):
+    :func:`evaluation.embed_photos`. seed: of the shuffled control, which assigns every probe another person's output.
     """
     preset = get_preset(preset)
     identities, names = np.asarray(dataset.identities), np.asarray(dataset.names)
     if judge is None and (photo_embeddings is None or not isinstance(predict, Scores)):
-        from s2flib.judges.load import identity_judge
         judge = identity_judge(preset, role="measure").to(device)
     photos = embed_photos(dataset, judge, preset, batch, device, progress) if photo_embeddings is None \
         else np.asarray(photo_embeddings)
     if isinstance(predict, Scores):
         if list(predict.name) != list(names) or len(predict.embedding) != len(names):
-            raise DataError("these scores are not of this data set or hold no embeddings: evaluate again.")
+            raise DataError("these scores are not of this data set or lack embeddings: evaluate again.")
         outputs = predict.embedding
     else:
         outputs = _embed_outputs(predict, dataset, judge, preset, batch, device, progress)
@@ -173,7 +161,7 @@ def lineup(predict: Predictor | Scores, dataset, preset: str | Preset, judge=Non
 
 
 def shots(identities: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """(N,) 0, 1, 2 … : which photo of its person each is, in the order of the names."""
+    """(N,) the number 0, 1, 2 … of each photo among its person's photos, in the order of their names."""
     out = np.empty(len(names), np.int64)
     for person in np.unique(identities):
         own = np.flatnonzero(identities == person)
@@ -185,8 +173,8 @@ def gallery_indices(identities: np.ndarray, names: np.ndarray,
                     same_shot: bool = False) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """({probe's shot: (G,) one photo of every person}, (P,) probes), as indices into the data set.
 
-    A probe of shot s faces every person's shot s + 1 (modulo the shots that person has): right and wrong
-    people are drawn alike. People with one photo stand in the gallery but cannot be probes.
+    A probe of shot s is compared with every person's shot s + 1 (modulo that person's number of shots), chosen the same
+    way for right and wrong people. People with one photo are in the gallery but cannot be probes.
     """
     identities = np.asarray(identities)
     shot = shots(identities, names)
@@ -203,35 +191,32 @@ def gallery_indices(identities: np.ndarray, names: np.ndarray,
 
 
 def _derangement(identities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(P,) for every probe the index of a random probe of another person."""
+    """(P,) for every probe, the index of a random probe of another person."""
     return np.array([rng.choice(np.flatnonzero(identities != who)) for who in identities])
 
 
-def _embed_outputs(predict, dataset, judge, preset: Preset, batch: int, device: str,
-                   progress: bool) -> np.ndarray:
+def _outputs(predict: Predictor, items: list[dict], device: str = "cpu") -> torch.Tensor:
+    keys = ("sketch", "photo") if getattr(predict, "needs_photo", False) else ("sketch",)
+    return predict(*(torch.stack([item[k] for item in items]).to(device) for k in keys))
+
+
+def _embed_outputs(predict, dataset, judge, preset: Preset, batch: int, device: str, progress: bool) -> np.ndarray:
     parts = []
     with torch.inference_mode():
-        for start in progress_bar(range(0, len(dataset), batch), progress, "line-up"):
-            items = [dataset[i] for i in range(start, min(start + batch, len(dataset)))]
-            arguments = [torch.stack([item["sketch"] for item in items]).to(device)]
-            if getattr(predict, "needs_photo", False):
-                arguments.append(torch.stack([item["photo"] for item in items]).to(device))
-            output = pool(predict(*arguments).to(device).float(), preset.eval_size)
+        for items in batches(dataset, batch, progress, "line-up"):
+            output = pool(_outputs(predict, items, device).to(device).float(), preset.eval_size)
             parts.append(judge.embed(output).float().cpu().numpy())
     return np.concatenate(parts)
 
 
-def lineup_examples(result: Lineup, predict: Predictor, dataset, probes: Sequence[int],
-                    k: int = 5) -> list[dict]:
-    """For plotting.lineup_figure: sketch, output and the k most similar photos of some probes (places in
+def lineup_examples(result: Lineup, predict: Predictor, dataset, probes: Sequence[int], k: int = 5) -> list[dict]:
+    """For plotting.lineup_figure: sketch, output and the k most similar photos of some probes (indices into
     ``result.probes``)."""
     examples = []
     for p in probes:
         item = dataset[int(result.probes[p])]
-        arguments = (item["sketch"][None], item["photo"][None]) if getattr(predict, "needs_photo", False) \
-            else (item["sketch"][None],)
         with torch.inference_mode():
-            output = predict(*arguments)[0]
+            output = _outputs(predict, [item])[0]
         shown = [dataset[int(i)] for i in result.gallery_of[p, :k]]
         correct = [j for j, other in enumerate(shown) if other["identity"] == item["identity"]]
         examples.append({"sketch": item["sketch"], "output": output, "gallery": [s["photo"] for s in shown],

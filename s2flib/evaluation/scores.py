@@ -1,10 +1,11 @@
-"""One method's numbers on the test images, and whether two methods differ."""
+"""One method's results on the test images, and tests of whether two methods differ."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +19,10 @@ BETTER = {"mse": "lower", "lpips": "lower", "similarity": "higher"}
 
 @dataclass
 class Scores:
-    """One method's numbers, one entry per test image, in the data set's order.
+    """One method's results, one entry per test image, in the data set's order.
 
     runtime_s (N,) seconds per image; mse (N,) mean over pixels and channels of the squared difference in
-    [−1, 1] units; lpips (N,) the perceptual judge; similarity (N,) cosine of the measuring net's embeddings
+    [−1, 1] units; lpips (N,) the perceptual judge; similarity (N,) cosine of the measuring network's embeddings
     of output and photo; identity (N,) int; name (N,) strings; embedding (N,d) of the outputs, for line-ups.
     """
 
@@ -39,20 +40,18 @@ class Scores:
     def __len__(self) -> int:
         return len(self.name)
 
-    def summary(self, resamples: int = 2000, seed: int = 0) -> dict[str, Interval | Runtime]:
+    def summary(self) -> dict[str, Interval | Runtime]:
         """{"runtime_s": Runtime, "mse": Interval, "lpips": Interval, "similarity": Interval}."""
-        out: dict[str, Interval | Runtime] = {"runtime_s": runtime(self.runtime_s)}
-        for column in COLUMNS:
-            out[column] = bootstrap_mean(getattr(self, column), self.identity, resamples, seed)
-        return out
+        return {"runtime_s": runtime(self.runtime_s),
+                **{column: bootstrap_mean(getattr(self, column), self.identity) for column in COLUMNS}}
 
-    def subset(self, names: Sequence[str]) -> Scores:
-        """The entries of these images, in this order; DataError when one is not there."""
+    def subset(self, names: Sequence[str] | np.ndarray) -> Scores:
+        """The entries of these images, in this order; DataError when one is missing."""
         place = {name: i for i, name in enumerate(self.name)}
         if not all(name in place for name in names):
             raise DataError("the two results are of different test images: evaluate both on the same split.")
         keep = [place[name] for name in names]
-        taken = {k: v[keep] if isinstance(v, np.ndarray) and len(v) == len(self) else v
+        taken: dict[str, Any] = {k: v[keep] if isinstance(v, np.ndarray) and len(v) == len(self) else v
                  for k, v in vars(self).items()}
         return Scores(**taken)
 
@@ -60,25 +59,25 @@ class Scores:
         """Write as .npz, atomically."""
         path = Path(path)
         if path.exists() and not overwrite:
-            raise S2FError(f"{path} exists already: choose another name or ask for overwriting.")
+            raise S2FError(f"{path} exists already: choose another name or allow overwriting.")
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **{k: np.asarray(v) for k, v in vars(self).items()})
+            arrays: dict[str, Any] = {k: np.asarray(v) for k, v in vars(self).items()}
+            np.savez_compressed(file, **arrays)
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
-        """Read :meth:`save`'s file; DataError when it is damaged, incomplete or of unequal columns."""
+        """Read a file written by :meth:`save`; DataError when it is damaged, incomplete or inconsistent."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 fields = {k: file[k] for k in cls.__dataclass_fields__}
-        except Exception as error:               # zipfile, zlib and numpy each raise their own
-            raise DataError(f"{path} is not a whole scores file: delete it and evaluate again.") from error
+        except Exception as error:               # zipfile, zlib and numpy have their own exceptions
+            raise DataError(f"{path} is damaged or not a scores file: delete it and evaluate again.") from error
         for k in ("preset", "perceptual", "identifier"):
             fields[k] = str(fields[k])
         lengths = {len(fields[k]) for k in ("runtime_s", *COLUMNS, "identity", "name")}
         if len(lengths) != 1 or not all(np.isfinite(fields[k]).all() for k in COLUMNS):
-            raise DataError(f"{path} holds columns of unequal length or broken numbers: delete it and "
-                            "evaluate again.")
+            raise DataError(f"{path} has columns of unequal length or non-finite values: delete it and evaluate again.")
         return cls(**fields)
 
 
@@ -98,7 +97,7 @@ def same_images(a: Scores, b: Scores) -> None:
         raise DataError("the two results are of different test images: evaluate both on the same split "
                         "and limit.")
     if (a.perceptual, a.identifier, a.preset) != (b.perceptual, b.identifier, b.preset):
-        raise DataError("the two results are by different judges or presets: evaluate both under one preset.")
+        raise DataError("the two results use different judges or presets: evaluate both with the same preset.")
 
 
 @dataclass(frozen=True)
@@ -116,20 +115,20 @@ def compare_paired(a: Scores | Sequence[Scores], b: Scores | Sequence[Scores], c
                    name: str = "b", resamples: int = 2000, seed: int = 0) -> Comparison:
     """Does b differ from a? Both are one Scores per seed, seed by seed, on the same test images.
 
-    For each image the difference b − a is averaged over the seeds; its mean is the effect. Two things vary,
-    and each has its own 95 % interval:
+    For each image the difference b − a is averaged over the seeds; its mean is the effect. There are two sources of
+    variation, each with its own 95 % interval:
 
-    * *which people are tested*: the identities are bootstrapped (``difference``), trainings held fixed;
-    * *which training run it is*: Student's t over the seeds' mean differences (``seed_interval``; few seeds
-      make it wide, as they should; NaN with one seed). Two trainings that differ by their seed alone differ
-      on the test people too, so the first interval without the second would call luck an effect.
+    * *test people*: the identities are bootstrapped (``difference``), for fixed trainings;
+    * *training runs*: Student's t over the seeds' mean differences (``seed_interval``; wide for few seeds; NaN with one
+      seed). Two trainings that differ only in their seed also differ on the test people, so the first interval alone
+      would report chance as an effect.
 
-    The verdict calls a difference real only when both leave zero out. It is one comparison: of twenty, one
-    stands out by chance.
+    The verdict calls a difference real only when both intervals exclude zero. It is a single comparison: one in twenty
+    is significant by chance.
     """
     a, b = ([s] if isinstance(s, Scores) else list(s) for s in (a, b))
     if len(a) != len(b) or not a:
-        raise DataError(f"{len(a)} runs against {len(b)}: compare the same seeds on both sides.")
+        raise DataError(f"{len(a)} runs are compared with {len(b)}: use the same seeds on both sides.")
     if column not in COLUMNS:
         raise S2FError(f"unknown column {column!r}: choose one of {', '.join(COLUMNS)}.")
     for x in (*a[1:], *b):
@@ -143,7 +142,7 @@ def compare_paired(a: Scores | Sequence[Scores], b: Scores | Sequence[Scores], c
 
 
 def heading(column: str, scores: Scores) -> str:
-    """The column's name; the perceptual one is its judge's label (ST-LPIPS is not LPIPS)."""
+    """The column's name; for the perceptual one, its judge's label (ST-LPIPS is not LPIPS)."""
     return {"mse": "MSE", "lpips": scores.perceptual, "similarity": "Similarity"}[column]
 
 

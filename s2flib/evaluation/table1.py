@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from s2flib.errors import DataError
 from s2flib.evaluation.intervals import Interval, bootstrap_mean
+from s2flib.evaluation.lineup import KS
 from s2flib.evaluation.scores import BETTER, Scores, average, same_images
+from s2flib.files import csv_text, write_text
 from s2flib.presets import get_preset
 
 
 @dataclass(frozen=True)
 class Table:
-    """Table 1: ``text`` to print, ``csv`` to compute with (every bound a column), ``figure()`` to look at."""
+    """Table 1 as ``text`` to print, ``csv`` with a column for every bound, and ``figure()``."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]            # printed cells; a second line holds the interval
-    records: tuple[dict, ...]                    # the numbers behind them
+    rows: tuple[tuple[str, ...], ...]            # printed cells; the interval is on a second line
+    records: tuple[dict, ...]                    # the underlying numbers
     footer: str
     rules_after: tuple[int, ...] = ()
     bold: tuple[tuple[int, int], ...] = ()
@@ -46,21 +47,15 @@ class Table:
 
     @property
     def csv(self) -> str:
-        out = io.StringIO()
-        writer = csv.DictWriter(out, list(self.records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.records)
-        return out.getvalue()
+        return csv_text(self.records)
 
-    def figure(self, caption: str | None = None):
-        """A plotting.CourseFigure of the table, its footer (and caption) below."""
+    def figure(self):
+        """A plotting.CourseFigure of the table with its footer."""
         from s2flib.plotting.charts import table_figure
-        return table_figure(self.columns, self.rows, "\n".join(filter(None, (caption, self.footer))),
-                            self.bold, self.rules_after)
+        return table_figure(self.columns, self.rows, self.footer, self.bold, self.rules_after)
 
     def save(self, folder: str | Path, name: str = "table1", overwrite: bool = False) -> list[Path]:
         """Write name.txt, name.csv and name.png into folder, each atomically."""
-        from s2flib.files import write_text
         from s2flib.plotting.canvas import save_figure
         folder = Path(folder)
         return [write_text(folder / f"{name}.txt", self.text, overwrite),
@@ -68,18 +63,17 @@ class Table:
                 save_figure(self.figure(), folder / f"{name}.png", overwrite)]
 
 
-def table1(rows: dict[str, Scores | Sequence[Scores]], ranks: dict | None = None, seeds: Sequence[int] = (0,),
+def table1(rows: Mapping[str, Scores | Sequence[Scores]], ranks: dict | None = None, seeds: Sequence[int] = (0,),
            rules_after: Sequence[str] = ()) -> Table:
-    """The paper's Table 1 with rank-1/5/10 beside it, and n, seeds and 95 % intervals.
+    """The paper's Table 1 with rank-1/5/10, n, seeds and 95 % intervals.
 
-    rows: method → its Scores, or one per seed (averaged per image). ranks: method → lineup.Ranks (or one per
-    seed), may name further rows that have ranks only (photo against photo, shuffled, chance).
-    A row measured on some of the images only (a slow ceiling) says on how many beside its name.
-    rules_after: methods followed by a rule. The best cell of each column is bold among rows whose name does
-    not say "ceiling", "control" or "chance".
+    rows: method → its Scores, or one per seed (averaged per image). ranks: method → lineup.Ranks (or one per seed); may
+    include further rows with ranks only (photo against photo, shuffled, chance). A row measured on a subset of the
+    images (a slow ceiling) shows their number next to its name. rules_after: methods followed by a rule. The best cell
+    of each column is bold, except in rows whose name contains "ceiling", "control" or "chance".
     """
     if not rows:
-        raise DataError("there are no results to tabulate: evaluate at least one method.")
+        raise DataError("there are no results for the table: evaluate at least one method.")
     lists = {k: [v] if isinstance(v, Scores) else list(v) for k, v in rows.items()}
     first = max((s for several in lists.values() for s in several), key=len)
     names: dict[str, str] = {}                   # method → as printed
@@ -89,25 +83,24 @@ def table1(rows: dict[str, Scores | Sequence[Scores]], ranks: dict | None = None
             same_images(first.subset(s.name) if part else first, s)
         names[name] = f"{name}, n = {len(scores[0])}" if part else name
     ranks = ranks or {}
-    ks = (1, 5, 10)
     columns = ("Method", "Runtime (s)", "MSE ↓", f"LPIPS ↓\n{first.perceptual}", "Similarity ↑",
-               *((f"rank-{k} ↑" for k in ks) if ranks else ()))
+               *((f"rank-{k} ↑" for k in KS) if ranks else ()))
     records, cells = [], []
     for name in (*lists, *(k for k in ranks if k not in lists)):
         record: dict = {"method": name}
         row = [names.get(name, name)]
         scores = lists.get(name)
-        summary = average(scores).summary() if scores else None
-        time_ = summary["runtime_s"] if summary else None
+        summary: dict[str, Any] = dict(average(scores).summary()) if scores else {}
+        time_ = summary.get("runtime_s")
         record |= {"runtime_s": time_.median if time_ else "",
                    "runtime_spread_s": time_.spread if time_ else ""}
         row.append(f"{time_.median:.4f} ± {time_.spread:.4f}" if time_ else "")
         for column, digits in (("mse", 4), ("lpips", 3), ("similarity", 3)):
-            value = summary[column] if summary else None
+            value = summary.get(column)
             record |= _bounds(column, value)
             row.append(_cell(value, f".{digits}f"))
         if ranks:
-            for k in ks:
+            for k in KS:
                 value = _rank(ranks.get(name), k)
                 record |= _bounds(f"rank{k}", value)
                 row.append(_cell(value, ".1f", 100, " %"))
@@ -125,11 +118,11 @@ def table1(rows: dict[str, Scores | Sequence[Scores]], ranks: dict | None = None
               f"column: {first.perceptual}; similarity{' and ranks' if ranks else ''}: {first.identifier}.")
     order = [r["method"] for r in records]
     return Table(columns, tuple(cells), tuple(records), footer,
-                 tuple(order.index(m) for m in rules_after if m in order), _best(records, bool(ranks), ks))
+                 tuple(order.index(m) for m in rules_after if m in order), _best(records, bool(ranks)))
 
 
 def _cell(value: Interval | None, form: str, scale: float = 1, unit: str = "") -> str:
-    """value, and its interval on a second line where it has one."""
+    """value, with its interval, if any, on a second line."""
     if value is None:
         return ""
     bounds = "" if math.isnan(value.low) else f"\n[{scale * value.low:{form}}, {scale * value.high:{form}}]"
@@ -143,7 +136,7 @@ def _bounds(column: str, value: Interval | None) -> dict:
 
 
 def _rank(ranks, k: int) -> Interval | None:
-    """rank-k of one Ranks, or of one per seed: hits are averaged per probe first."""
+    """rank-k of one Ranks, or of one per seed, whose hits are averaged per probe first."""
     if ranks is None:
         return None
     several = list(ranks) if isinstance(ranks, (list, tuple)) else [ranks]
@@ -153,10 +146,10 @@ def _rank(ranks, k: int) -> Interval | None:
     return bootstrap_mean(hits, several[0].identity)
 
 
-def _best(records: list[dict], with_ranks: bool, ks: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def _best(records: list[dict], with_ranks: bool) -> tuple[tuple[int, int], ...]:
     rivals = [i for i, r in enumerate(records)
               if not any(w in r["method"] for w in ("ceiling", "control", "chance"))]
-    keys = ["mse", "lpips", "similarity", *((f"rank{k}" for k in ks) if with_ranks else ())]
+    keys = ["mse", "lpips", "similarity", *((f"rank{k}" for k in KS) if with_ranks else ())]
     found = []
     for c, key in enumerate(keys):
         have = [(records[i][key], i) for i in rivals if records[i][key] != ""]

@@ -8,6 +8,5 @@
 ``s2flib.evaluation``.
 """
 
-from s2flib.instruct_pix2pix.editing import Cancelled, Edited, EditSession, edit, edit_batch, keep_detail
-
-__all__ = ["Cancelled", "EditSession", "Edited", "edit", "edit_batch", "keep_detail"]
+from s2flib.instruct_pix2pix.editing import Cancelled, Edited, EditOptions, edit, edit_batch, keep_detail
+from s2flib.instruct_pix2pix.session import EditSession

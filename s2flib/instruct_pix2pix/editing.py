@@ -15,11 +15,11 @@ change, see s2flib.presets.Suited.
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from s2flib.errors import S2FError
 from s2flib.images import Picture, as_float, save_image, to_array
 from s2flib.instruct_pix2pix.inputs import check_length, check_words, frame, understood
 from s2flib.instruct_pix2pix.pipeline import load_pipeline
-from s2flib.presets import Preset, Suited, get_preset
+from s2flib.presets import EditSettings, Preset, Suited, get_preset
 from s2flib.weights.load import fingerprint
 
 MAX_SEEDS = 64
@@ -57,96 +57,122 @@ class Edited:
         return save_image(path, self.image, metadata=self.parameters, overwrite=overwrite, mark=mark)
 
 
+@dataclass(frozen=True)
+class EditOptions:
+    """How an edit is sampled. None: the preset's default (presets.EditSettings)."""
+
+    steps: int | None = None  # denoising steps
+    guidance: float | Suited | None = None  # s_T ≥ 1: how closely the text is followed
+    image_guidance: float | None = None  # s_I ≥ 1: how closely the input image is followed
+    interval: tuple[float, float] | None = None  # noise levels t/T, 0 (clean) to 1 (noise), at which s_T applies
+    negative: str | None = None  # negative prompt, used instead of the empty text
+    keep: bool | None = None  # preserve the input's detail where nothing changed (keep_detail)
+
+    def resolved(self, settings: EditSettings) -> EditOptions:
+        """The same with every None that the preset decides filled in; S2FError for numbers out of range."""
+        defaults = dict(steps=settings.steps, guidance=settings.guidance, image_guidance=settings.image_guidance,
+                        interval=settings.interval, keep=settings.keep_detail)  # fmt: skip
+        chosen = replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
+        chosen._check()
+        return chosen
+
+    def _check(self) -> None:
+        chosen: Any = self  # no None that the preset decides is left
+        guidance, image_guidance, interval = chosen.guidance, chosen.image_guidance, chosen.interval
+        if not isinstance(self.steps, (int, np.integer)) or not 1 <= self.steps <= 1000:
+            raise S2FError(f"steps must be a whole number from 1 to 1000, not {self.steps!r}.")
+        suited = isinstance(guidance, Suited)
+        rising = suited and sorted(guidance.limits) == list(guidance.limits)
+        if suited and not (rising and len(guidance.scales) == len(guidance.limits) + 1):
+            message = "suited guidance needs rising limits and one scale more than limits"
+            raise S2FError(f"{message}, got {tuple(guidance)}.")
+        for scale in guidance.scales if suited else (guidance,):
+            if not 1 <= scale <= 30:
+                raise S2FError(f"guidance must be between 1 (none) and 30, not {scale}.")
+            if scale == 1 and image_guidance != 1:
+                raise S2FError("image_guidance has no effect without guidance: set guidance above 1, or set both to 1.")
+        if not 1 <= image_guidance <= 10:
+            raise S2FError(f"image_guidance must be between 1 (none) and 10, not {image_guidance}.")
+        if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
+            raise S2FError(f"interval must be two increasing numbers from 0 to 1, not {interval}.")
+
+
 def edit(
-    image: Picture,                            # a file, uint8 (H, W, 3) array, PIL image or photo tensor (3, H, W)
-    instruction: str,                          # what to change, in English
+    image: Picture,  # a file, uint8 (H, W, 3) array, PIL image or photo tensor (3, H, W)
+    instruction: str,  # what to change, in English
     preset: str | Preset = "tiny",
-    steps: int | None = None,                  # denoising steps; None: the preset's default, also below
-    guidance: float | Suited | None = None,    # s_T ≥ 1: how closely the text is followed
-    image_guidance: float | None = None,       # s_I ≥ 1: how closely the input image is followed
-    interval: tuple[float, float] | None = None,  # noise levels t/T, 0 (clean) to 1 (noise), at which s_T applies
-    seed: int | Sequence[int] = 0,             # a sequence returns a list with one result per seed
-    negative: str | None = None,               # negative prompt, used instead of the empty text
-    keep: bool | None = None,                  # preserve the input's detail where nothing changed (keep_detail)
-    pipe=None,                                 # the result of load_pipeline, to load it only once
-    progress: Callable[[int, int], None] | None = None,         # called with (steps done, total steps)
+    seed: int | Sequence[int] = 0,  # a sequence returns a list with one result per seed
+    pipe=None,  # the result of load_pipeline, to load it only once
+    progress: Callable[[int, int], None] | None = None,  # called with (steps done, total steps)
     cancel: threading.Event | Callable[[], bool] | None = None,  # checked between steps: raises Cancelled
+    **options,  # fields of EditOptions: steps, guidance, image_guidance, interval, negative, keep
 ) -> Edited | list[Edited]:
-    """Edit an image by a text instruction. The same input, parameters and seed give the same image.
+    """Edit an image by a text instruction. The same input, options and seed give the same image.
 
     Raises S2FError for an instruction that is empty, too long or not in English, an image that cannot be used,
-    parameters out of range, missing weights, or insufficient memory.
+    options out of range, missing weights, or insufficient memory.
     """
     several = not isinstance(seed, (int, np.integer))
     seeds = [int(s) for s in seed] if several else [int(seed)]
     if not 1 <= len(seeds) <= MAX_SEEDS:
         raise S2FError(f"pass 1 to {MAX_SEEDS} seeds, not {len(seeds)}.")
-    made = edit_batch([image] * len(seeds), [instruction] * len(seeds), preset, steps, guidance, image_guidance,
-                      interval, seeds, negative, keep, pipe, progress, cancel)
+    n = len(seeds)
+    made = edit_batch([image] * n, [instruction] * n, preset, seeds, pipe, progress, cancel, **options)
     return made if several else made[0]
 
 
 def edit_batch(
     pictures: Sequence[Picture],
-    instructions: Sequence[str],               # one per image
+    instructions: Sequence[str],  # one per image
     preset: str | Preset = "tiny",
-    steps: int | None = None,
-    guidance: float | Suited | None = None,
-    image_guidance: float | None = None,
-    interval: tuple[float, float] | None = None,
-    seeds: int | Sequence[int] = 0,            # one for all, or one per image
-    negative: str | None = None,
-    keep: bool | None = None,
+    seeds: int | Sequence[int] = 0,  # one for all, or one per image
     pipe=None,
     progress: Callable[[int, int], None] | None = None,
     cancel: threading.Event | Callable[[], bool] | None = None,
-    batch: int | None = None,                  # images per batch; None: the preset's
+    batch: int | None = None,  # images at a time; None: the preset's
+    **options,
 ) -> list[Edited]:
-    """:func:`edit` for several images. All input is checked before the first step; up to rounding, a result does not
-    depend on the rest of the batch."""
+    """:func:`edit` for several images. All input is checked before the first step; up
+    to rounding, a result does not depend on the rest of the batch."""
     p = get_preset(preset)
-    chosen = p.edit
     pictures, instructions = list(pictures), list(instructions)
     seeds = [int(seeds)] * len(pictures) if isinstance(seeds, (int, np.integer)) else [int(s) for s in seeds]
     if not pictures or not len(pictures) == len(instructions) == len(seeds):
         raise S2FError(f"{len(pictures)} images, {len(instructions)} instructions and {len(seeds)} seeds: pass one "
                        "instruction and one seed per image, and at least one image.")
-    steps = chosen.steps if steps is None else steps
-    guidance = chosen.guidance if guidance is None else guidance
-    image_guidance = chosen.image_guidance if image_guidance is None else image_guidance
-    interval = chosen.interval if interval is None else tuple(interval)
-    keep = chosen.keep_detail if keep is None else keep
-    _check_numbers(steps, guidance, image_guidance, interval, seeds)
-    framed = [frame(picture, chosen) for picture in pictures]
+    if any(not 0 <= s < 2**63 for s in seeds):
+        raise S2FError(f"seeds must be 0 or more, not {min(seeds)}.")
+    chosen: Any = EditOptions(**options).resolved(p.edit)
+    framed = [frame(picture, p.edit) for picture in pictures]
     for text in instructions:
         check_words(text)
     pipe = pipe or load_pipeline(p)
     notes = [(*note, *understood(text, pipe, p)) for (_, note), text in zip(framed, instructions, strict=True)]
-    if negative is not None:
-        check_length(negative, pipe, "negative text")
+    if chosen.negative is not None:
+        check_length(chosen.negative, pipe, "negative text")
     # images of the same shape are batched together
     order = sorted(range(len(pictures)), key=lambda i: framed[i][0].shape)
     groups: list[list[int]] = []
     for i in order:
-        full = not groups or len(groups[-1]) == (batch or chosen.batch)
+        full = not groups or len(groups[-1]) == (batch or p.edit.batch)
         if full or framed[groups[-1][0]][0].shape != framed[i][0].shape:
             groups.append([])
         groups[-1].append(i)
-    passes = 2 if isinstance(guidance, Suited) else 1
-    total, done, out = steps * passes * len(groups), 0, {}
+    guidance = chosen.guidance
+    total, done, out = chosen.steps * (2 if isinstance(guidance, Suited) else 1) * len(groups), 0, {}
 
     def run(x: Tensor, members: list[int], s_t: float, s_i: float, share: float) -> Tensor:
         """One pass of the pipeline; share: the fraction of a group's steps that it accounts for."""
         def tick(step: int) -> None:
             if progress:
                 progress(round(done + share * step), total)
-            if cancel is not None and (cancel.is_set() if hasattr(cancel, "is_set") else cancel()):
+            if cancel is not None and (cancel() if callable(cancel) else cancel.is_set()):
                 raise Cancelled("the edit was cancelled: nothing was written.")
 
         nonlocal done
-        made = _run(pipe, x, [instructions[i] for i in members], steps, s_t, s_i, interval,
-                    [seeds[i] for i in members], negative, keep, tick)
-        done += share * steps
+        scales = replace(chosen, guidance=s_t, image_guidance=s_i)
+        made = _run(pipe, x, [instructions[i] for i in members], [seeds[i] for i in members], scales, tick)
+        done += share * chosen.steps
         return made
 
     for group in groups:
@@ -159,26 +185,28 @@ def edit_batch(
         for scale in sorted(set(scales)):
             part = [k for k, s in enumerate(scales) if s == scale]
             members = [group[k] for k in part]
-            made = run(x[part], members, scale, image_guidance, len(part) / len(group))
+            made = run(x[part], members, scale, chosen.image_guidance, len(part) / len(group))
             for i, picture in zip(members, made, strict=True):
                 before = framed[i][0]
                 details = {
                     "software": f"s2flib {s2flib.__version__}", "preset": p.name, "label": p.label,
-                    "instruction": instructions[i], "negative": negative or "", "steps": steps, "guidance": scale,
-                    "image_guidance": image_guidance, "interval": "{:g} {:g}".format(*interval), "seed": seeds[i],
-                    "keep_detail": keep, "pipeline": identity_of(pipe),
+                    "instruction": instructions[i], "negative": chosen.negative or "", "steps": chosen.steps,
+                    "guidance": scale, "image_guidance": chosen.image_guidance,
+                    "interval": "{:g} {:g}".format(*chosen.interval), "seed": seeds[i],
+                    "keep_detail": chosen.keep, "pipeline": identity_of(pipe),
                     "input_sha256": hashlib.sha256(before.tobytes()).hexdigest()}
                 out[i] = Edited(to_array(picture), before, instructions[i], seeds[i], details, notes[i])
     return [out[i] for i in range(len(pictures))]
 
 
 @torch.no_grad()
-def _run(pipe, x: Tensor, texts: list[str], steps: int, guidance: float, image_guidance: float,
-         interval: tuple[float, float], seeds: list[int], negative: str | None, keep: bool,
-         tick: Callable[[int], None]) -> Tensor:
-    """x (B, 3, H, W) in [−1, 1] → edited (B, 3, H, W) float32 on the CPU."""
-    pipe.scheduler.set_timesteps(steps)
-    scales = guidance_schedule(pipe.scheduler, guidance, interval)
+def _run(
+    pipe, x: Tensor, texts: list[str], seeds: list[int], options: Any, tick: Callable[[int], None]
+) -> Tensor:
+    """x (B, 3, H, W) in [−1, 1] → edited (B, 3, H, W) float32 on the CPU; options: EditOptions, resolved."""
+    pipe.scheduler.set_timesteps(options.steps)
+    scales = guidance_schedule(pipe.scheduler, options.guidance, options.interval)
+    negative = None if options.negative is None else [options.negative] * len(texts)
 
     def on_step(_pipe, step: int, _time, tensors: dict) -> dict:
         tick(step + 1)
@@ -191,25 +219,25 @@ def _run(pipe, x: Tensor, texts: list[str], steps: int, guidance: float, image_g
     try:
         x = x.to(device, dtype)
         latents = pipe(
-            texts, image=x / 2 + 0.5, num_inference_steps=steps, guidance_scale=scales[0],
-            image_guidance_scale=image_guidance, negative_prompt=None if negative is None else [negative] * len(texts),
+            texts, image=x / 2 + 0.5, num_inference_steps=options.steps, guidance_scale=scales[0],
+            image_guidance_scale=options.image_guidance, negative_prompt=negative,
             generator=[torch.Generator().manual_seed(s) for s in seeds], output_type="latent",
             callback_on_step_end=on_step).images
         after = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample.float()
-        if keep:
+        if options.keep:
             rebuilt = pipe.vae.decode(pipe.vae.encode(x).latent_dist.mode()).sample.float()
             after = keep_detail(x.float(), rebuilt, after)
     except (MemoryError, RuntimeError) as e:
         if isinstance(e, (MemoryError, torch.OutOfMemoryError)) or "memory" in str(e).lower():
-            raise S2FError(f"memory ran out while editing {len(x)} images of {x.shape[3]}×{x.shape[2]} px at a time: edit "
-                           "fewer at once (batch=1), use a smaller image, or use the tiny preset.") from e
+            raise S2FError(f"memory ran out while editing {len(x)} images of {x.shape[3]}×{x.shape[2]} px at a time: "
+                           "edit fewer at once (batch=1), use a smaller image, or use the tiny preset.") from e
         raise
     if not torch.isfinite(after).all():
         raise S2FError("the edited image is NaN or infinite: reduce guidance, or edit in float32 on the CPU.")
     return after.clamp(-1, 1).cpu()
 
 
-def guidance_schedule(scheduler, guidance: float, interval: tuple[float, float]) -> list[float]:
+def guidance_schedule(scheduler, guidance: float, interval: tuple[float, ...]) -> list[float]:
     """s_T of every step: ``guidance`` where the step's time t/T is in ``interval``, else 1.
 
     The actual value is 1 + 10⁻⁶, because at exactly 1 the pipeline skips the other predictions and with them s_I.
@@ -240,94 +268,8 @@ def keep_detail(x: Tensor, rebuilt: Tensor, after: Tensor, low: float = 0.02, hi
     return x + ramp(low / 2, low) * change + ramp(high / 2, high) * (rebuilt - x)
 
 
-# --- chains -----------------------------------------------------------------------------------------------------
-
-
-class EditSession:
-    """Successive edits, each applied to the last result, with undo and redo.
-
-        session = EditSession("face.png")
-        session.apply("brown hair"); session.apply("add glasses"); session.undo(); session.save("out.png")
-
-    options: arguments of edit() (steps, guidance, image_guidance, interval, keep, pipe …) for all edits of the session.
-    """
-
-    def __init__(self, image: Picture, preset: str | Preset = "tiny", **options):
-        self.preset, self.options = get_preset(preset), options
-        self.original, self.notes = frame(image, self.preset.edit)
-        self.history: list[Edited] = []      # the edits that led to ``image``
-        self._undone: list[Edited] = []
-
-    @property
-    def image(self) -> np.ndarray:
-        """The current image, (H, W, 3) uint8."""
-        return self.history[-1].image if self.history else self.original
-
-    @property
-    def instructions(self) -> list[str]:
-        return [step.instruction for step in self.history]
-
-    def apply(self, instruction: str, **options) -> Edited:
-        """Apply one more edit. If it fails or is cancelled, the session does not change."""
-        if self.options.get("pipe") is None:
-            self.options["pipe"] = load_pipeline(self.preset)
-        made = edit(self.image, instruction, self.preset, **(self.options | {"seed": 0} | options))
-        if isinstance(made, list):
-            raise S2FError("a session edits one image: pass one seed.")
-        chain = [*self.instructions, instruction]
-        made = Edited(made.image, made.before, instruction, made.seed, made.parameters | {"history": json.dumps(chain)},
-                      made.notes)
-        self.history.append(made)
-        self._undone.clear()
-        return made
-
-    def chain(self, instructions: Sequence[str], **options) -> list[Edited]:
-        """Apply several edits in order; after an error, the edits before it remain."""
-        return [self.apply(text, **options) for text in instructions]
-
-    def undo(self) -> np.ndarray:
-        """Undo the last edit; returns the image before it."""
-        if not self.history:
-            raise S2FError("there is nothing to undo: this is the original image.")
-        self._undone.append(self.history.pop())
-        return self.image
-
-    def redo(self) -> np.ndarray:
-        """Redo the edit that was undone last; returns the image."""
-        if not self._undone:
-            raise S2FError("there is nothing to redo: no edit was undone.")
-        self.history.append(self._undone.pop())
-        return self.image
-
-    def save(self, path: str | Path, overwrite: bool = False, mark: bool = False) -> Path:
-        """Write the current image, with all instructions in its metadata."""
-        if not self.history:
-            raise S2FError("nothing has been edited yet: call apply first.")
-        return self.history[-1].save(path, overwrite, mark)
-
-
 def identity_of(pipe) -> str:
     """16 hex digits that identify a pipeline's UNet, computed once."""
     if not hasattr(pipe, "_s2f_fingerprint"):
         pipe._s2f_fingerprint = fingerprint(pipe.unet)
     return pipe._s2f_fingerprint
-
-
-def _check_numbers(steps: int, guidance: float | Suited, image_guidance: float, interval: tuple[float, float],
-                   seeds: list[int]) -> None:
-    if not isinstance(steps, (int, np.integer)) or not 1 <= steps <= 1000:
-        raise S2FError(f"steps must be a whole number from 1 to 1000, not {steps!r}.")
-    if isinstance(guidance, Suited) and (len(guidance.scales) != len(guidance.limits) + 1
-                                         or sorted(guidance.limits) != list(guidance.limits)):
-        raise S2FError(f"suited guidance needs rising limits and one scale more than limits, got {tuple(guidance)}.")
-    for scale in guidance.scales if isinstance(guidance, Suited) else (guidance,):
-        if not 1 <= scale <= 30:
-            raise S2FError(f"guidance must be between 1 (none) and 30, not {scale}.")
-        if scale == 1 and image_guidance != 1:
-            raise S2FError("image_guidance has no effect without guidance: set guidance above 1, or set both to 1.")
-    if not 1 <= image_guidance <= 10:
-        raise S2FError(f"image_guidance must be between 1 (none) and 10, not {image_guidance}.")
-    if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
-        raise S2FError(f"interval must be two increasing numbers from 0 to 1, not {interval}.")
-    if any(not 0 <= s < 2**63 for s in seeds):
-        raise S2FError(f"seeds must be 0 or more, not {min(seeds)}.")

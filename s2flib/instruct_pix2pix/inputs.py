@@ -50,8 +50,8 @@ def check_words(instruction: str) -> None:
         raise S2FError(f"the instruction is empty: say in English what to change, such as {EXAMPLE}.")
     letters = [c for c in instruction if c.isalpha()]
     if not letters:
-        raise S2FError(f"the instruction {instruction[:40]!r} contains no words: say in English what to change, such as "
-                       f"{EXAMPLE}.")
+        raise S2FError(f"the instruction {instruction[:40]!r} contains no words: say in English what to change, "
+                       f"such as {EXAMPLE}.")
     if sum(ord(c) < 0x250 for c in letters) < 0.7 * len(letters):
         raise S2FError(f"the instruction {instruction[:40]!r} is not in Latin letters, and the model reads English "
                        f"only: translate it first, such as {EXAMPLE}.")
@@ -64,8 +64,8 @@ def check_length(text: str, pipe, what: str = "instruction") -> None:
     if len(text) < 20_000:
         n = len(pipe.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
     if n is None or n > most:
-        raise S2FError(f"the {what} has {n or 'thousands of'} tokens (parts of words), but the model reads at most {most}: "
-                       "make it shorter, or split it into several edits.")
+        raise S2FError(f"the {what} has {n or 'thousands of'} tokens (parts of words), but the model reads at most "
+                       f"{most}: make it shorter, or split it into several edits.")
 
 
 def understood(instruction: str, pipe, preset: Preset) -> tuple[str, ...]:

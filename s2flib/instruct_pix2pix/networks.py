@@ -14,8 +14,7 @@ diffusers' StableDiffusionInstructPix2PixPipeline runs both; they are stored in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import nn
+from typing import Any
 
 TEXT_TOKENS = 32                       # maximum length of tiny's instructions with start and end tokens; CLIP's is 77
 
@@ -37,44 +36,44 @@ class EditorSize:
 SIZE = EditorSize()
 
 
-# --- networks ---------------------------------------------------------------------------------------------------
-
-
-def build_vae(size: EditorSize = SIZE) -> nn.Module:
+def build_vae(size: EditorSize = SIZE) -> Any:
     """AutoencoderKL: (B, 3, H, W) in [−1, 1] ↔ latents (B, latent_channels, H/8, W/8)."""
     from diffusers import AutoencoderKL
 
+    network: Any = AutoencoderKL                # annotated for tuples of one element only
     n = len(size.vae_widths)
-    return AutoencoderKL(
+    return network(
         down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n,
         block_out_channels=size.vae_widths, layers_per_block=1, latent_channels=size.latent_channels,
         norm_num_groups=8, sample_size=128, mid_block_add_attention=False,
     )  # fmt: skip
 
 
-def build_unet(size: EditorSize = SIZE) -> nn.Module:
+def build_unet(size: EditorSize = SIZE) -> Any:
     """ResidualUNet: (B, 2·latent_channels, 16, 16), t (B,), text (B, L, text_width) → (B, latent_channels, 16, 16).
 
     Text enters at 8×8 and below; at 16×16 there are only convolutions, which keeps it fast on a CPU.
     """
-    from s2flib.instruct_pix2pix.unet import ResidualUNet      # imports diffusers
+    from s2flib.instruct_pix2pix.unet import ResidualUNet  # imports diffusers
 
+    network: Any = ResidualUNet                 # its wrapped __init__ shows self as an argument
     n = len(size.unet_widths)
-    return ResidualUNet(
+    return network(
         sample_size=16, in_channels=2 * size.latent_channels, out_channels=size.latent_channels,
         down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (n - 1),
         up_block_types=("CrossAttnUpBlock2D",) * (n - 1) + ("UpBlock2D",),
         block_out_channels=size.unet_widths, layers_per_block=size.unet_layers, norm_num_groups=8,
-        cross_attention_dim=size.text_width, attention_head_dim=size.heads,      # diffusers' name for the number of heads
+        cross_attention_dim=size.text_width, attention_head_dim=size.heads,      # diffusers' name for the heads
     )  # fmt: skip
 
 
-def build_text_encoder(vocabulary: int = 49_408, size: EditorSize = SIZE) -> nn.Module:
+def build_text_encoder(vocabulary: int = 49_408, size: EditorSize = SIZE) -> Any:
     """A narrow CLIPTextModel: ids (B, TEXT_TOKENS) → hidden states (B, TEXT_TOKENS, text_width)."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    config: Any = CLIPTextConfig                # takes more keywords than it lists
     w = size.text_width
-    return CLIPTextModel(CLIPTextConfig(
+    return CLIPTextModel(config(
         vocab_size=vocabulary, hidden_size=w, intermediate_size=4 * w, projection_dim=w,
         num_hidden_layers=size.text_layers, num_attention_heads=size.text_heads,
         max_position_embeddings=TEXT_TOKENS, attn_implementation="eager",
@@ -82,11 +81,12 @@ def build_text_encoder(vocabulary: int = 49_408, size: EditorSize = SIZE) -> nn.
     ))  # fmt: skip
 
 
-def build_scheduler(prediction: str = "sample") -> object:
+def build_scheduler(prediction: str = "sample") -> Any:
     """DDIM with Stable Diffusion's β schedule, rescaled so that the last step is pure noise (Lin et al. 2305.08891)."""
     from diffusers import DDIMScheduler
 
-    return DDIMScheduler(
+    scheduler: Any = DDIMScheduler              # wants a literal prediction_type
+    return scheduler(
         num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
         prediction_type=prediction, rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,
         set_alpha_to_one=True,

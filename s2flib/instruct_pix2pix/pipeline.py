@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,20 +41,19 @@ def load_tokenizer():
 
 def shipped_folder() -> Path:
     """The folder of the shipped pipeline."""
+    assert TINY.edit.shipped is not None
     return weights_dir() / TINY.edit.shipped
-
-
-# --- on disk ----------------------------------------------------------------------------------------------------
 
 
 def assemble(unet, vae, text_encoder, tokenizer, scheduler):
     """diffusers' pipeline with these parts, without a safety checker: tiny only generates synthetic faces."""
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
+    absent: Any = None                                   # which the annotations do not allow
     with quiet():
         pipe = StableDiffusionInstructPix2PixPipeline(
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+            safety_checker=absent, feature_extractor=absent, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -81,7 +81,7 @@ def update_pipeline_sums(folder: str | Path) -> Path:
 
 
 def update_all_sums(folder: str | Path | None = None) -> list[Path]:
-    """Write SHA256SUMS for a weights folder (default: the shipped one) and every pipeline in it; returns their paths."""
+    """Write SHA256SUMS for a weights folder (default: the shipped one) and its pipelines; returns their paths."""
     folder = Path(folder) if folder else weights_dir()
     return [update_sha256sums(folder), *(update_pipeline_sums(p.parent)
                                          for p in sorted(folder.glob("*/model_index.json")))]
@@ -120,11 +120,12 @@ def load_pipeline(
     """
     p = get_preset(preset)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if folder is None:
-        own = p.edit.shipped is not None
-        folder = weights_dir() / p.edit.shipped if own else published_folder()
-    else:
+    if folder is not None:
         folder, own = Path(folder), (Path(folder) / SUMS).is_file()
+    elif p.edit.shipped is not None:
+        folder, own = weights_dir() / p.edit.shipped, True
+    else:
+        folder, own = published_folder(), False
     if not (folder / "model_index.json").is_file():
         raise WeightsError(f"there is no edit pipeline in {folder}: " + (
             "train it with s2f train-editor, or restore it from the repository." if p.edit.trained_here else
@@ -135,8 +136,8 @@ def load_pipeline(
     pipe = _read(folder, torch.float16 if half else torch.float32)
     channels = (pipe.unet.config.in_channels, pipe.vae.config.latent_channels)
     if channels[0] != 2 * channels[1]:
-        raise WeightsError(f"{folder} is not an InstructPix2Pix pipeline: its UNet takes {channels[0]} channels instead of "
-                           f"twice the VAE's {channels[1]}. Choose another folder.")
+        raise WeightsError(f"{folder} is not an InstructPix2Pix pipeline, because its UNet takes {channels[0]} "
+                           f"channels instead of twice the VAE's {channels[1]}: choose another folder.")
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.requires_grad_(False).eval()
     pipe.set_progress_bar_config(disable=True)
@@ -169,9 +170,6 @@ def _read(folder: Path, dtype: torch.dtype):
                            "it again.") from e
 
 
-# --- the published one ------------------------------------------------------------------------------------------
-
-
 def published_folder() -> Path:
     """The folder of timbrooks/instruct-pix2pix after ``fetch_published``."""
     return cache_dir() / "instruct-pix2pix"
@@ -191,9 +189,10 @@ def fetch_published() -> Path:
         return folder
     print(f"{PUBLISHED}. Licence: {LICENCE}.", file=sys.stderr)
     try:
-        info = HfApi().model_info(PUBLISHED, revision=REVISION)
+        files = HfApi().model_info(PUBLISHED, revision=REVISION).siblings
+        assert files is not None                         # model_info always lists them
         snapshot_download(PUBLISHED, revision=REVISION, local_dir=folder,
-                          allow_patterns=wanted_files([s.rfilename for s in info.siblings]))
+                          allow_patterns=wanted_files([s.rfilename for s in files]))
     except Exception as e:  # noqa: BLE001  (the hub's client raises its own types and those of its transport)
         raise WeightsError(f"{PUBLISHED} could not be downloaded ({type(e).__name__}): check the network and run the "
                            "same command again; it continues where it stopped.") from e

@@ -16,9 +16,9 @@ from torch import Tensor
 class ResidualUNet(UNet2DConditionModel):
     """UNet2DConditionModel that predicts clean latents as ``picture_scale`` · input image + change.
 
-    Its input is InstructPix2Pix's: noisy latents ⊕ unscaled latents of the input image (zeros: no image). An edit leaves
-    most of an image unchanged, and copying sixteen channels exactly through narrow, normalised layers would take most
-    of a small network's capacity: without this sum, the error of its copy was larger than a change of eye colour.
+    Its input is InstructPix2Pix's: noisy latents ⊕ unscaled latents of the input image (zeros: no image). An edit
+    leaves most of an image unchanged, and copying sixteen channels exactly through narrow, normalised layers would take
+    most of a small network's capacity: without this sum, the error of its copy was larger than a change of eye colour.
     """
 
     @functools.wraps(UNet2DConditionModel.__init__)          # diffusers reads the config keys from the signature

@@ -2,26 +2,26 @@
 
 The published model's text encoder was pretrained on 400 million captions; it knows that specs are glasses. Ours is
 trained from scratch, so its vocabulary comes from this list. It extends the fourteen training phrasings of a kind
-(s2flib.synthfaces.phrases) with synonyms and everyday sentences. Held-out phrasings are excluded: a test asserts that no
-sentence here is one of them or shares four consecutive words with one. However, the author of this list had seen them,
-so single words overlap deliberately ("specs", "shades", "whiskers"): the held-out test measures generalisation to new
-sentences, not to new words. The model card states this.
+(s2flib.synthfaces.phrases) with synonyms and everyday sentences. Held-out phrasings are excluded: a test asserts that
+no sentence here is one of them or shares four consecutive words with one. However, the author of this list had seen
+them, so single words overlap deliberately ("specs", "shades", "whiskers"): the held-out test measures generalisation to
+new sentences, not to new words. The model card states this.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from s2flib.files import read_toml
 from s2flib.synthfaces import phrases
 from s2flib.synthfaces.edits import Edit, all_words
 
-_DATA = tomllib.loads((Path(__file__).parent / "vocabulary.toml").read_text(encoding="utf-8"))
+_DATA = read_toml(Path(__file__).parent / "vocabulary.toml")
 MORE: dict[str, list[str]] = _DATA["phrasings"]
 SYNONYMS: dict[str, list[str]] = _DATA["synonyms"]
 

@@ -21,8 +21,3 @@ from s2flib.judges.load import (
 )
 from s2flib.judges.stlpips import STLPIPS
 from s2flib.judges.synthface_id import SynthFaceID, face_crop, rank_1, verification_auc
-
-__all__ = [
-    "DlibResNet", "EditJudge", "IdentityJudge", "LPIPS", "STLPIPS", "SynthFaceID", "attribute_net", "face_crop",
-    "identity_judge", "load_edit_judge", "loss_networks", "perceptual_judge", "rank_1", "verification_auc",
-]

@@ -18,24 +18,21 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from s2flib.cbam import AttributeNet
 from s2flib.files import weights_dir
-from s2flib.synthfaces.edits import Edit
+from s2flib.synthfaces.edits import WORDS, Edit
 from s2flib.weights.load import load_network
 
 KIND, READER_KIND = "edit-judge", "edit-reader"
 # head → its values; a head without values is a number
 HEADS: dict[str, tuple[str, ...]] = {
-    "hair_color": ("black", "darkbrown", "brown", "lightbrown", "blond", "platinum", "auburn", "red", "grey", "white",
-                   "pink", "blue"),
-    "hair_style": ("buzz", "short", "sidepart", "slick", "curly", "afro", "bald", "bangs", "medium", "bob", "long",
-                   "longwavy", "bangs_long", "ponytail"),
-    "eye_color": ("darkbrown", "brown", "hazel", "amber", "green", "blue", "lightblue", "grey"),
+    **{kind: tuple(WORDS[kind]) for kind in ("hair_color", "hair_style", "eye_color")},
     "glasses": ("none", "clear", "sun"),
-    "beard": ("none", "stubble", "short", "goatee", "mustache", "full"),
+    "beard": ("none", *WORDS["beard"]),
     "makeup": ("no", "yes"),
-    "expression": ("neutral", "smile", "grin", "surprise", "frown", "pout", "smirk"),
-    "hat": ("none", "beanie", "cap", "brim"),
-    "age": (), "skin_tone": (),
-}  # fmt: skip
+    "expression": tuple(WORDS["expression"]),
+    "hat": ("none", *WORDS["hat"]),
+    "age": (),
+    "skin_tone": (),
+}
 SCALE = {"age": (45.0, 16.0), "skin_tone": (3.0, 1.8)}           # mean and spread used to normalise the numbers
 # heads with a separate network that reads a strip at twice the size: rows and columns as fractions of a portrait framed
 # like SynthFaces. An iris is three pixels wide there; a smirk raises one corner of the mouth by two pixels.

@@ -20,8 +20,6 @@ from s2flib.weights.load import load_ir_se50, load_network, load_tensors, safe_l
 from s2flib.weights.published import load_strict
 from s2flib.weights.registry import fetch
 
-# --- perceptual ------------------------------------------------------------------------------------------------
-
 
 class LPIPS(nn.Module):
     """LPIPS v0.1, AlexNet (Zhang et al., CVPR 2018): the authors' lpips package with torchvision's trunk."""
@@ -69,9 +67,6 @@ def perceptual_judge(preset: str | Preset) -> nn.Module:
     if kind not in loaders:
         raise S2FError(f"there is no perceptual judge {kind!r}: choose one of {', '.join(loaders)}.")
     return loaders[kind]()
-
-
-# --- identity --------------------------------------------------------------------------------------------------
 
 
 class IdentityJudge(nn.Module):
@@ -158,14 +153,11 @@ def identity_judge(preset: str | Preset, role: str = "measure") -> IdentityJudge
     if role not in ("train", "measure"):
         raise S2FError(f'the role of an identity judge must be "train" or "measure", not {role!r}.')
     if preset.id_train == preset.id_measure:
-        raise S2FError(f"preset {preset.name} measures with {preset.id_measure}, the network it trains with: use another one.")
+        raise S2FError(f"preset {preset.name} measures with {preset.id_measure}, which it also trains with: use another.")
     kind = preset.id_train if role == "train" else preset.id_measure
     if kind not in _IDENTITY:
         raise S2FError(f"there is no identity network {kind!r}: choose one of {', '.join(_IDENTITY)}.")
     return _IDENTITY[kind]()
-
-
-# --- attributes ------------------------------------------------------------------------------------------------
 
 
 def attribute_net() -> AttributeNet:

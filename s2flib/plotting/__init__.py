@@ -20,9 +20,3 @@ from s2flib.plotting.pictures import (
     sketch_output_photo_grid,
     to_display,
 )
-
-__all__ = [
-    "COLOURS", "CourseFigure", "DPI", "FAINT", "INK", "STYLE", "WIDTH", "bars", "chart", "colour_mask", "curves",
-    "draw_intervals", "grid", "image_row", "intervals", "lineup_figure", "overlay", "save_figure",
-    "sketch_output_photo_grid", "style", "table_figure", "to_display",
-]  # fmt: skip

@@ -26,10 +26,3 @@ from s2flib.synthfaces.portrait import Portrait, photograph
 from s2flib.synthfaces.recall import recall, recall_curve
 from s2flib.synthfaces.render import attributes, render_dataset, render_shot
 from s2flib.synthfaces.shot import Shot, sample_shot
-
-__all__ = [
-    "HANDS", "LABELS", "Edit", "EditPair", "Identity", "Look", "Person", "Portrait", "Scene", "Shot", "apply_edit",
-    "attributes", "line_drawing", "photograph", "possible_edits", "recall", "recall_curve", "render_dataset",
-    "render_edit", "render_shot", "restyle", "sample_edit_pair", "sample_identity", "sample_look", "sample_shot",
-    "with_sliders",
-]  # fmt: skip

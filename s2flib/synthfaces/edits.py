@@ -1,14 +1,16 @@
-"""Edit pairs: the same person, shot, light and streams before and after one or two changes, with the
-instruction in words and the mask of what may change."""
+"""Edit pairs: the same person, shot, light and streams before and after one or two changes, with the instruction and
+the mask of what may change."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
 from s2flib.errors import S2FError
+from s2flib.files import read_toml
 from s2flib.synthfaces import phrases
 from s2flib.synthfaces.colours import HAIR, IRIS, linear
 from s2flib.synthfaces.identity import Identity, hair_rgb, sample_identity
@@ -32,26 +34,11 @@ _MAY_CHANGE = {
     "age": _HEAD, "skin_tone": (*_FACE, "l_ear", "r_ear", "neck", "neck_l", "hair"), "hat": _HEAD, "no_hat": _HEAD,
     "background": ("background",),
 }
-HAIR_WORDS = {"black": "black", "darkbrown": "dark brown", "brown": "brown", "lightbrown": "light brown",
-              "blond": "blond", "platinum": "platinum blond", "auburn": "auburn", "red": "red", "grey": "grey",
-              "white": "white", "pink": "pink", "blue": "blue"}
-STYLE_WORDS = {"buzz": "a buzz cut", "short": "short hair", "sidepart": "a side parting", "slick": "slicked-back hair",
-               "curly": "curly hair", "afro": "an afro", "bald": "a bald head", "bangs": "a short fringe",
-               "medium": "medium-length hair", "bob": "a bob", "long": "long straight hair",
-               "longwavy": "long wavy hair", "bangs_long": "long hair with bangs", "ponytail": "a ponytail"}
-EYE_WORDS = {"darkbrown": "dark brown", "brown": "brown", "hazel": "hazel", "amber": "amber", "green": "green",
-             "blue": "blue", "lightblue": "light blue", "grey": "grey"}
-BEARD_WORDS = {"stubble": "stubble", "short": "a short beard", "goatee": "a goatee", "mustache": "a moustache",
-               "full": "a full beard"}
-EXPRESSION_WORDS = {"neutral": "look neutral", "smile": "smile", "grin": "grin", "surprise": "look surprised",
-                    "frown": "frown", "pout": "pout", "smirk": "smirk"}
-HAT_WORDS = {"beanie": "a beanie", "cap": "a baseball cap", "brim": "a brimmed hat"}
 AGE_WORDS = {-20: "twenty years younger", -12: "younger", 12: "a little older", 20: "older", 30: "thirty years older"}
 TONE_WORDS = {-1.8: "lighter", 1.8: "darker", 0.9: "a little darker", -0.9: "a little lighter"}
-WORDS = {"hair_color": HAIR_WORDS, "hair_style": STYLE_WORDS, "eye_color": EYE_WORDS, "beard": BEARD_WORDS,
-         "expression": EXPRESSION_WORDS, "hat": HAT_WORDS}
-# how much likelier than others a kind is chosen where it makes sense: few wear a hat that could be taken off, and
-# colours of eyes and styles of hair have the most values to learn
+WORDS: dict[str, dict[str, str]] = read_toml(Path(__file__).parent / "assets" / "edit_words.toml")
+# relative probability of the kinds where they are possible: few people wear a hat that could be removed, and eye colour
+# and hair style have the most values to learn
 ODDS = {"no_hat": 12.0, "no_beard": 5.0, "no_makeup": 4.0, "makeup": 3.0, "no_glasses": 3.0, "beard": 2.0,
         "eye_color": 2.0, "hair_style": 1.5}
 
@@ -61,14 +48,14 @@ class Edit:
     """One change to a face. The renderer, the edit pairs and the evaluation of edits all use this type."""
 
     kind: str        # one of phrases.KINDS
-    value: str       # the new value; "" where the kind says all
-    words: str = ""  # the value as an instruction names it: "dark brown", "older"; "" where the kind says all
+    value: str       # the new value; "" if the kind determines it
+    words: str = ""  # the value in an instruction: "dark brown", "older"; "" if the kind determines it
 
 
 def words_of(kind: str, value: str, before: dict) -> str:
-    """The value as an instruction names it: "darkbrown" → "dark brown", an age of 60 → "older".
+    """The value in an instruction: "darkbrown" → "dark brown", an age of 60 → "older".
 
-    before: the attributes (render.attributes) of the face that is edited.
+    before: the attributes (render.attributes) of the face to edit.
     """
     if kind in WORDS:
         return WORDS[kind][value]
@@ -105,7 +92,7 @@ class EditPair:
 
 
 def possible_edits(scene: Scene, rng: np.random.Generator) -> list[Edit]:
-    """One edit of each kind that makes sense for the scene and would be seen."""
+    """One edit of each kind that is possible and visible in the scene."""
     identity, look = scene.identity, scene.look
     male, bald = identity.gender == "male", look.style == "bald"
     out = []
@@ -116,25 +103,25 @@ def possible_edits(scene: Scene, rng: np.random.Generator) -> list[Edit]:
         return value, words[value]
 
     if not bald:
-        out.append(Edit("hair_color", *another(HAIR_WORDS, look.dye or identity.hair_color)))
+        out.append(Edit("hair_color", *another(WORDS["hair_color"], look.dye or identity.hair_color)))
     men, women = ("buzz", "short", "sidepart", "curly", "bald", "bangs", "medium"), (
         "curly", "medium", "bob", "long", "longwavy", "bangs_long", "ponytail", "short")
     if look.hat is None:
-        out.append(Edit("hair_style", *another(STYLE_WORDS, look.style, men if male else women)))
+        out.append(Edit("hair_style", *another(WORDS["hair_style"], look.style, men if male else women)))
     sun = look.glasses is not None and look.glasses.sun
     if not sun:
-        out.append(Edit("eye_color", *another(EYE_WORDS, identity.eye_color)))
+        out.append(Edit("eye_color", *another(WORDS["eye_color"], identity.eye_color)))
         out.append(Edit("sunglasses", "sun", ""))
     out.append(Edit("glasses", "clear", "") if look.glasses is None else Edit("no_glasses", "", ""))
     if male:
-        out.append(Edit("beard", *another(BEARD_WORDS, look.beard)))
+        out.append(Edit("beard", *another(WORDS["beard"], look.beard)))
         if look.beard not in ("none", "stubble"):
             out.append(Edit("no_beard", "none", ""))
     elif look.makeup > 0.4:
         out.append(Edit("no_makeup", "0", ""))
     elif look.makeup == 0:
         out.append(Edit("makeup", "0.9", ""))
-    out.append(Edit("expression", *another(EXPRESSION_WORDS, scene.shot.expression)))
+    out.append(Edit("expression", *another(WORDS["expression"], scene.shot.expression)))
     years = [y for y in AGE_WORDS.items() if 18 <= identity.age + y[0] <= 80]
     if years:
         change, words = years[rng.integers(len(years))]
@@ -142,13 +129,13 @@ def possible_edits(scene: Scene, rng: np.random.Generator) -> list[Edit]:
     tones = [t for t in TONE_WORDS.items() if 0 <= identity.tone + t[0] <= 6.8]
     change, words = tones[rng.integers(len(tones))]
     out.append(Edit("skin_tone", f"{identity.tone + change:.2f}", words))
-    out.append(Edit("hat", *another(HAT_WORDS, "")) if look.hat is None else Edit("no_hat", "", ""))
+    out.append(Edit("hat", *another(WORDS["hat"], "")) if look.hat is None else Edit("no_hat", "", ""))
     out.append(Edit("background", str(int(rng.integers(1 << 30))), ""))
     return out
 
 
 def apply_edit(scene: Scene, edit: Edit, seed: int = 0) -> Scene:
-    """The scene after an edit; everything it does not name stays, streams included."""
+    """The scene after an edit; everything else stays the same, including the streams."""
     identity, look, shot = scene.identity, scene.look, scene.shot
     rng = stream(seed, "edit", edit.kind, edit.value)
     kind, value = edit.kind, edit.value
@@ -188,7 +175,7 @@ def apply_edit(scene: Scene, edit: Edit, seed: int = 0) -> Scene:
 
 
 def _hair_at(identity: Identity, age: float) -> dict:
-    """Hair colour at another age: it greys between 45 and 75, and a grey head gets its pigment back below 45."""
+    """Hair colour at another age: hair turns grey between 45 and 75, and grey hair regains its colour below 45."""
     grey = identity.hair_color in ("grey", "white")
     if grey and age < 45 and age < identity.age:
         name = "darkbrown" if identity.tone > 3.2 else "brown"
@@ -203,7 +190,7 @@ def _hair_at(identity: Identity, age: float) -> dict:
 
 def render_edit(scene: Scene, edits: tuple[Edit, ...], instruction: str = "", size: int = 128, seed: int = 0,
                 person: Person | None = None) -> EditPair:
-    """Photograph a scene before and after. The camera is the one of before."""
+    """Photograph a scene before and after the edits, with the same camera."""
     person = person or Person(scene.identity, scene.look)
     camera = person.camera(scene.shot, size)
     before = photograph(person, scene.shot, size, camera=camera)
@@ -216,7 +203,7 @@ def render_edit(scene: Scene, edits: tuple[Edit, ...], instruction: str = "", si
 
 
 def edit_mask(before: Portrait, after: Portrait, edits: tuple[Edit, ...]) -> np.ndarray:
-    """(H, W) bool: where these edits may change pixels, grown by the soft edges of hair and lens."""
+    """(H, W) bool: where these edits may change pixels, dilated for the soft edges of hair and lenses."""
     size = len(before.labels)
     mask = np.zeros((size, size), bool)
     for edit in edits:
@@ -227,14 +214,14 @@ def edit_mask(before: Portrait, after: Portrait, edits: tuple[Edit, ...]) -> np.
         elif "hair" in _MAY_CHANGE[edit.kind]:
             soft = (np.abs(before.cover - after.cover) > 0) | ((before.cover > 0) & (before.cover < 1))
             mask |= soft | ((after.cover > 0) & (after.cover < 1))
-    # the soft edge of a fringe on the forehead reaches a little farther
+    # the soft edge of a fringe on the forehead is a little wider
     wider = any("hair" in _MAY_CHANGE[edit.kind] for edit in edits)
     return binary_dilation(mask, iterations=max(3, round(size * 0.03)) + wider)
 
 
 def sample_edit_pair(seed: int, number: int, size: int = 128, held_out: bool = False) -> EditPair:
-    """Edit pair ``number`` of a seed: one change, now and then two, kinds by ``ODDS``. ``held_out`` phrases it with
-    held-out templates."""
+    """Edit pair ``number`` of a seed: one change, sometimes two, of kinds sampled by ``ODDS``. ``held_out``: use
+    held-out phrasings."""
     identity = sample_identity(seed, number)
     scene = Scene(identity, sample_look(identity, seed, number), sample_shot(identity, seed, number))
     rng = stream(seed, number, "edits")
@@ -242,7 +229,7 @@ def sample_edit_pair(seed: int, number: int, size: int = 128, held_out: bool = F
     odds = np.array([ODDS.get(option.kind, 1.0) for option in options])
     first, second = rng.choice(len(options), 2, replace=False, p=odds / odds.sum())
     chosen = [options[first]]
-    # two edits must not speak about the same thing, nor about what the other one hides
+    # two edits must not concern the same thing, or something that the other one hides
     if rng.random() < 0.2 and not {"glasses", "no_glasses", "sunglasses", "eye_color", "hair_style", "hat", "beard",
                                    "no_beard"} & {options[first].kind, options[second].kind}:
         chosen.append(options[second])

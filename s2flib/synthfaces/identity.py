@@ -1,19 +1,20 @@
-"""Who a person is: what stays the same in every photo of them.
+"""Identities: what is the same in every photo of a person.
 
-An identity is a point in slider space (99 shape sliders tied left/right, each in [−1, 1], plus asymmetry),
-gender, age, ancestry mix, build, skin, eyes and natural hair. The priors below are choices, not statistics of
-any population: ancestries are balanced by design, ages favour adults under 60. A model trained on these
-people inherits them; the datasheet says so.
+An identity consists of shape sliders (99, tied left/right, each in [−1, 1], plus asymmetry), gender, age, ancestry mix,
+build, skin, eyes and natural hair. The priors below are design choices, not population statistics: ancestries are
+balanced, and ages favour adults under 60. Models trained on these people inherit them, as the datasheet states.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from s2flib.files import read_toml
 from s2flib.synthfaces import proportions
 from s2flib.synthfaces.assets import Head, load_head
 from s2flib.synthfaces.colours import HAIR, IRIS, linear
@@ -21,36 +22,12 @@ from s2flib.synthfaces.streams import choose, stream
 
 ANCESTRIES = ("caucasian", "african", "asian")  # the names of MakeHuman's macro targets
 _PAIRS = (("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"), ("concave", "convex"),
-          ("compress", "uncompress"))
-# shapes nobody has, or that only move the head about
-_LEFT_OUT = {"head-age", "chin-jaw-drop", "neck-trans-up", "neck-trans-out", "neck-trans-forward", "head-trans-up",
-             "head-trans-out", "head-trans-forward", "ear-shape-pointed", "ear-shape-square", "ear-shape-triangle",
-             "mouth-trans-out", "nose-trans-out", "head-angle-out", "mouth-angles-up", "forehead-nubian",
-             "neck-back-scale-depth", "measure-neck-circ", "measure-neck-height"}
-# standard deviation of a category's sliders, and of single ones that are global or turn odd quickly
-_SPREAD = {"head": 0.18, "ears": 0.30, "neck": 0.12, "eyes": 0.32, "mouth": 0.31, "nose": 0.33, "chin": 0.30,
-           "cheek": 0.31, "forehead": 0.26, "eyebrows": 0.36}
-_SPREAD_OF = {"head-scale-vert": 0.12, "head-scale-horiz": 0.12, "head-scale-depth": 0.10, "eye-trans": 0.22,
-              "eye-push": 0.15, "eye-height": 0.18, "eye-epicanthus": 0.2, "nose-scale-vert": 0.25,
-              "nose-scale-depth": 0.26, "nose-trans": 0.18, "nose-compression": 0.14, "nose-flaring": 0.25,
-              "nose-septumangle": 0.2, "nose-volume": 0.26, "mouth-trans": 0.16, "mouth-scale-depth": 0.12,
-              "chin-prognathism": 0.14, "chin-prominent": 0.22, "chin-cleft": 0.3, "ear-wing": 0.2,
-              "neck-double": 0.08, "mouth-laugh-lines": 0.3, "forehead-scale-vert": 0.12, "head-fat": 0.12,
-              "head-diamond": 0.12, "head-triangular": 0.10, "head-oval": 0.13, "head-round": 0.12, "head-square": 0.13}
-_MEAN = {
-    "all": {"eye-scale": 0.12, "mouth-scale-horiz": 0.2, "head-scale-vert": 0.10, "head-scale-horiz": -0.15,
-            "head-back-scale-depth": -0.2, "head-scale-depth": -0.2, "chin-height": 0.05},
-    "female": {"chin-width": -0.28, "chin-bones": -0.35, "chin-height": -0.05, "chin-prominent": -0.1,
-               "cheek-bones": 0.18, "nose-scale-horiz": -0.2, "nose-scale-vert": -0.12, "nose-volume": -0.18,
-               "nose-width1": -0.1, "nose-point-up": 0.1, "eye-scale": 0.14, "mouth-upperlip-volume": 0.22,
-               "mouth-lowerlip-volume": 0.18, "mouth-scale-horiz": -0.03, "forehead-trans-forward": 0.06,
-               "neck-scale-horiz": -0.22, "head-scale-horiz": -0.06, "eyebrows-trans-up": 0.15},
-    "male": {"chin-bones": 0.08, "chin-width": 0.05, "neck-scale-horiz": 0.06},
-}
+          ("compress", "uncompress"))  # fmt: skip
+_PRIORS = read_toml(Path(__file__).parent / "assets" / "priors.toml")
 
 
 class Slider(NamedTuple):
-    """One shape slider: negative values blend ``low`` targets in, positive ones ``high``."""
+    """One shape slider: negative values blend in the ``low`` targets, positive values the ``high`` ones."""
 
     name: str
     low: tuple[str, ...]
@@ -66,7 +43,7 @@ def identity_split(identity: int) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """A person. Colours are linear RGB. ``seed`` names the streams of what is not worth a field (moles, pores)."""
+    """A person. Colours are linear RGB. ``seed`` selects the random streams of minor details (moles, pores)."""
 
     seed: int
     male: float                       # 0 woman … 1 man (shape)
@@ -84,7 +61,7 @@ class Identity:
     eye_color: str
     iris_rgb: tuple[float, float, float]
     recede: float                     # dm of receding temples
-    hairline: float                   # dm the hairline lies lower than average
+    hairline: float                   # dm by which the hairline is lower than average
     brow: dict[str, float] = field(default_factory=dict)   # thickness, arch, density, lift
 
     @property
@@ -94,8 +71,8 @@ class Identity:
 
 @lru_cache(maxsize=2)
 def shape_sliders(head: Head) -> tuple[Slider, ...]:
-    """All sliders of the head, in a fixed order. Pairs of targets such as nose-point-down and nose-point-up are
-    one slider named after the upper end (nose-point-up); pairs of -decr and -incr carry neither word."""
+    """All sliders of the head, in a fixed order. A pair of targets such as nose-point-down and nose-point-up is one
+    slider, named after the upper end (nose-point-up); for -decr and -incr the suffix is omitted."""
     found: dict[str, Slider] = {}
     for path in head.names:
         category, target = path.split("/")
@@ -107,12 +84,12 @@ def shape_sliders(head: Head) -> tuple[Slider, ...]:
         name = stem if pair and pair[1] == "incr" else high
         sides = target.startswith("l-")
         name = name.removeprefix("l-")
-        if name in found or name in _LEFT_OUT:
+        if name in found or name in _PRIORS["left_out"]:
             continue
         ends = [[f"{category}/{side}" for side in _both_sides(t, sides) if head.has(f"{category}/{side}")]
                 for t in (low, high)]
-        key = max((k for k in _SPREAD_OF if name.startswith(k)), key=len, default=None)
-        spread = _SPREAD_OF[key] if key else _SPREAD[category]
+        key = max((k for k in _PRIORS["spread_of"] if name.startswith(k)), key=len, default=None)
+        spread = _PRIORS["spread_of"][key] if key else _PRIORS["spread"][category]
         found[name] = Slider(name, tuple(ends[0]), tuple(ends[1]), spread, sides)
     return tuple(found.values())
 
@@ -157,8 +134,8 @@ def macro_weights(head: Head, person: Identity) -> dict[str, float]:
 
 
 def sample_identity(seed: int, index: int = 0, male: bool | None = None, age: float | None = None) -> Identity:
-    """The person number ``index`` of a seed. ``male`` and ``age`` fix what is otherwise drawn; everything else
-    about the person stays the same, since each component has its own stream."""
+    """Person number ``index`` of a seed. ``male`` and ``age`` override the sampled values; everything else about the
+    person stays the same, because each component has its own random stream."""
     head = load_head()
 
     def rng(component: str) -> np.random.Generator:
@@ -193,15 +170,15 @@ def sample_identity(seed: int, index: int = 0, male: bool | None = None, age: fl
     )
 
     def weigh(sliders: dict[str, float]) -> dict[str, float]:
-        # at one age for all, so that an older version of a person keeps the sliders
+        # at the same age for everybody, so that an older version of a person keeps the sliders
         return shape_weights(head, replace(person, age=35.0, sliders=sliders))
 
     return replace(person, sliders=proportions.settle(head, person.sliders, weigh))
 
 
 def slider_mean(name: str, gender: str) -> float:
-    """Where a slider's prior is centred for a gender; 0 is MakeHuman's average."""
-    return _MEAN["all"].get(name, 0.0) + _MEAN[gender].get(name, 0.0)
+    """The mean of a slider's prior for a gender; 0 is MakeHuman's average."""
+    return _PRIORS["mean"]["all"].get(name, 0.0) + _PRIORS["mean"][gender].get(name, 0.0)
 
 
 def with_sliders(person: Identity, **sliders: float) -> Identity:
@@ -212,7 +189,7 @@ def with_sliders(person: Identity, **sliders: float) -> Identity:
 
 def _sample_sliders(head: Head, rng: np.random.Generator, male: bool) -> dict[str, float]:
     values = {}
-    # a normal cut at two standard deviations: variety without caricature
+    # a normal distribution clipped at two standard deviations: variety without caricature
     draws = np.clip(rng.standard_normal(len(shape_sliders(head))), -2, 2).tolist()
     for slider, draw in zip(shape_sliders(head), draws, strict=True):
         x = draw * slider.spread
@@ -221,7 +198,7 @@ def _sample_sliders(head: Head, rng: np.random.Generator, male: bool) -> dict[st
             if slider.name in ("head-square", "head-rectangular") and not male:
                 x *= 0.3
         values[slider.name] = x + slider_mean(slider.name, "male" if male else "female")
-    # plausibility: the whole vector may not lie too far out (chi distribution of independent sliders)
+    # plausibility: limit the norm of the whole vector (chi distribution of independent sliders)
     spreads = [slider.spread for slider in shape_sliders(head)]
     distance = np.sqrt(np.mean((np.array(list(values.values())) / spreads) ** 2))
     shrink = min(1.0, 1.25 / distance)
@@ -252,7 +229,7 @@ def _natural_hair(rng: np.random.Generator, dark: bool, age: float) -> tuple[str
 
 
 def hair_rgb(name: str, rng: np.random.Generator | None = None) -> tuple[float, float, float]:
-    """Linear RGB of a named hair colour, a little varied if ``rng`` is given."""
+    """Linear RGB of a named hair colour, varied slightly if ``rng`` is given."""
     rgb = linear(HAIR[name])
     if rng is not None:
         # warmer or cooler, never green or pink

@@ -1,6 +1,6 @@
-"""Label masks in CelebAMask-HQ's 19 classes, exact because they come from the geometry.
+"""Label masks in CelebAMask-HQ's 19 classes, exact because they are computed from the geometry.
 
-Left and right are the person's own. A beard is skin, stubble too; glasses are eye_g, lenses included.
+Left and right are the person's. Beards and stubble are skin; glasses are eye_g, including the lenses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def skin_labels(surface) -> np.ndarray:
 
 
 def majority(labels: np.ndarray, factor: int) -> np.ndarray:
-    """(H·f, W·f) → (H, W): the most frequent label of each block, ties to the smallest."""
+    """(H·f, W·f) → (H, W): the most frequent label of each block, the smallest if tied (scipy.stats.mode is slower)."""
     if factor == 1:
         return labels
     h, w = labels.shape[0] // factor, labels.shape[1] // factor

@@ -1,14 +1,13 @@
-"""Render a data set: many people, several photos each, in parallel and resumably.
+"""Renders data sets: many people, several photos each, in parallel and resumable.
 
-The result is what ``s2flib.datasets.faces.SynthFaces`` reads: for every split images-, masks- and drawings-<split>.zip
-(WebP); manifest.csv, landmarks.npz and render.json (the recipe). With ``edits``, edits.zip and edits.csv hold
-edit pairs. Every face is a function of (seed, identity, shot): any part can be rendered
-anew, in any order, to the same pixels on the same machine.
+``s2flib.datasets.faces.SynthFaces`` reads the result: for every split images-, masks- and drawings-<split>.zip (WebP);
+manifest.csv, landmarks.npz and render.json (the recipe). With ``edits``, edits.zip and edits.csv contain edit pairs.
+Every face is a function of (seed, identity, shot): any part can be rendered again, in any order, and has the same
+pixels on the same machine.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -27,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from s2flib.errors import DataError, S2FError
-from s2flib.files import atomic_path
+from s2flib.files import atomic_path, csv_text, environment, write_text
 from s2flib.synthfaces.drawing import HANDS, line_drawing
 from s2flib.synthfaces.edits import sample_edit_pair
 from s2flib.synthfaces.identity import Identity, identity_split, sample_identity
@@ -36,13 +35,13 @@ from s2flib.synthfaces.person import Person
 from s2flib.synthfaces.portrait import Portrait, photograph
 from s2flib.synthfaces.shot import Shot, sample_shot
 
-VERSION = 1              # of the renderer's look; part of the recipe, so that versions are never mixed
-PHOTO_QUALITY = 82       # WebP, about 36 dB to the render
+VERSION = 1              # of the renderer; part of the recipe, so that versions are never mixed
+PHOTO_QUALITY = 82       # WebP, about 36 dB PSNR
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that a data set's pixels depend on."""
+    """Everything that a data set's pixels depend on."""
 
     n_identities: int
     shots: int
@@ -62,7 +61,7 @@ class Recipe:
 
 def render_shot(seed: int, identity: int, shot: int, size: int = 128, like: Person | None = None,
                 keep_buffers: bool = False) -> tuple[Portrait, Person, Shot]:
-    """Photo ``shot`` of person ``identity`` of a seed; ``like`` (a Person) only saves time."""
+    """Photo ``shot`` of person ``identity`` of a seed; ``like`` (a Person to reuse geometry from) only saves time."""
     person = sample_identity(seed, identity)
     look = sample_look(person, seed, identity)
     if shot:
@@ -90,31 +89,31 @@ def attributes(identity: Identity, look: Look, shot: Shot) -> dict:
 
 
 def render_dataset(
-    out: str | Path,                 # folder to write; made if need be
+    out: str | Path,                 # output folder; created if missing
     n_identities: int,
     shots: int,                      # photos of each
     size: int = 128,                 # pixels
     seed: int = 0,
     workers: int | None = None,      # processes; None: one per core
-    edits: int = 0,                  # edit pairs besides
-    drawings: bool = True,           # a line drawing per photo, hands taking turns
-    first_identity: int = 0,         # numbering starts here: slices of one data set
-    split: str | None = None,        # only these identities' people: "train", "val" or "test"
+    edits: int = 0,                  # number of edit pairs
+    drawings: bool = True,           # a line drawing per photo, with alternating hands
+    first_identity: int = 0,         # number of the first person, to render parts of one data set
+    split: str | None = None,        # only the identities of "train", "val" or "test"
     progress: Callable[[Iterable, int], Iterable] = lambda done, total: done,    # wraps the loop over people
 ) -> Path:
-    """Render into ``out`` and return it. Interrupted runs go on where they stopped.
+    """Render into ``out`` and return it. Interrupted runs continue where they stopped.
 
-    Raises DataError if ``out`` holds a data set of another recipe, S2FError for impossible numbers.
+    Raises DataError if ``out`` contains a data set with another recipe, S2FError for arguments out of range.
     """
     if n_identities < 1 or shots < 1 or edits < 0 or first_identity < 0 or seed < 0:
-        raise S2FError("render needs at least one identity, one shot, and no negative numbers.")
+        raise S2FError("render needs at least one identity and one shot: use positive numbers, and no negative ones.")
     if not 32 <= size <= 1024:
-        raise S2FError(f"render draws faces of 32 to 1024 px, not {size}: choose a size between.")
+        raise S2FError(f"render supports sizes from 32 to 1024 px, not {size}: choose another size.")
     out = Path(out)
     recipe = Recipe(n_identities, shots, size, seed, edits, drawings, first_identity, split)
     if not recipe.identities():
-        raise S2FError(f"none of these {n_identities} identities is of the split {split!r}: choose train, val or "
-                       "test, and at least ten identities.")
+        raise S2FError(f"none of these {n_identities} identities is in the split {split!r}: choose train, val or test, "
+                       "and at least ten identities.")
     _claim(out, recipe)
     if (out / "manifest.csv").is_file():
         return out
@@ -135,38 +134,32 @@ def render_dataset(
 
 
 def _claim(out: Path, recipe: Recipe) -> None:
-    """Write the recipe into a fresh folder, or check that it is the one already there."""
+    """Write the recipe to a new folder, or check that the folder has the same recipe."""
     path = out / "render.json"
     wanted = recipe.__dict__
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found != wanted:
             differ = ", ".join(k for k in wanted if found.get(k) != wanted[k])
-            raise DataError(f"{out} holds another data set (its {differ} differ): choose an empty folder "
-                            "or the same numbers.")
+            raise DataError(f"{out} contains another data set (its {differ} differ): choose an empty folder or use the "
+                            "same arguments.")
         return
     if (out / "manifest.csv").exists():
-        raise DataError(f"{out} holds a data set that render did not make: choose an empty folder.")
+        raise DataError(f"{out} contains a data set that render did not create: choose an empty folder.")
     out.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        Path(temporary).write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+    write_text(path, json.dumps(wanted, indent=1))
 
 
 @contextmanager
 def _pool(workers: int):
-    """imap over processes, or in this one. Workers compute with one thread each."""
+    """A map over several processes with one thread each, or the built-in map for one worker."""
     if workers <= 1:
         yield map
         return
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))      # read by the children when they import numpy
-    try:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            yield partial(pool.imap_unordered, chunksize=1)
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")                     # read by numpy's import
+    one: dict[str, str] = dict.fromkeys(names, "1")
+    with environment(one), multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield partial(pool.imap_unordered, chunksize=1)
 
 
 def _part(parts: Path, job: tuple[str, int]) -> Path:
@@ -174,13 +167,12 @@ def _part(parts: Path, job: tuple[str, int]) -> Path:
 
 
 def _job(recipe: Recipe, parts: Path, job: tuple[str, int]) -> None:
-    """Render one identity or one edit pair into a part file, whole or not at all."""
+    """Render one identity or one edit pair into a part file, atomically."""
     kind, number = job
     made = _render_identity(recipe, number) if kind == "identity" else _render_edit(recipe, number)
     path = _part(parts, job)
-    temporary = path.with_suffix(f".{os.getpid()}")       # not atomic_path: workers do without torch
-    temporary.write_bytes(pickle.dumps(made))
-    os.replace(temporary, path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(pickle.dumps(made))
 
 
 def _render_identity(recipe: Recipe, identity: int) -> list[dict]:
@@ -201,7 +193,7 @@ def _render_identity(recipe: Recipe, identity: int) -> list[dict]:
 
 
 def _render_edit(recipe: Recipe, number: int) -> dict:
-    """Edit pairs use identities of their own (from 10⁶ up); val and test ones get held-out phrasings."""
+    """Edit pairs use other identities (from 10⁶); those of val and test use held-out phrasings."""
     identity = 1_000_000 + number
     pair = sample_edit_pair(recipe.seed, identity, recipe.size, held_out=identity % 10 >= 8)
     return {"before": encode_photo(pair.before.rgb), "after": encode_photo(pair.after.rgb),
@@ -225,12 +217,12 @@ def encode_flat(grey: np.ndarray) -> bytes:
 
 
 def encode_drawing(grey: np.ndarray) -> bytes:
-    """(H, W) uint8 → lossless WebP of eight grey levels: lines stay crisp and take two thirds of the space."""
+    """(H, W) uint8 → lossless WebP with eight grey levels: lines stay sharp and take two thirds of the space."""
     return encode_flat((np.round(grey / 255 * 7) * (255 / 7)).round().astype(np.uint8))
 
 
 def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
-    """Join the parts into archives; the manifest comes last: a folder with one is complete."""
+    """Join the parts into archives; the manifest is written last: a folder that has one is complete."""
     kinds = ["image", "mask"] + ["drawing"] * recipe.drawings
     splits = sorted({identity_split(number) for _, number in jobs})
     rows, landmarks, names = [], [], []
@@ -254,7 +246,6 @@ def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
 
 
 def _pack_edits(out: Path, parts: Path, n: int) -> None:
-
     rows = []
     with _archives(out, ["edits.zip"]) as archives:
         for k in range(n):
@@ -267,7 +258,7 @@ def _pack_edits(out: Path, parts: Path, n: int) -> None:
 
 @contextmanager
 def _archives(out: Path, names: list[str]):
-    """Zip files that appear together under their names when all is written."""
+    """Zip files that get their final names together, when all are written."""
     archives = {name: zipfile.ZipFile(out / f".{name}.part", "w") for name in names}
     try:
         yield archives
@@ -279,7 +270,4 @@ def _archives(out: Path, names: list[str]):
 
 
 def _write_csv(path: Path, rows: list[dict]) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_text(path, csv_text(rows), overwrite=True)

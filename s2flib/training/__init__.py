@@ -1,1 +1,1 @@
-"""Training: StyleGAN2 (``pretrain``), the pSp encoder (``encoder``), the judges' nets (``classifiers``)."""
+"""Training: StyleGAN2 (``generator``), the pSp encoder (``encoder``), judges (``classifiers``), editor (``edit_*``)."""

@@ -1,7 +1,7 @@
-"""Training the two small nets the losses look through: identity (ArcFace) and attributes (CBAM).
+"""Training of the two small networks used by the losses: identity (ArcFace) and attributes (CBAM).
 
-Both take minutes on a CPU core. The weights that are kept are running averages of the optimiser's (as EMA in
-StyleGAN2), so a run may be stopped at any time without a learning-rate schedule to finish.
+Both take minutes on one CPU core. The exported weights are moving averages (like StyleGAN2's EMA), so a run can be
+stopped at any time, without a learning-rate schedule.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from s2flib.weights.load import save_safetensors
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(RunConfig):
-    """What the trainings of small classifiers share."""
+    """Options that the trainings of small classifiers share."""
 
     lr: float = 2e-3  # AdamW, constant after a short warm-up
     mixed_precision: str = "no"
     save_every: float = 120.0
     log_every: int = 100
-    val_limit: int | None = None  # only the first validation photos
+    val_limit: int | None = None  # use only the first validation photos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class IdentityConfig(ClassifierConfig):
     """One run of the identity network's training."""
 
     steps: int = 2500
-    batch: int = 64  # crops a step
+    batch: int = 64  # crops per step
     margin: float = 0.2  # ArcFace's m in radians: 0 for a quarter of the steps, reached at three quarters
     scale: float = 20.0  # ArcFace's s
 
@@ -57,18 +57,15 @@ class AttributesConfig(ClassifierConfig):
     """One run of the attribute network's training."""
 
     steps: int = 1500
-    batch: int = 32  # photos a step
+    batch: int = 32  # photos per step
     variant: str = "cbam"  # see s2flib.cbam.CBAM
-
-
-# --- identity --------------------------------------------------------------------------------------------------
 
 
 def arcface_logits(embedding: Tensor, centres: Tensor, target: Tensor, scale: float, margin: float) -> Tensor:
     """s·cos(θ + m) for the true person, s·cos θ for the others (ArcFace, Eq. 3).
 
-    embedding (B,d) unit length, centres (K,d) any length, target (B,) -> (B,K). Where θ + m would pass π the
-    cosine would rise again; there the penalty goes on linearly, as in the authors' code.
+    embedding (B,d) unit length, centres (K,d) any length, target (B,) -> (B,K). Where θ + m exceeds π the cosine would
+    increase again; there the penalty continues linearly, as in the authors' code.
     """
     cosine = (embedding @ F.normalize(centres, dim=1).T).clamp(-1 + 1e-6, 1 - 1e-6)
     true = cosine.gather(1, target[:, None])
@@ -79,14 +76,14 @@ def arcface_logits(embedding: Tensor, centres: Tensor, target: Tensor, scale: fl
 
 
 class ClassifierTrainer(Trainer):
-    """Data in RAM, AdamW with a warm-up over 100 steps, clipped gradients; the weights' moving average is kept."""
+    """Data in memory, AdamW with a warm-up of 100 steps, clipped gradients; exports the weights' moving average."""
 
     saved = ("net", "extra", "average", "update")
     several_processes = False
 
     def __init__(self, cfg: ClassifierConfig, accelerator, net: nn.Module, extra: nn.Module | None = None):
         super().__init__(cfg, accelerator)
-        self.net = net.to(self.device, memory_format=torch.channels_last)
+        self.net = net.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  not in stubs
         self.extra = (extra or nn.Module()).to(self.device)
         self.average = torch.optim.swa_utils.AveragedModel(
             self.net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
@@ -95,7 +92,7 @@ class ClassifierTrainer(Trainer):
         self.update = Updates(torch.optim.AdamW(parameters, cfg.lr, weight_decay=0.02), self, clip=5.0)
 
     def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
-        """This step's loss, and figures for the log."""
+        """This step's loss, and values for the log."""
         raise NotImplementedError
 
     def train_step(self) -> dict[str, float]:
@@ -116,23 +113,23 @@ class ClassifierTrainer(Trainer):
             return torch.cat([net(part.to(self.device)).cpu() for part in x.split(128)])
 
     def save_weights(self, out: Path, name: str, **metadata: str) -> None:
-        """Write ``out/name.safetensors``: float16, the averaged weights."""
+        """Write the averaged weights to ``out/name.safetensors``, in float16."""
         figures = {f"val_{k}": f"{v:.4f}" for k, v in self.validate().items()}
-        metadata |= {"kind": name, "preset": self.cfg.preset, "steps": self.done, "batch": self.cfg.batch,
-                     "seed": self.cfg.seed, **figures}
+        metadata |= {"kind": name, "preset": self.cfg.preset, "steps": str(self.done),
+                     "batch": str(self.cfg.batch), "seed": str(self.cfg.seed), **figures}
         save_safetensors(out / f"{name}.safetensors", self.average.module.state_dict(), metadata, overwrite=True)
 
 
 def _open(cfg) -> tuple[FaceDataset, FaceDataset]:
     """The train and val splits of a config's data set."""
     if get_preset(cfg.preset).data != "synthfaces":
-        raise S2FError(f"preset {cfg.preset} uses published networks for this: train yours under tiny.")
+        raise S2FError(f"preset {cfg.preset} uses published networks for this: train with preset tiny.")
     return (open_dataset(cfg.preset, "train", cfg.data, cfg.limit),
             open_dataset(cfg.preset, "val", cfg.data, cfg.val_limit))
 
 
 def read_photos(ds: FaceDataset) -> Tensor:
-    """All photos (N,3,H,W) uint8; the data set's own arrays() would draw the sketches too, which nobody needs here."""
+    """All photos (N,3,H,W) uint8; the data set's arrays() would also compute the sketches."""
     def read(i: int) -> np.ndarray:
         photo = ds.read(i)[0]
         return photo if len(photo) == ds.size else cv2.resize(photo, (ds.size, ds.size), interpolation=cv2.INTER_AREA)
@@ -143,10 +140,10 @@ def read_photos(ds: FaceDataset) -> Tensor:
 
 
 def jitter(x: Tensor, zoom: float, shift: float, size: int, side: float, centre: tuple[float, float]) -> Tensor:
-    """Random crops around ``centre``, mirrored half the time, with other light: (B,3,H,H) -> (B,3,size,size).
+    """Random crops around ``centre``, mirrored half of the time, with random light: (B,3,H,H) -> (B,3,size,size).
 
-    side and shift are fractions of H; zoom is the largest relative change of the crop's side. A third are also
-    blurred, because a generator's faces are softer than rendered ones and must not be told apart by that.
+    side and shift are fractions of H; zoom is the maximum relative change of the crop's side. A third are also blurred,
+    because generated faces are softer than rendered ones, and the network should not depend on that.
     """
     b, device = len(x), x.device
 
@@ -161,7 +158,7 @@ def jitter(x: Tensor, zoom: float, shift: float, size: int, side: float, centre:
     theta[:, 1, 0], theta[:, 1, 1] = mirror * scale * angle.sin(), scale * angle.cos()
     theta[:, 0, 2] = 2 * centre[0] - 1 + 2 * uniform(-shift, shift)
     theta[:, 1, 2] = 2 * centre[1] - 1 + 2 * uniform(-shift, shift)
-    grid = F.affine_grid(theta, (b, 3, size, size), align_corners=False)
+    grid = F.affine_grid(theta, [b, 3, size, size], align_corners=False)
     y = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     soft = F.interpolate(F.avg_pool2d(y, 2), (size, size), mode="bilinear", align_corners=False)
     y = torch.where(uniform(0, 1, 1, 1, 1) < 0.33, soft, y)
@@ -170,7 +167,7 @@ def jitter(x: Tensor, zoom: float, shift: float, size: int, side: float, centre:
 
 
 class IdentityTrainer(ClassifierTrainer):
-    """ArcFace over the train identities; validated on people it has never seen."""
+    """ArcFace on the train identities; validated on unseen people."""
 
     kind = "synthface-id-training"
 
@@ -179,11 +176,11 @@ class IdentityTrainer(ClassifierTrainer):
         train, val = _open(cfg)
         people, target = np.unique(train.identities, return_inverse=True)
         centres = nn.Module()
-        # length 1: AdamW's steps do not grow with a weight, so long centres would hardly turn
+        # length 1: AdamW's steps do not scale with the weights, so long centres would hardly rotate
         centres.weight = nn.Parameter(F.normalize(torch.randn(len(people), SynthFaceID.dim), dim=1))
         super().__init__(cfg, accelerator, SynthFaceID(), centres)
         self.target = torch.from_numpy(target).to(self.device)
-        # shrunk once so that a crop is about 64 px: augmenting small pictures is cheap
+        # downsampled once so that a crop is about 64 px, which makes augmentation cheap
         small = round(SynthFaceID.size / FACE_SIDE)
         self.photos = torch.cat([
             ((F.interpolate(as_float(p), (small, small), mode="bilinear", antialias=True) + 1) * 127.5).round().byte()
@@ -198,7 +195,8 @@ class IdentityTrainer(ClassifierTrainer):
         margin = self.cfg.margin * min(1.0, max(0.0, 2 * self.done / self.cfg.steps - 0.5))
         with self.autocast():
             embedding = self.net(x)
-        logits = arcface_logits(embedding.float(), self.extra.weight, self.target[i], self.cfg.scale, margin)
+        centres = self.extra.get_parameter("weight")
+        logits = arcface_logits(embedding.float(), centres, self.target[i], self.cfg.scale, margin)
         loss = F.cross_entropy(logits, self.target[i])
         accuracy = (logits.argmax(1) == self.target[i]).float().mean()
         return loss, {"arcface": loss.item(), "accuracy": accuracy.item()}
@@ -221,9 +219,6 @@ class IdentityTrainer(ClassifierTrainer):
         self.save_weights(out, "synthface-id")
 
 
-# --- attributes ------------------------------------------------------------------------------------------------
-
-
 class AttributesTrainer(ClassifierTrainer):
     """Binary cross-entropy on every attribute at once."""
 
@@ -241,7 +236,7 @@ class AttributesTrainer(ClassifierTrainer):
     def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
         i = self.draw(len(self.photos)).to(self.device)
         x = as_float(self.photos[i])
-        if self.done < 0.7 * self.cfg.steps:           # most of what is to be learned shows at half the size
+        if self.done < 0.7 * self.cfg.steps:           # half size is sufficient for most of the training
             x = F.avg_pool2d(x, 2)
         x = jitter(x, 0.05, 0.03, x.shape[-1], 0.95, (0.5, 0.5))
         with self.autocast():
@@ -261,9 +256,9 @@ class AttributesTrainer(ClassifierTrainer):
 
 
 def attribute_scores(logits: Tensor, y: Tensor) -> dict[str, float]:
-    """Means over attributes of accuracy, the majority guess's accuracy, and balanced accuracy (0.5 is chance).
+    """Means over attributes of accuracy, majority-class accuracy and balanced accuracy (0.5 is chance).
 
-    logits, y: (N,K). Attributes that never or always occur have no balanced accuracy and are left out of it.
+    logits, y: (N,K). Attributes that never or always occur have no balanced accuracy and are excluded from it.
     """
     right = ((logits > 0) == (y > 0.5)).double()
     share = y.double().mean(0)
@@ -278,12 +273,12 @@ def attribute_scores(logits: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def train_identity(cfg: IdentityConfig) -> Path:
-    """Train by ``cfg``; returns ``out/synthface-id.safetensors`` (float16, the averaged weights)."""
+    """Run the training; returns ``out/synthface-id.safetensors`` (float16, the averaged weights)."""
     run_training(IdentityTrainer(cfg, make_accelerator(cfg.cpu)))
     return Path(cfg.out) / "synthface-id.safetensors"
 
 
 def train_attributes(cfg: AttributesConfig) -> Path:
-    """Train by ``cfg``; returns ``out/attributes.safetensors`` (float16, the averaged weights)."""
+    """Run the training; returns ``out/attributes.safetensors`` (float16, the averaged weights)."""
     run_training(AttributesTrainer(cfg, make_accelerator(cfg.cpu)))
     return Path(cfg.out) / "attributes.safetensors"

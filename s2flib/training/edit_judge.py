@@ -1,14 +1,15 @@
-"""Training the judge and the reader of edits: attributes of SynthFaces' people, read from real renders of train
-identities (s2flib.judges.edit_judge).
+"""Training of the edit judge and reader, which read attributes from real renders of train identities
+(judges.edit_judge).
 
-Pictures are those of the edit pairs, before and after, whose attributes are known (s2flib.datasets.edit_pairs.attributes_of),
-and the preset's own training photos. Half of them are softened, as an autoencoder softens.
+The images are those of the edit pairs, before and after, whose attributes are known
+(datasets.edit_pairs.attributes_of), and the preset's training photos. Half of them are softened, as by an autoencoder.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class JudgeConfig(ClassifierConfig):
     """One run of the edit judge's training."""
 
     pairs: str | None = None  # folder of edit pairs; required
-    photos: bool = True  # the preset's own training photos as well
+    photos: bool = True  # also use the preset's training photos
     steps: int = 1500
     batch: int = 32
     mixed_precision: str = "auto"
@@ -40,14 +41,14 @@ class JudgeConfig(ClassifierConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderConfig(JudgeConfig):
-    """One run of the reader's training: as the judge's, with another seed and step size."""
+    """One run of the reader's training: like the judge's, with another seed and learning rate."""
 
     lr: float = 1e-3
     seed: int = 1
 
 
 def labelled(cfg, split: str) -> tuple[Tensor, Tensor]:
-    """Pictures (N, 3, H, W) uint8 and targets (N, heads) float: an index, a scaled number, or NaN where unknown."""
+    """Images (N, 3, H, W) uint8 and targets (N, heads) float: an index, a scaled number, or NaN where unknown."""
     size = get_preset(cfg.preset).size
     pairs = EditPairs(cfg.pairs, split, size, cfg.limit)
     arrays, seed = pairs.arrays(), pairs.seed()
@@ -63,7 +64,7 @@ def labelled(cfg, split: str) -> tuple[Tensor, Tensor]:
 
 
 def heads_loss(out: Tensor, target: Tensor, sizes: list[int]) -> Tensor:
-    """Cross-entropy of the heads with values, Huber loss of the numbers; unknown targets are left out."""
+    """Cross-entropy of the heads with values, Huber loss of the numbers; unknown targets are ignored."""
     losses = []
     for part, values, t in zip(out.split(sizes, 1), HEADS.values(), target.T, strict=True):
         known = ~t.isnan()
@@ -74,10 +75,11 @@ def heads_loss(out: Tensor, target: Tensor, sizes: list[int]) -> Tensor:
 
 
 def disturb(x: Tensor) -> Tensor:
-    """Mirrored half the time, moved by up to two pixels, half of them softened, a little noise; colours stay.
+    """Augmentation that preserves colours: mirrored half of the time, shifted by up to two pixels, half softened,
+    noise.
 
-    Softened is a mixture with what is left of the picture at half or at a third of its size: an iris that an
-    autoencoder has passed on has its colour and no edge.
+    Softening blends the image with itself downsampled to a half or a third: an iris reconstructed by an autoencoder has
+    its colour but no edge.
     """
     b = len(x)
     flip = torch.rand(b) < 0.5
@@ -92,7 +94,7 @@ def disturb(x: Tensor) -> Tensor:
 
 
 class JudgeTrainer(ClassifierTrainer):
-    """Trains the judge, or the reader."""
+    """Trains the judge or the reader."""
 
     def __init__(self, cfg: JudgeConfig, accelerator, net: type[FaceReader] = EditJudge, name: str = KIND):
         if cfg.pairs is None:
@@ -112,8 +114,8 @@ class JudgeTrainer(ClassifierTrainer):
         return loss, {"loss": loss.item()}
 
     def validate(self) -> dict[str, float]:
-        """Accuracy per head on val identities; for age and tone the mean error in years and tones."""
-        net = self.average.module.eval()
+        """Accuracy per head on val identities; for age and skin tone the mean error in years and tones."""
+        net: Any = self.average.module.eval()
         with torch.no_grad():
             parts = [net.heads(as_float(p).to(self.device)) for p in self.val.split(64)]
         found = {}
@@ -135,12 +137,12 @@ class JudgeTrainer(ClassifierTrainer):
 
 
 def train_judge(cfg: JudgeConfig) -> Path:
-    """Train by ``cfg``; returns ``out/edit-judge.safetensors`` (float16, the averaged weights)."""
+    """Run the training; returns ``out/edit-judge.safetensors`` (float16, the averaged weights)."""
     run_training(JudgeTrainer(cfg, make_accelerator(cfg.cpu)))
     return Path(cfg.out) / f"{KIND}.safetensors"
 
 
 def train_reader(cfg: ReaderConfig) -> Path:
-    """Train by ``cfg``; returns ``out/edit-reader.safetensors`` (float16, the averaged weights)."""
+    """Run the training; returns ``out/edit-reader.safetensors`` (float16, the averaged weights)."""
     run_training(JudgeTrainer(cfg, make_accelerator(cfg.cpu), EditReader, READER_KIND))
     return Path(cfg.out) / f"{READER_KIND}.safetensors"

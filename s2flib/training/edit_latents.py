@@ -1,14 +1,16 @@
-"""The latents of edit pairs, computed once and kept: pairs and their mirror images."""
+"""The latents of edit pairs and their mirror images, computed once and cached."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from s2flib.datasets.edit_pairs import EditPairs
 from s2flib.images import as_float
@@ -26,8 +28,8 @@ class Latents:
 
 
 @torch.no_grad()
-def encode_pairs(vae: nn.Module, arrays: dict[str, np.ndarray], scale: float | None = None, batch: int = 32,
-                 autocast=torch.no_grad) -> Latents:
+def encode_pairs(vae: Any, arrays: dict[str, np.ndarray], scale: float | None = None,
+                 autocast: Callable[[], Any] = torch.no_grad) -> Latents:
     """EditPairs.arrays() → :class:`Latents` (modes of the posterior, unscaled) of the masked pairs."""
     device, every = next(vae.parameters()).device, []
     before, after = masked(arrays)
@@ -35,7 +37,7 @@ def encode_pairs(vae: nn.Module, arrays: dict[str, np.ndarray], scale: float | N
         sides = []
         for pictures in (before, after):
             parts = []
-            for part in pictures.split(batch):
+            for part in pictures.split(32):
                 x = as_float(part).to(device)
                 with autocast():
                     parts.append(vae.encode(x.flip(3) if mirrored else x).latent_dist.mode().half().cpu())
@@ -44,12 +46,13 @@ def encode_pairs(vae: nn.Module, arrays: dict[str, np.ndarray], scale: float | N
     z = torch.stack(every)
     difference = torch.cat([(a.float() - b.float()).abs().mean(1, keepdim=True) / 255
                             for a, b in zip(before.split(256), after.split(256), strict=True)])
-    change = F.adaptive_avg_pool2d(difference, z.shape[-2:])[:, 0].half().float()     # as it will be read again
+    change = F.adaptive_avg_pool2d(difference, (z.shape[-2], z.shape[-1]))[:, 0]
+    change = change.half().float()                                                    # the precision of the cached file
     return Latents(z, change, scale or float(1 / z[0, :, 0].float().std()))
 
 
-def cached_latents(path: Path, vae: nn.Module, pairs: EditPairs, autocast) -> Latents:
-    """``encode_pairs`` of a split, kept in ``path`` beside the fingerprint of the encoder that made it."""
+def cached_latents(path: Path, vae: Any, pairs: EditPairs, autocast) -> Latents:
+    """``encode_pairs`` of a split, cached in ``path`` with the fingerprint of the encoder."""
     mark = f"masked-{fingerprint(vae.encoder)}-{len(pairs)}-{pairs.rows[0].name}-{pairs.rows[-1].name}"
     if path.is_file():
         tensors, meta = safe_load(path, with_metadata=True)

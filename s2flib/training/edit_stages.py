@@ -1,4 +1,4 @@
-"""The edit pipeline's stages one after the other: autoencoder, UNet with text encoder, decoder again."""
+"""Trains the stages of the edit pipeline in order: autoencoder, UNet with text encoder, decoder again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIME_SHARES = {"vae": 0.35, "unet": 0.5, "decoder": 0.15}  # of max_time, when a
 
 @dataclass(frozen=True)
 class EditorTraining:
-    """What to train; each stage gets a folder below ``out``."""
+    """What to train; each stage has a folder in ``out``."""
 
     pairs: str  # folder of edit pairs
     out: str
@@ -30,16 +30,16 @@ class EditorTraining:
 
 
 def train_editor(cfg: EditorTraining, done: Callable[[str, Path], None] = lambda stage, path: None) -> Path:
-    """Train the stages asked for and return ``out/unet/pipeline``, a folder in diffusers' layout.
+    """Train the requested stages and return ``out/unet/pipeline``, a folder in diffusers' layout.
 
-    ``done`` is called with each stage's name and result. Once the UNet's training has begun the encoder stays as it
-    is, since the UNet has learned its latents.
+    ``done`` is called with each stage's name and result. Once UNet training has started, the encoder is not changed,
+    because the UNet has learned its latents.
     """
     if cfg.stage not in STAGES:
         raise S2FError(f"there is no stage {cfg.stage!r}: choose one of {', '.join(STAGES)}.")
     preset = get_preset(cfg.common.get("preset", "tiny"))
     if not preset.edit.trained_here:
-        raise S2FError(f"preset {preset.name} edits with the published pipeline: train yours under tiny.")
+        raise S2FError(f"preset {preset.name} uses the published pipeline: train with preset tiny.")
     out = Path(cfg.out)
     vae, pipeline = cfg.vae or str(out / "vae" / "vae.safetensors"), out / "unet" / "pipeline"
 
@@ -52,9 +52,9 @@ def train_editor(cfg: EditorTraining, done: Callable[[str, Path], None] = lambda
     if cfg.stage == "vae" or cfg.stage == "all" and not (cfg.vae or (out / "unet" / "checkpoint.pt").exists()):
         done("vae", train_vae(VaeConfig(**fields("vae"))))
     if cfg.stage in ("unet", "all"):
-        done("unet", train_unet(UNetConfig(**dict(vae=vae) | fields("unet"))))
+        done("unet", train_unet(UNetConfig(**dict[str, Any](vae=vae) | fields("unet"))))
     if cfg.stage in ("decoder", "all"):
-        decoder = train_vae(VaeConfig(**dict(init=vae, decoder_only=True) | fields("decoder")))
+        decoder = train_vae(VaeConfig(**dict[str, Any](init=vae, decoder_only=True) | fields("decoder")))
         done("decoder", decoder)
         if pipeline.is_dir():
             use_decoder(pipeline, decoder)

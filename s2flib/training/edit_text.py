@@ -1,15 +1,17 @@
-"""The edit pipeline's small text encoder: its tokens, and a short pretraining before it is trained with the UNet.
+"""The edit pipeline's small text encoder: its tokens, and its pretraining.
 
-CLIP's text encoder comes to InstructPix2Pix knowing English. Ours starts from nothing, and the diffusion loss teaches
-words slowly, since most pixels do not depend on them. So it is first trained for a minute to classify what an instruction
-asks for (kind and value, up to two edits), on training phrasings alone (instruct_pix2pix.vocabulary).
+InstructPix2Pix's CLIP text encoder is pretrained on English. Ours is trained from scratch, and the diffusion loss
+teaches words slowly, since most pixels do not depend on them. It is therefore first trained for about a minute to
+classify the edits of an instruction (kind and value, up to two), on training phrasings only
+(instruct_pix2pix.vocabulary).
 
-Only the few hundred tokens that training phrasings can hold are trained. All others of CLIP's 49,408 share one more
-row, "unknown word", which is trained too: sometimes a word of an instruction is replaced by it, so that the
-encoder gets used to understanding the rest.
+Only the few hundred tokens of the training phrasings are trained. All others of CLIP's 49,408 share one row, "unknown
+word", which is also trained: words are sometimes replaced by it, so that the encoder learns to understand the rest.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +24,13 @@ from s2flib.instruct_pix2pix.networks import SIZE, TEXT_TOKENS, EditorSize, buil
 from s2flib.synthfaces.edits import Edit, all_words
 from s2flib.synthfaces.phrases import KINDS
 
-UNKNOWN, START, END = 0, -2, -1        # rows of the compact embedding; the marks stand last, as in CLIP
+UNKNOWN, START, END = 0, -2, -1        # rows of the compact embedding; start and end are last, as in CLIP
 
 
 class Words:
     """Instructions → compact ids (B, TEXT_TOKENS), and back to CLIP's full vocabulary at export.
 
-    compact ids: 0 is the shared unknown word, then the known tokens, at the end CLIP's start and end marks.
+    Compact ids: 0 is the shared unknown word, then the known tokens, then CLIP's start and end tokens.
     """
 
     def __init__(self, tokenizer):
@@ -36,7 +38,7 @@ class Words:
         texts = [t.format(x="") for kind in KINDS for t in vocabulary.templates(kind)]
         texts += [*vocabulary._BEFORE, *vocabulary._AFTER, "and , also with"]
         texts += [w for k, more in vocabulary.SYNONYMS.items() for w in (k, *more)] + list(all_words())
-        # a word's tokens depend on whether it is joined to its neighbour ("blond-haired"), never on anything else
+        # a word's tokens depend only on whether it is joined to its neighbour ("blond-haired")
         found = {i for ids in tokenizer(texts, add_special_tokens=False)["input_ids"] for i in ids}
         self.known = sorted(found)
         self.size = len(self.known) + 3
@@ -46,7 +48,7 @@ class Words:
         self._cache: dict[str, list[int]] = {}
 
     def __call__(self, texts: list[str], rng: np.random.Generator | None = None) -> Tensor:
-        """ids (B, TEXT_TOKENS); with ``rng``, a tenth of the instructions lose or garble a word."""
+        """ids (B, TEXT_TOKENS); with ``rng``, 30 % of the instructions get unknown words or lose a word."""
         rows = np.full((len(texts), TEXT_TOKENS), self.size - 1, np.int64)
         rows[:, 0] = self.size - 2
         for row, text in zip(rows, texts, strict=True):
@@ -55,7 +57,7 @@ class Words:
                 ids = list(ids)
                 place = int(rng.integers(len(ids) + 1))
                 if rng.random() < 0.5:
-                    ids[place:place] = [UNKNOWN] * int(rng.integers(1, 4))       # words it does not know
+                    ids[place:place] = [UNKNOWN] * int(rng.integers(1, 4))       # unknown words
                 else:
                     ids[place:place + 1] = [] if rng.random() < 0.4 else [UNKNOWN]
             ids = ids[:TEXT_TOKENS - 2]
@@ -63,7 +65,7 @@ class Words:
         return torch.from_numpy(rows)
 
     def _ids(self, text: str) -> list[int]:
-        """Piece by piece between blanks, where CLIP's tokenizer splits anyway: few pieces serve all sentences."""
+        """Tokenizes word by word, where CLIP's tokenizer splits anyway, so that a small cache serves all sentences."""
         ids: list[int] = []
         for piece in text.split():
             if piece not in self._cache:
@@ -73,7 +75,7 @@ class Words:
         return ids
 
     def compacted(self, encoder: nn.Module) -> dict[str, Tensor]:
-        """The way back from :meth:`full`: the state dict for the compact vocabulary."""
+        """The inverse of :meth:`full`: the state dict for the compact vocabulary."""
         state = {k: v.detach().cpu() for k, v in encoder.state_dict().items()}
         key = next(k for k in state if k.endswith("token_embedding.weight"))
         unknown = int(np.flatnonzero(self.compact == UNKNOWN)[0])
@@ -82,7 +84,7 @@ class Words:
         return state
 
     def full(self, encoder: nn.Module, size: EditorSize = SIZE) -> nn.Module:
-        """The trained encoder with CLIP's whole vocabulary: every token that is not known has the unknown row."""
+        """The trained encoder with CLIP's full vocabulary: all tokens that are not known have the unknown row."""
         out = build_text_encoder(len(self.tokenizer), size)
         state = {k: v.detach().cpu() for k, v in encoder.state_dict().items()}
         key = next(k for k in state if k.endswith("token_embedding.weight"))
@@ -92,7 +94,7 @@ class Words:
 
 
 class EditClassifier(nn.Module):
-    """What does the instruction ask for? Hidden states (B, L, W) → logits (B, classes), read off after the last word.
+    """The edits of an instruction: hidden states (B, L, W) → logits (B, classes), read at the first end token.
 
     A class is a kind with its value ("eye_color blue", "age older", "no_hat"); two changes are two classes.
     """
@@ -103,7 +105,7 @@ class EditClassifier(nn.Module):
         self.head = nn.Linear(width, len(classes))
 
     def forward(self, states: Tensor, ids: Tensor, end: int) -> Tensor:
-        last = (ids == end).int().argmax(1)                                  # first end mark
+        last = (ids == end).int().argmax(1)                                  # first end token
         return self.head(states[torch.arange(len(ids), device=ids.device), last])
 
 
@@ -112,12 +114,12 @@ def class_name(edit: Edit) -> str:
 
 
 def pretrain_text_encoder(
-    encoder: nn.Module, words: Words, requests: list[Edits], steps: int, seed: int, batch: int = 128, lr: float = 2e-3
+    encoder: Any, words: Words, requests: list[Edits], steps: int, seed: int, batch: int = 128, lr: float = 2e-3
 ) -> dict[str, float]:
     """Train ``encoder`` to classify instructions for ``steps`` batches; returns loss and accuracy of the last tenth.
 
-    requests: the edits that instructions ask for. Every class is sampled equally often, sometimes two of different
-    kinds in one sentence.
+    requests: the edits of the instructions. Every class is sampled equally often, sometimes with a second one of
+    another kind in the same sentence.
     """
     example = {class_name(edit): edit for edits in requests for edit in edits}
     classes = sorted(example)

@@ -1,35 +1,38 @@
-"""Stage 2 of the edit pipeline: the UNet and its text encoder, by InstructPix2Pix's recipe (2211.09800, Sec. 3.2).
+"""Stage 2 of the edit pipeline: the UNet and its text encoder, with InstructPix2Pix's recipe (2211.09800, Sec. 3.2).
 
-    z_t = √ᾱ_t · s · E(after) + √(1 − ᾱ_t) · ε          noisy latents of the picture after the edit
+    z_t = √ᾱ_t · s · E(after) + √(1 − ᾱ_t) · ε          noisy latents of the image after the edit
     UNet input: z_t ⊕ E(before)                         concatenated; the condition is neither noised nor scaled
-    5 % of the time no text, 5 % no picture, 5 % neither, so that both can be guided at run time; EMA of the weights
+    5 % of the time no text, 5 % no image, 5 % neither, so that both can be guided at inference; EMA of the weights
 
-What differs from the published run, and why: the net predicts the clean latents ("sample") instead of ε. Guidance does
-not care (ε, v and x₀ are affine in each other with the same coefficients), but learning does: an edit leaves most of
-the picture as it is, and when x₀ is asked for the net need only say what changes: the picture before is added to its
-answer (s2flib.instruct_pix2pix.unet). The loss is weighted by SNR truncated to [1, 5] (Salimans & Ho 2202.00512; Hang et al.
-2303.09556), and half of its weight lies where the pictures differ, because most of them does not. Pairs that differ
-little weigh more: to the squared error new eyes are a hundredth of new hair, to the witness they are not.
+Differences from the published training: the network predicts the clean latents ("sample") instead of ε. This makes no
+difference to guidance (ε, v and x₀ are affine in each other with the same coefficients), but it helps learning: an edit
+leaves most of the image unchanged, and with x₀ the network only has to predict the change, because the input image is
+added to its output (s2flib.instruct_pix2pix.unet). The loss is weighted by SNR truncated to [1, 5] (Salimans & Ho
+2202.00512; Hang et al. 2303.09556), and half of its weight is on the pixels where the images differ, because most do
+not. Pairs with small differences get a larger weight: in squared error new eyes are a hundredth of new hair, but they
+matter as much to the witness.
 
-Equal errors of latents look unequal once decoded, and the mean of two possible edits is fog. So in the last part of a
-training some guesses of x₀ are shown as ``edit`` shows them, decoded and with the input's own detail where nothing
-changed, and compared with the true edit (as in Berrada et al. 2411.04873, who take the decoder's features for it):
+Equal errors of latents are not equally visible after decoding, and the mean of two possible edits is blurred. In the
+last part of the training, some predictions of x₀ are therefore converted to images as in ``edit``, decoded and with the
+input's detail where nothing changed, and compared with the true edit (as in Berrada et al. 2411.04873, who use the
+decoder's features instead):
 
     lpips    perceptual distance, by ST-LPIPS as in stage 1
-    change   L1, half of it where the pictures differ, pairs that differ little weighing more: wrinkles are faint, and
-             ST-LPIPS hardly sees them
-    reading  what a net that reads attributes (s2flib.judges.edit_judge.EditReader) finds in the two: KL divergence of its
-             answers, Huber loss of age and skin tone. It is not the net that measures.
+    change   L1, half of it where the images differ, with larger weights for pairs with small differences: wrinkles are
+             faint, and ST-LPIPS is insensitive to them
+    reading  the readings of an attribute network (s2flib.judges.edit_judge.EditReader) for the two: KL divergence of
+             its classes, Huber loss of age and skin tone. Evaluation uses another network.
 
-Latents are computed once and kept, pairs and their mirror images; words cost nothing, so every step says them anew,
-and pairs are used backwards as well ("remove the hat") where words say what was there before. Kinds that are learnt
-slowly are drawn more often.
+The latents of the pairs and their mirror images are cached; instructions are cheap, so every step samples new ones, and
+pairs are also used in reverse ("remove the hat") where words describe the original. Kinds that are learned slowly are
+sampled more often.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +57,7 @@ from s2flib.training.loop import CHECKPOINT, run_training
 from s2flib.training.trainer import RunConfig, Trainer, Updates, make_accelerator
 
 KIND = "editor-unet"
+Tensors = tuple[Tensor, ...] | list[Tensor]
 PREDICTIONS = ("sample", "v_prediction", "epsilon")
 
 
@@ -63,31 +67,28 @@ class UNetConfig(RunConfig):
 
     pairs: str                          # folder of edit pairs
     vae: str                            # vae.safetensors of stage 1, or a pipeline's folder
-    init: str | None = None             # a pipeline's folder, to go on from its UNet and text encoder
+    init: str | None = None             # a pipeline's folder, to start from its UNet and text encoder
     steps: int = 12_000
-    batch: int = 32                     # pairs a step
+    batch: int = 32                     # pairs per step
     lr: float = 1e-3                    # AdamW; falls linearly to a twentieth over ``steps``
-    text_lr: float = 0.3                # the text encoder's share of lr
+    text_lr: float = 0.3                # the text encoder's learning rate relative to lr
     prediction: str = "sample"          # what the UNet predicts: sample (x₀), v_prediction or epsilon
-    drop: float = 0.05                  # each: no text, no picture, neither
-    focus: float = 1.0                  # weight of where the pictures differ, against 1 for everywhere
-    small: float = 1.0                  # pairs count by (mean change)^−small: 0 is all alike
-    # pairs of these kinds are drawn so many times as often as others
+    drop: float = 0.05                  # probability of each: no text, no image, neither
+    focus: float = 1.0                  # weight of the pixels where the images differ, relative to 1 everywhere
+    small: float = 1.0                  # pairs are weighted by (mean change)^−small; 0: equally
+    # pairs of these kinds are sampled this many times as often as others
     often: str = "hair_color=2,eye_color=2,makeup=2,hat=2,age=2,expression=3"
-    noisy: float = 1.25                 # times t/1000 are drawn as u^(1/noisy): 1: all alike, more: noisier
+    noisy: float = 1.25                 # times t/1000 are sampled as u^(1/noisy); 1: uniform, larger: noisier
     reader: str | None = None           # edit-reader.safetensors of s2f train --what edit-reader, for lambda_reading
-    lambda_lpips: float = 1.0           # weights of what the guesses, shown as pictures, lack of the true edits: …
-    lambda_change: float = 0.0          # … see the module's head …
+    lambda_lpips: float = 1.0           # weights of the image losses described at the top of the module, …
+    lambda_change: float = 0.0
     lambda_reading: float = 0.0
-    shown_from: float = 0.7             # … after this share of the steps: it takes as long as all the rest …
-    shown_share: float = 0.25           # … though it sees only this share of each batch
-    backwards: bool = True              # use pairs from after to before, too
+    shown_from: float = 0.7             # … used after this share of the steps, since they take as long as the rest, …
+    shown_share: float = 0.25           # … for this share of each batch
+    backwards: bool = True              # also use pairs from after to before
     pretrain_text: int = 300            # batches of the text encoder's pretraining
     ema: float = 0.999
     save_every: float = 300.0
-
-
-# --- the recipe, in functions that can be tested ------------------------------------------------------------------
 
 
 def drop_conditions(texts: list[str], picture: Tensor, u: Tensor, share: float) -> tuple[list[str], Tensor]:
@@ -99,14 +100,14 @@ def drop_conditions(texts: list[str], picture: Tensor, u: Tensor, share: float) 
 
 
 def target_of(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """What the UNet should say: x₀, ε, or v = √ᾱ ε − √(1 − ᾱ) x₀; alpha_bar (B, 1, 1, 1)."""
+    """The UNet's target: x₀, ε, or v = √ᾱ ε − √(1 − ᾱ) x₀; alpha_bar (B, 1, 1, 1)."""
     if prediction == "sample":
         return x0
     return noise if prediction == "epsilon" else alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0
 
 
 def clean_of(prediction: str, said: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
-    """x₀ as the UNet guesses it: the inverse of :func:`target_of`, given the noisy latents."""
+    """The x₀ of a prediction: the inverse of :func:`target_of`, given the noisy latents."""
     if prediction == "sample":
         return said
     if prediction == "epsilon":
@@ -114,23 +115,25 @@ def clean_of(prediction: str, said: Tensor, noisy: Tensor, alpha_bar: Tensor) ->
     return alpha_bar.sqrt() * noisy - (1 - alpha_bar).sqrt() * said
 
 
-def noise_weight(prediction: str, alpha_bar: Tensor, low: float = 1.0, high: float = 5.0) -> Tensor:
-    """Weight of the squared error such that an error of x₀ weighs SNR truncated to [low, high]."""
+def noise_weight(prediction: str, alpha_bar: Tensor) -> Tensor:
+    """Weight of the squared error such that the weight of an error of x₀ is SNR truncated to [1, 5]."""
     snr = alpha_bar / (1 - alpha_bar)
-    weight = snr.clamp(low, high)
+    weight = snr.clamp(1.0, 5.0)
     return {"sample": weight, "epsilon": weight / snr.clamp(min=0.05), "v_prediction": weight / (snr + 1)}[prediction]
 
 
 def noise_times(n: int, steps: int, noisy: float, generator: torch.Generator | None = None) -> Tensor:
-    """Times (n,) from 0 to steps − 1, with density ∝ t^(noisy − 1): most of an edit is decided in the noise."""
+    """Times (n,) from 0 to steps − 1, with density ∝ t^(noisy − 1): noisy steps determine most of an edit."""
     u = torch.rand(n, generator=generator) ** (1 / noisy)
     return (u * steps).long().clamp(max=steps - 1)
 
 
 def reading_distance(read: Tensor, truth: Tensor, sizes: list[int]) -> Tensor:
-    """How differently a FaceReader reads two batches: sum over its heads, mean over pictures. read, truth: what it
-    says, (B, sum(sizes)). Heads with values: KL(truth ‖ read); numbers: Huber loss, in units of SCALE's spread, times
-    16: ten years are less than one such unit, and their slope would be a twentieth of the other heads'."""
+    """The difference between a FaceReader's outputs for two batches (B, sum(sizes)): sum over heads, mean over images.
+
+    Heads with values: KL(truth ‖ read). Numbers: Huber loss, in units of SCALE's spread, times 16, because ten years
+    are less than one such unit and the gradient would be a twentieth of the other heads'.
+    """
     lost = []
     for said, true, values in zip(read.split(sizes, 1), truth.split(sizes, 1), HEADS.values(), strict=True):
         lost.append(F.kl_div(said.log_softmax(1), true.log_softmax(1), reduction="batchmean", log_target=True)
@@ -139,7 +142,7 @@ def reading_distance(read: Tensor, truth: Tensor, sizes: list[int]) -> Tensor:
 
 
 class UNetTrainer(Trainer):
-    """UNet and text encoder on cached latents; what is kept are their moving averages."""
+    """Trains UNet and text encoder on cached latents; exports their moving averages."""
 
     kind = KIND
     saved = ("nets", "average", "update")
@@ -159,12 +162,12 @@ class UNetTrainer(Trainer):
         edit_vae.float_norms(self.vae)
         self.judge = perceptual_judge(cfg.preset).to(self.device)
         if cfg.lambda_reading and not cfg.reader:
-            raise S2FError("lambda_reading needs a net that reads: give --set unet.reader=FILE, trained by s2f train "
+            raise S2FError("lambda_reading needs a reader network: add --set unet.reader=FILE, trained with s2f train "
                            "--what edit-reader.")
-        self.reader = load_edit_reader(cfg.reader).to(self.device) if cfg.lambda_reading else None
+        self.reader = load_edit_reader(cfg.reader).to(self.device) if cfg.lambda_reading and cfg.reader else None
         train, val = EditPairs(cfg.pairs, "train", side, cfg.limit), EditPairs(cfg.pairs, "val", side, cfg.limit or 64)
         often = times_drawn(cfg.often)
-        self.items: list[tuple[int, bool, Edits]] = []         # pair, backwards, what is asked for
+        self.items: list[tuple[int, bool, Edits]] = []         # pair, backwards, requested edits
         for i, (there, back) in enumerate(train.both_ways()):
             for backwards, edits in ((False, there), (True, back if cfg.backwards else None)):
                 if edits:
@@ -182,8 +185,8 @@ class UNetTrainer(Trainer):
             try:
                 unet.load_state_dict(pipe.unet.state_dict())
             except RuntimeError:
-                raise WeightsError(f"{cfg.init} holds another UNet than is trained here: give a pipeline that s2f "
-                                   "train-editor of this version has written.") from None
+                raise WeightsError(f"{cfg.init} contains another UNet than this version trains: use a pipeline written "
+                                   "by this version of s2f train-editor.") from None
             text.load_state_dict(self.words.compacted(pipe.text_encoder))
             self.latents.scale = self.val.scale = pipe.vae.config.scaling_factor
         elif cfg.pretrain_text and not (cfg.resume and (out / CHECKPOINT).exists()):
@@ -191,9 +194,9 @@ class UNetTrainer(Trainer):
             self.pretrained = pretrain_text_encoder(text, self.words, edits, cfg.pretrain_text, cfg.seed)
             found = "  ".join(f"{k} {v:.3f}" for k, v in self.pretrained.items())
             accelerator.print(f"text encoder pretrained: {found}", flush=True)
-        unet.picture_scale.fill_(self.latents.scale if cfg.prediction == "sample" else 0)     # no sum for ε and v
-        self.nets = nn.ModuleDict({"unet": slow_attention(unet), "text": text}).to(
-            self.device, memory_format=torch.channels_last)
+        unet.picture_scale.fill_(self.latents.scale if cfg.prediction == "sample" else 0)     # ε and v: add nothing
+        nets: Any = nn.ModuleDict({"unet": slow_attention(unet), "text": text})
+        self.nets = nets.to(self.device, memory_format=torch.channels_last)
         edit_vae.float_norms(self.nets)
         self.average = torch.optim.swa_utils.AveragedModel(self.nets, multi_avg_fn=self._ema)
         groups = [{"params": list(unet.parameters())}, {"params": list(text.parameters()), "share": cfg.text_lr}]
@@ -201,8 +204,8 @@ class UNetTrainer(Trainer):
         self.update = Updates(adam, self, clip=1.0)
 
     @torch.no_grad()
-    def _ema(self, average: list[Tensor], now: list[Tensor], n: Tensor) -> None:
-        decay = min(self.cfg.ema, (1 + int(n)) / (10 + int(n)))     # a shorter memory at first
+    def _ema(self, average: Tensors, now: Tensors, n: Tensor | int) -> None:
+        decay = min(self.cfg.ema, (1 + int(n)) / (10 + int(n)))     # a shorter average at first
         torch._foreach_lerp_(average, now, 1 - decay)
 
     def train_step(self) -> dict[str, float]:
@@ -223,7 +226,7 @@ class UNetTrainer(Trainer):
                                        weight=self.weight[pairs])
         stats = {"loss": loss.item(), "error": error.item()}
         seen = before.flatten(1).any(1).nonzero()[:, 0].cpu()[:max(1, round(cfg.shown_share * len(z)))]
-        if len(seen) and self.done >= cfg.shown_from * cfg.steps:          # the batch may have lost all its pictures
+        if len(seen) and self.done >= cfg.shown_from * cfg.steps:          # dropout may have removed all images
             sides = as_float(self.pictures[pairs[seen]])
             sides = torch.where(flip[seen][:, None, None, None, None], sides.flip(4), sides).to(self.device)
             x, truth = sides[rows[:len(seen)], back[seen]], sides[rows[:len(seen)], 1 - back[seen]]
@@ -235,15 +238,15 @@ class UNetTrainer(Trainer):
         self.average.update_parameters(self.nets)
         return stats
 
-    def loss(self, nets: nn.ModuleDict, ids: Tensor, before: Tensor, after: Tensor, change: Tensor,
+    def loss(self, nets: Any, ids: Tensor, before: Tensor, after: Tensor, change: Tensor,
              generator: torch.Generator | None = None, weight: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Weighted loss and plain mean squared error of the prediction, over random times and noises, and the guess
-        of x₀ (B, C, h, w). weight (B,): of the pairs; None: all alike."""
+        """Weighted loss and mean squared error of the prediction at random times and noise, and its x₀ (B, C, h, w).
+        weight (B,): of the pairs; None: equal."""
         x0 = after * self.latents.scale
         t = noise_times(len(x0), len(self.alpha_bar), self.cfg.noisy, generator).to(self.device)
         noise = torch.randn(x0.shape, generator=generator).to(self.device)
         alpha_bar = self.alpha_bar[t][:, None, None, None]
-        noisy = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise             # scheduler.add_noise, written out
+        noisy = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise             # scheduler.add_noise
         with self.autocast():
             states = nets["text"](ids.to(self.device)).last_hidden_state
             said = nets["unet"](torch.cat([noisy, before], 1), t, states).sample.float()
@@ -255,7 +258,7 @@ class UNetTrainer(Trainer):
                 clean_of(self.cfg.prediction, said, noisy, alpha_bar))
 
     def shown(self, guess: Tensor, before: Tensor, x: Tensor) -> Tensor:
-        """A guess of x₀ as ``edit`` shows it. before: the latents of the picture x (B, 3, H, W) that is edited."""
+        """A prediction of x₀ as the image that ``edit`` returns. before: the latents of the input x (B, 3, H, W)."""
         with self.autocast():
             with torch.no_grad():
                 rebuilt = self.vae.decode(before).sample.float()
@@ -263,13 +266,13 @@ class UNetTrainer(Trainer):
         return keep_detail(x, rebuilt, decoded)
 
     def picture_losses(self, shown: Tensor, x: Tensor, truth: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """What the pictures ``shown`` lack of the true edits of x, all (B, 3, H, W): those of "lpips", "change" and
-        "reading" that have a weight above 0. weight (B,): of the pairs, in "change"."""
+        """The losses between the images ``shown`` and the true edits of x, all (B, 3, H, W): those of "lpips", "change"
+        and "reading" with a weight above 0. weight (B,): of the pairs, in "change"."""
         cfg, out = self.cfg, {}
         with self.autocast():
             if cfg.lambda_lpips:
                 out["lpips"] = self.judge(shown, truth).float().mean()
-            if cfg.lambda_reading:
+            if self.reader is not None:
                 with torch.no_grad():
                     read = self.reader(truth).float()
                 out["reading"] = reading_distance(self.reader(shown).float(), read, self.reader.sizes)
@@ -281,7 +284,7 @@ class UNetTrainer(Trainer):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Loss on val pairs in their held-out words, at fixed times and noises; an even number of repeats calms it."""
+        """Loss on val pairs with held-out phrasings, at fixed times and noise, averaged over four repeats."""
         nets, generator = self.average.module.eval(), torch.Generator().manual_seed(1)
         z = self.val.z[0].float().to(self.device)
         ids = self.words([row.instruction for row in self.val_rows])
@@ -292,17 +295,17 @@ class UNetTrainer(Trainer):
 
     def pipeline(self):
         """diffusers' pipeline of the averaged weights (a copy, on the CPU)."""
-        average = self.average.module
+        average: Any = self.average.module
         unet, vae = build_unet(self.size), build_vae(self.size)
         unet.load_state_dict({k: v.cpu() for k, v in average["unet"].state_dict().items()})
         vae.load_state_dict({k: v.cpu() for k, v in self.vae.state_dict().items()})
         vae.register_to_config(scaling_factor=self.latents.scale)
-        # a fresh tokenizer: one that has been called keeps how, and would be saved with it
+        # a new tokenizer: a used one keeps its call options, which would be saved
         return assemble(unet.eval(), vae.eval(), self.words.full(average["text"], self.size), load_tokenizer(),
                         build_scheduler(self.cfg.prediction))
 
     def picture(self) -> np.ndarray:
-        """Rows: before, edited by held-out words, after; val pairs."""
+        """Rows of val pairs: before, edited with held-out phrasings, after."""
         n = min(8, len(self.val_rows))
         before, after = (torch.from_numpy(p[:n]) for p in (self.val_before, self.val_after))
         made = edit_batch([p.permute(1, 2, 0).numpy() for p in before], [row.instruction for row in self.val_rows[:n]],
@@ -315,8 +318,8 @@ class UNetTrainer(Trainer):
         save_pipeline(self.pipeline(), out / "pipeline")
 
 
-def slow_attention(unet: nn.Module) -> nn.Module:
-    """Plain matrix products instead of PyTorch's fused attention, whose backward is many times slower on CPUs."""
+def slow_attention(unet: Any) -> Any:
+    """Plain matrix products instead of PyTorch's fused attention, whose backward pass is much slower on CPUs."""
     from diffusers.models.attention_processor import AttnProcessor
 
     if not torch.cuda.is_available():
@@ -325,7 +328,7 @@ def slow_attention(unet: nn.Module) -> nn.Module:
 
 
 def train_unet(cfg: UNetConfig) -> Path:
-    """Train by ``cfg``; returns ``out/pipeline``, a folder in diffusers' layout (float16, averaged weights)."""
+    """Run the training; returns ``out/pipeline``, a folder in diffusers' layout (float16, averaged weights)."""
     if not Path(cfg.vae).exists():
         raise WeightsError(f"there is no autoencoder {cfg.vae}: train it first with s2f train-editor --stage vae.")
     Path(cfg.out).mkdir(parents=True, exist_ok=True)
@@ -334,9 +337,9 @@ def train_unet(cfg: UNetConfig) -> Path:
 
 
 def use_decoder(folder: str | Path, vae: str | Path) -> Path:
-    """Put a decoder that was trained on (VaeConfig.decoder_only) into the pipeline in ``folder``.
+    """Put a fine-tuned decoder (VaeConfig.decoder_only) into the pipeline in ``folder``.
 
-    Raises WeightsError if its encoder is not the pipeline's own, for then the UNet's latents mean something else.
+    Raises WeightsError if its encoder is not the pipeline's, because the UNet was trained on that encoder's latents.
     """
     pipe, tensors = load_pipeline(TINY, folder, "cpu"), edit_vae.vae_tensors(vae)
     own = pipe.vae.state_dict()

@@ -1,23 +1,24 @@
-"""Stage 1 of the edit pipeline: the autoencoder in whose latents the diffusion works.
+"""Stage 1 of the edit pipeline: the autoencoder for latent diffusion.
 
-As in latent diffusion (Rombach et al., CVPR 2022, arXiv:2112.10752, Sec. 3.1): L1 plus a perceptual loss, and a very
-small KL term that keeps latents from drifting apart. No adversary: it would sharpen, and invent. Here the perceptual
-net is ST-LPIPS, the tiny preset's judge. Stable Diffusion's VAE is trained on all the world's pictures; ours on faces
-of one size in one frame, so it may be narrow.
+As in latent diffusion (Rombach et al., CVPR 2022, arXiv:2112.10752, Sec. 3.1): L1, a perceptual loss, and a very small
+KL term that limits the latents. There is no adversarial loss, which would sharpen images but invent detail. The
+perceptual network is ST-LPIPS, the tiny preset's judge. Stable Diffusion's VAE is trained on images of all kinds; ours
+only on faces of one size in one frame, so it can be narrow.
 
-Its error must lie far below an edit's size, or the loss of detail would drown "make the eyes green". So half of the
-weight of a pair's L1 lies where its two pictures differ: on two irises of a dozen pixels each, if that is the edit.
-And as an edit is seen by what it changes, the change is a loss of its own: D(E(after)) − D(E(before)) is to be
-after − before, which L1 on either picture says only faintly where make-up is half a grey level on average.
+Its error must be much smaller than an edit, or the loss of detail would hide "make the eyes green". Half of the weight
+of a pair's L1 is therefore on the pixels where its two images differ, which may be two irises of a dozen pixels each.
+The change itself also has a loss: D(E(after)) − D(E(before)) should equal after − before, which L1 on the two images
+barely enforces where make-up changes them by half a grey level on average.
 
-Once a UNet has learnt these latents the encoder has to stay as it is, but the decoder may be trained on (as Stability
-AI did for its ft-MSE decoders): ``decoder_only``.
+Once a UNet has learned these latents the encoder must not change, but the decoder can be fine-tuned (as Stability AI
+did for its ft-MSE decoders): ``decoder_only``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,27 +46,27 @@ KIND = "editor-vae"
 class VaeConfig(RunConfig):
     """One run of the autoencoder's training."""
 
-    pairs: str | None = None          # folder of edit pairs: their pictures, before and after
-    kinds: str | None = None          # of the pairs only those of these kinds, "eye_color,makeup"; None: all
-    photos: bool = True               # the preset's own training photos as well
+    pairs: str | None = None          # folder of edit pairs, whose images before and after are used
+    kinds: str | None = None          # use only pairs of these kinds, "eye_color,makeup"; None: all
+    photos: bool = True               # also use the preset's training photos
     steps: int = 6000
     batch: int = 8
     lr: float = 1.2e-3                # AdamW; falls linearly to a twentieth over ``steps``
     lambda_lpips: float = 0.5
-    lpips_from: float = 0.5           # share of the steps with L1 alone first: the perceptual net costs as much as …
-    lpips_share: float = 0.5          # … the autoencoder, so it sees only part of each batch
+    lpips_from: float = 0.5           # first share of the steps, without the perceptual loss, which is as expensive …
+    lpips_share: float = 0.5          # … as the autoencoder and is only computed on this share of each batch
     lambda_kl: float = 1e-6           # latent diffusion's weight
-    chroma: float = 20.0              # weight of the squared error in colour alone
-    focus: float = 1.0                # weight of where a pair's pictures differ, against 1 for everywhere
-    lambda_change: float = 0.0        # weight of the decoded change's error; above 0, batches hold whole pairs, and …
-    small: float = 1.0                # … in that loss pairs count by (mean change)^−small, and …
-    often: str = ""                   # … pairs of these kinds are drawn more often: "expression=3,eye_color=2"
+    chroma: float = 20.0              # weight of the squared error of the colour component
+    focus: float = 1.0                # weight of the pixels where a pair's images differ, relative to 1 everywhere
+    lambda_change: float = 0.0        # weight of the decoded change's error; above 0, batches contain whole pairs, …
+    small: float = 1.0                # … that loss weights them by (mean change)^−small, and …
+    often: str = ""                   # … pairs of these kinds are sampled more often: "expression=3,eye_color=2"
     init: str | None = None           # a vae.safetensors, or a pipeline's folder, to start from
-    decoder_only: bool = False        # leave the encoder of ``init`` as it is
+    decoder_only: bool = False        # freeze the encoder of ``init``
 
 
 def float_norms(module: nn.Module) -> nn.Module:
-    """Make group norms compute in float32 under autocast: in bfloat16 their backward is six times slower on CPUs."""
+    """Make group norms use float32 under autocast: in bfloat16 their backward pass is six times slower on CPUs."""
     for part in module.modules():
         if isinstance(part, nn.GroupNorm):
             part.register_forward_pre_hook(lambda _, x: (x[0].float(),))
@@ -73,7 +74,7 @@ def float_norms(module: nn.Module) -> nn.Module:
 
 
 def place_weight(change: Tensor, focus: float) -> Tensor:
-    """change (B, h, w) ≥ 0 → weights of mean 1 (B, 1, h, w): focus / (1 + focus) of them where pictures differ."""
+    """change (B, h, w) ≥ 0 → weights (B, 1, h, w) of mean 1: focus / (1 + focus) of it where the images differ."""
     mean = change.mean((1, 2), keepdim=True)
     return ((1 + focus * (change + 1e-4) / (mean + 1e-4)) / (1 + focus))[:, None]
 
@@ -85,19 +86,19 @@ def pair_weight(change: Tensor, power: float) -> Tensor:
 
 
 def masked(arrays: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
-    """EditPairs.arrays() → pictures before and after (N, 3, H, W) uint8.
+    """EditPairs.arrays() → images before and after (N, 3, H, W) uint8.
 
-    Outside its mask a pair differs by nothing but WebP's losses; there the picture after is taken to be that before.
+    Outside its mask a pair differs only by WebP artefacts; there the image after is replaced by the one before.
     """
     before, mask = torch.from_numpy(arrays["before"]), torch.from_numpy(arrays["mask"])
     return before, torch.where(mask[:, None], torch.from_numpy(arrays["after"]), before)
 
 
 def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """What to train on and a few val pictures to look at.
+    """The training images and some val images.
 
-    Pictures (N, 3, H, W) uint8, then how much each pixel differs in its pair's other picture (M, H, W) uint8 for the
-    first M ≤ N of them (photos have no other), then the val pictures.
+    Images (N, 3, H, W) uint8; the difference of each pixel from the pair's other image (M, H, W) uint8 for the first
+    M ≤ N of them (photos have none); the val images.
     """
     size, parts, held = get_preset(cfg.preset).size, [], None
     change = torch.zeros(0, size, size, dtype=torch.uint8)
@@ -114,15 +115,15 @@ def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
         parts.append(read_photos(open_dataset(cfg.preset, "train", limit=cfg.limit)))
         if held is None:
             held = read_photos(open_dataset(cfg.preset, "val", limit=32))
-    if not parts:
-        raise S2FError("there is nothing to train the autoencoder on: give --pairs or leave photos on.")
+    if held is None:
+        raise S2FError("there is nothing to train the autoencoder on: add --pairs, or do not set photos=false.")
     return torch.cat(parts), change, held
 
 
 def pairs_drawn(cfg: VaeConfig) -> np.ndarray:
-    """Numbers of training pairs, each as often as ``cfg.often`` wants its kind drawn."""
+    """Indices of training pairs, each repeated as often as ``cfg.often`` specifies for its kind."""
     if cfg.pairs is None:
-        raise S2FError("lambda_change compares the pictures of a pair: give --pairs.")
+        raise S2FError("lambda_change compares the two images of a pair: add --pairs.")
     pairs, often = EditPairs(cfg.pairs, "train", limit=cfg.limit), times_drawn(cfg.often)
     if cfg.kinds is not None:
         pairs.keep_kinds(cfg.kinds.split(","))
@@ -130,10 +131,11 @@ def pairs_drawn(cfg: VaeConfig) -> np.ndarray:
 
 
 class VaeTrainer(Trainer):
-    """AdamW on one autoencoder; what is kept is the moving average."""
+    """AdamW on one autoencoder; exports the moving average."""
 
     kind = KIND
     saved = ("vae", "average", "update")
+    vae: Any
     several_processes = False
 
     def __init__(self, cfg: VaeConfig, accelerator):
@@ -143,7 +145,7 @@ class VaeTrainer(Trainer):
         if cfg.init:
             self.vae.load_state_dict(vae_tensors(cfg.init))
         elif cfg.decoder_only:
-            raise S2FError("a decoder is trained for the latents of an encoder: give --set decoder.init=FILE.")
+            raise S2FError("a decoder is trained for the latents of an encoder: add --set decoder.init=FILE.")
         for part in (self.vae.encoder, self.vae.quant_conv):
             part.requires_grad_(not cfg.decoder_only)
         self.vae = float_norms(self.vae.to(self.device, memory_format=torch.channels_last))
@@ -165,7 +167,7 @@ class VaeTrainer(Trainer):
         index, k = self.indices()
         x = as_float(self.pictures[index]).to(self.device).contiguous(memory_format=torch.channels_last)
         flip = torch.rand(len(x), device=self.device) < 0.5
-        flip[k:2 * k] = flip[:k]                                           # both pictures of a pair, or neither
+        flip[k:2 * k] = flip[:k]                                           # both images of a pair, or neither
         x = torch.where(flip[:, None, None, None], x.flip(3), x)
         weight = place_weight(self.change_of(index).to(self.device), cfg.focus)
         weight = torch.where(flip[:, None, None, None], weight.flip(3), weight)
@@ -193,8 +195,8 @@ class VaeTrainer(Trainer):
         return stats
 
     def indices(self) -> tuple[np.ndarray, int]:
-        """The batch's pictures, and k: with lambda_change the first k are before a change, the next k after it, and
-        the rest, a quarter if there are any, photos. Else k is 0."""
+        """The batch's images, and k: with lambda_change the first k are before a change, the next k after it, and the
+        rest, a quarter if there are any, photos. Otherwise k is 0."""
         cfg, photos = self.cfg, len(self.pictures) - len(self.change)
 
         def some(n: int, batch: int) -> np.ndarray:
@@ -208,24 +210,24 @@ class VaeTrainer(Trainer):
         return np.concatenate([before, before + self.n_pairs, rest]), k
 
     def error(self, off: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, 1, H, W): L1, and the square in colour alone: L1 settles for brownish lips and irises."""
+        """(B, 3, H, W) → (B, 1, H, W): L1 plus squared colour error; with L1 alone, lips and irises get brownish."""
         return off.abs().mean(1, keepdim=True) + self.cfg.chroma * colours_only(off).square().mean(1, keepdim=True)
 
     def change_of(self, index) -> Tensor:
-        """(B, H, W) in [0, 1]: how much each pixel differs in the pair's other picture; 0 for photos."""
+        """(B, H, W) in [0, 1]: the difference of each pixel from the pair's other image; 0 for photos."""
         none = torch.zeros(self.pictures.shape[2:])
         return torch.stack([self.change[i] / 255.0 if i < len(self.change) else none for i in index])
 
     @torch.no_grad()
     def rebuild(self, pictures: Tensor) -> Tensor:
         """uint8 → the average's reconstruction in [−1, 1]."""
-        vae = self.average.module.eval()
+        vae: Any = self.average.module.eval()
         parts = [vae.decode(vae.encode(as_float(p).to(self.device)).latent_dist.mode()).sample.cpu()
                  for p in pictures.split(8)]
         return torch.cat(parts).clamp(-1, 1)
 
     def validate(self) -> dict[str, float]:
-        """Held-out pictures: PSNR in dB (peak 2 in [−1, 1] units) and the judge's distance."""
+        """PSNR in dB (peak 2 in [−1, 1] units) and the judge's distance on held-out images."""
         y, x = self.rebuild(self.held), as_float(self.held)
         with torch.no_grad():
             lpips = self.judge(y.to(self.device), x.to(self.device)).mean().item()
@@ -242,18 +244,18 @@ class VaeTrainer(Trainer):
 
 
 def vae_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The autoencoder's tensors, float32, from a vae.safetensors of this training or from a pipeline's folder."""
+    """The autoencoder's float32 tensors, from a vae.safetensors of this training or a pipeline's folder."""
     if Path(path).is_dir():
         return {k: v.float() for k, v in load_pipeline(TINY, path, "cpu").vae.state_dict().items()}
     return load_tensors(path, KIND, TINY.name)
 
 
 def colours_only(x: Tensor) -> Tensor:
-    """(B, 3, H, W) less each pixel's mean over the channels: what is left is no brightness."""
+    """(B, 3, H, W) minus each pixel's mean over the channels, which removes brightness."""
     return x - x.mean(1, keepdim=True)
 
 
 def train_vae(cfg: VaeConfig) -> Path:
-    """Train by ``cfg``; returns ``out/vae.safetensors`` (the averaged weights, float32)."""
+    """Run the training; returns ``out/vae.safetensors`` (the averaged weights, float32)."""
     run_training(VaeTrainer(cfg, make_accelerator(cfg.cpu)))
     return Path(cfg.out) / "vae.safetensors"

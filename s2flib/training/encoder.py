@@ -1,9 +1,10 @@
-"""Training pSp's encoder in front of a frozen StyleGAN2 (seed paper, Sec. 3.3 and 4.1)."""
+"""Training of pSp's encoder with a frozen StyleGAN2 (seed paper, Sec. 3.3 and 4.1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from s2flib.judges.load import loss_networks
 from s2flib.losses import LossWeights, SketchLoss
 from s2flib.presets import get_preset
 from s2flib.psp import PSP, GradualStyleEncoder
-from s2flib.training.feed import Feed
+from s2flib.training.feed import Feed, stack
 from s2flib.training.loop import run_training
-from s2flib.training.photo_encoder import start_from_photo_encoder
+from s2flib.training.photo_encoder import encode_photo, start_from_photo_encoder
 from s2flib.training.ranger import Ranger
 from s2flib.training.trainer import RunConfig, Trainer, Updates, average_buffers, make_accelerator
 from s2flib.weights.load import fingerprint, load_generator, save_psp
@@ -30,7 +31,7 @@ class EncoderConfig(RunConfig):
     """One run of encoder training. None means the preset's value."""
 
     steps: int | None = None  # the paper: 100,000; the warm-up is included
-    batch: int | None = None  # sketches a step, all processes and micro-batches together; the paper: 4
+    batch: int | None = None  # sketches per step, over all processes and micro-batches; the paper: 4
     lr: float | None = None  # Ranger, constant as in the paper, unless …
     anneal: float = 0.0  # … it falls linearly to zero over this last share of the steps
     lambda4: float | None = None  # weight of the attention loss; 0 is plain pSp
@@ -38,28 +39,29 @@ class EncoderConfig(RunConfig):
     lambda_lpips: float | None = None
     lambda_id: float | None = None
     lambda_reg: float | None = None
-    accumulate: int = 1  # micro-batches a step, for GPUs with little memory
+    accumulate: int = 1  # micro-batches per step, for GPUs with little memory
     init: str | None = None  # training weights whose photo encoder the sketch encoder starts from
-    warmup: int = 0  # first steps: imitate that photo encoder in W+, without the generator
+    warmup: int = 0  # number of initial steps that imitate that photo encoder in W+, without the generator
     mirror: bool = False  # half of the pairs flipped left to right; the paper flips none
     generator: str | None = None  # the frozen generator's file; None: the preset's own
-    workers: int = 4  # reading processes, for data sets too large for memory
+    workers: int = 4  # worker processes, for data sets that do not fit in memory
     val_limit: int = 64  # validation samples
 
     def resolved(self) -> EncoderConfig:
-        """The same with every None that the preset decides filled in."""
+        """A copy in which every None is replaced by the preset's value."""
         p = get_preset(self.preset)
         names = ("steps", "batch", "lr", "lambda4", "lambda_l2", "lambda_lpips", "lambda_id", "lambda_reg")
         return replace(self, **{n: getattr(p, n) for n in names if getattr(self, n) is None})
 
 
 class EncoderTrainer(Trainer):
-    """One update: micro-batches of sketches → w+ → frozen generator → pooled picture → losses."""
+    """One update: micro-batches of sketches → w+ → frozen generator → pooled image → losses."""
 
     kind = "psp-training"
     saved = ("encoder", "update")
 
-    def __init__(self, cfg: EncoderConfig, train, val, accelerator):
+    def __init__(self, cfg: Any, train, val, accelerator):
+        """cfg: an EncoderConfig, resolved."""
         super().__init__(cfg, accelerator)
         self.preset = get_preset(cfg.preset)
         if not 0 <= cfg.anneal <= 1:
@@ -67,15 +69,15 @@ class EncoderTrainer(Trainer):
         if cfg.batch % cfg.accumulate:
             raise S2FError(f"batch {cfg.batch} cannot be cut into {cfg.accumulate} micro-batches: choose a multiple.")
         if cfg.warmup and not cfg.init:
-            raise S2FError("a warm-up imitates the photo encoder of --init: give one, or set warmup to 0.")
+            raise S2FError("a warm-up imitates the photo encoder of --init: add --init, or set warmup to 0.")
         self.feed, self.val = Feed(train, cfg.batch, cfg.seed, accelerator, cfg.workers), val
         torch.manual_seed(cfg.seed)
         self.encoder = GradualStyleEncoder.from_preset(self.preset)
         decoder = load_generator(self.preset, cfg.generator)
-        photo_encoder = None
+        self.teacher: Any = None  # the photo encoder that a warm-up imitates
         if cfg.init:
             photo_encoder = start_from_photo_encoder(self.encoder, cfg.init, self.preset, decoder.latent_avg)
-        self.teacher = photo_encoder.to(self.device) if cfg.warmup else None
+            self.teacher = photo_encoder.to(self.device) if cfg.warmup else None
         self.decoder_id = fingerprint(decoder)
         self.psp = PSP(self.encoder, decoder, decoder.latent_avg).to(self.device).train()
         weights = LossWeights(cfg.lambda_l2, cfg.lambda_lpips, cfg.lambda_id, cfg.lambda_reg, cfg.lambda4)
@@ -88,7 +90,7 @@ class EncoderTrainer(Trainer):
     def load(self, state: dict) -> None:
         if state["decoder"] != self.decoder_id:
             raise WeightsError(
-                "this run was trained with another generator: give --generator the same file, or choose another --out."
+                "this run was trained with another generator: pass its file to --generator, or choose another --out."
             )
         super().load(state)
 
@@ -128,13 +130,12 @@ class EncoderTrainer(Trainer):
         return self.loss(self.target(photo), y, w_plus, self.psp.latent_avg)
 
     def imitation(self, photo: Tensor, sketch: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """‖E(sketch) − E_photo(photo)‖² / (n_styles · D), mean over the batch: what the sketch should have said.
+        """‖E(sketch) − E_photo(photo)‖² / (n_styles · D), mean over the batch.
 
-        No picture is drawn and none judged, so a step costs a fraction of the real losses'.
+        No image is generated or judged, so a step costs a fraction of one with the real losses.
         """
-        side = self.teacher.size
         with torch.no_grad():
-            target = self.teacher(F.interpolate(photo, size=(side, side), mode="bilinear", antialias=True))
+            target = encode_photo(self.teacher, photo)
         loss = F.mse_loss(self.psp.encode(sketch).float() - self.psp.latent_avg, target.float())
         return loss, {"imitation": loss.item()}
 
@@ -145,8 +146,8 @@ class EncoderTrainer(Trainer):
         self.psp.eval()
         for first in range(0, len(self.val), 16):
             samples = [self.val[i] for i in range(first, min(first + 16, len(self.val)))]
-            photo = torch.stack([s["photo"] for s in samples]).to(self.device)
-            w_plus = self.psp.encode(torch.stack([s["sketch"] for s in samples]).to(self.device))
+            photo, sketch = (x.to(self.device) for x in stack(samples))
+            w_plus = self.psp.encode(sketch)
             y = self.psp.decode(w_plus, size=self.preset.loss_size)
             _, parts = self.loss(self.target(photo), y, w_plus, self.psp.latent_avg)
             for k, v in parts.items():
@@ -159,9 +160,8 @@ class EncoderTrainer(Trainer):
         """Rows of validation sketches, outputs and photos."""
         self.psp.eval()
         samples = [self.val[i] for i in np.linspace(0, len(self.val) - 1, min(10, len(self.val))).astype(int)]
-        sketch = torch.stack([s["sketch"] for s in samples]).to(self.device)
+        photo, sketch = (x.to(self.device) for x in stack(samples))
         output, _ = self.psp(sketch)
-        photo = torch.stack([s["photo"] for s in samples]).to(self.device)
         self.psp.train()
         rows = to_array(torch.cat([sketch.expand(-1, 3, -1, -1) * 2 - 1, output, photo]))
         return contact_sheet(rows, columns=len(samples))
@@ -173,7 +173,7 @@ class EncoderTrainer(Trainer):
 
 
 def train_encoder(cfg: EncoderConfig) -> Path:
-    """Train by ``cfg``; returns ``out/encoder.safetensors``, which :func:`s2flib.weights.load.load_psp` reads."""
+    """Run the training; returns ``out/encoder.safetensors``, which :func:`s2flib.weights.load.load_psp` reads."""
     cfg = cfg.resolved()
     train = open_dataset(cfg.preset, "train", root=cfg.data, limit=cfg.limit)
     val = open_dataset(cfg.preset, "val", root=cfg.data, limit=cfg.val_limit)

@@ -1,11 +1,12 @@
 """Data order and randomness of every training, as functions of (seed, step, process).
 
-Each step reseeds torch with its own number and each epoch is shuffled by its own. A run that is killed and resumed at
-step k therefore draws exactly what it would have drawn, on any number of processes, and a checkpoint needs no generator
-states beside its seed and step.
+Each step reseeds torch and each epoch has its own shuffle. A run that is killed and resumed at step k therefore uses
+the same random numbers as an uninterrupted one, and a checkpoint needs no generator states besides its seed and step.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def seed_step(seed: int, step: int, process: int = 0) -> None:
 
 
 def batch_indices(n: int, batch: int, step: int, seed: int) -> np.ndarray:
-    """Indices (batch,) of step ``step``: epochs of all n samples, each in its own order, one after the other."""
+    """Indices (batch,) of step ``step``: consecutive epochs over all n samples, each in its own order."""
     if n < 1:
         raise S2FError("the training split is empty: check the data set and --limit.")
     first = step * batch
@@ -44,19 +45,20 @@ class Feed:
     """Batches by step number: ``feed(step)`` → photo (B, 3, H, W) in [−1, 1], sketch (B, 1, H, W) in [0, 1].
 
     Each process gets its share of the step's batch. A split that fits in ``memory`` bytes is decoded once and kept; a
-    larger one is read by ``workers`` processes ahead of the training.
+    larger one is read in advance by ``workers`` processes.
     """
 
     def __init__(self, dataset, batch: int, seed: int, accelerator, workers: int = 0, memory: int = 2**30):
         if batch % accelerator.num_processes:
             raise S2FError(
-                f"batch {batch} cannot be shared by {accelerator.num_processes} processes: choose a multiple."
+                f"batch {batch} cannot be divided among {accelerator.num_processes} processes: choose a multiple."
             )
         self.dataset, self.batch, self.seed, self.workers = dataset, batch, seed, workers
         self.device, self.rank = accelerator.device, accelerator.process_index
         self.share = batch // accelerator.num_processes
         self.arrays = dataset.arrays() if 5 * len(dataset) * dataset.size**2 <= memory else None
-        self._iterator, self._next = None, -1
+        self._iterator: Any = None
+        self._next = -1
 
     def indices(self, step: int) -> np.ndarray:
         """This process's share of the batch: (share,) indices into the data set."""
@@ -72,7 +74,7 @@ class Feed:
             batches = _Steps(self, step)
             self._iterator = iter(
                 torch.utils.data.DataLoader(
-                    self.dataset, batch_sampler=batches, num_workers=self.workers, collate_fn=_stack
+                    self.dataset, batch_sampler=batches, num_workers=self.workers, collate_fn=stack
                 )
             )
         self._next = step + 1
@@ -93,5 +95,6 @@ class _Steps:
             step += 1
 
 
-def _stack(samples: list[dict]) -> tuple[Tensor, Tensor]:
+def stack(samples: list[dict]) -> tuple[Tensor, Tensor]:
+    """Samples of a data set as batches of photos and sketches."""
     return torch.stack([s["photo"] for s in samples]), torch.stack([s["sketch"] for s in samples])

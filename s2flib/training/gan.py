@@ -1,6 +1,6 @@
-"""StyleGAN2's losses, apart from its loop (generator.py): adversarial, R1, path length, reconstruction.
+"""StyleGAN2's losses: adversarial, R1, path length, reconstruction (generator.py has the training loop).
 
-Also the networks that are trained together, and their warm start.
+Also the networks that are trained together, and their initialisation from an earlier run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KIND = "stylegan2-training"
 
 
 class Networks(nn.Module):
-    """Everything that is trained, under one state dict: generator, ema, critic, encoder, w_avg."""
+    """Everything that is trained, in one state dict: generator, ema, critic, encoder, w_avg."""
 
     w_avg: Tensor
 
@@ -44,7 +44,7 @@ class Networks(nn.Module):
         return encode_photo(self.encoder, photo)[:, : self.generator.n_styles] + self.w_avg
 
     def sample_w(self, n: int, mixing: float) -> Tensor:
-        """w+ (n, n_styles, D) of random faces, with style mixing at this probability; moves the running mean w̄."""
+        """w+ (n, n_styles, D) of random faces, with this probability of style mixing; updates the running mean w̄."""
         g, device = self.generator, self.w_avg.device
         w = g.mapping(torch.randn(n, g.style_dim, device=device))
         self.w_avg.lerp_(w.detach().mean(0), 0.005)
@@ -57,7 +57,7 @@ class Networks(nn.Module):
 class GanLoss:
     """Every loss of the generator's training, for the :class:`Networks` and weights of a GeneratorConfig.
 
-    Each method returns a loss to minimise and writes its figures into ``stats``.
+    Each method returns a loss to minimise and writes its values to ``stats``.
     """
 
     def __init__(self, nets: Networks, cfg, perceptual: nn.Module | None):
@@ -75,13 +75,13 @@ class GanLoss:
         self.codes, self.path_mean = (state[k].to(self.path_mean.device) for k in ("codes", "path_mean"))
 
     def generator(self, fake: Tensor) -> Tensor:
-        """softplus(−D(fake)); with the projected critic's four scales −Σ D(fake), as hinge losses have it."""
+        """softplus(−D(fake)); for the projected critic's four scales −Σ D(fake), the hinge loss's generator term."""
         if self.projected:
             return -4 * self.nets.critic(augment(fake)).mean()
         return F.softplus(-self.nets.critic(fake)).mean()
 
     def critic(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> Tensor:
-        """softplus(D(fake)) + softplus(−D(photo)); the projected critic's hinge loss instead."""
+        """softplus(D(fake)) + softplus(−D(photo)); for the projected critic the hinge loss."""
         critic = self.nets.critic
         if self.projected:
             on_real, on_fake = critic(augment(photo)), critic(augment(fake))
@@ -108,14 +108,14 @@ class GanLoss:
         pictures = self.nets.generator.synthesis(w, noise="random")
         penalty, self.path_mean = path_length(pictures, w, self.path_mean)
         stats["path_length"] = penalty.item()
-        # + 0 · pictures: every parameter takes part, so that all processes reduce the same gradients
+        # + 0 · pictures: includes every parameter, so that all processes reduce the same gradients
         return penalty * (self.cfg.path_weight * self.cfg.path_every) + 0 * pictures.mean()
 
     def reconstruction(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> Tensor:
         """λ_rec |x − y|₁ + λ_lpips LPIPS (at half the size) + λ_feat distance of the critic's features.
 
-        Eyes and mouth are a twentieth of a portrait and most of what tells people apart, so λ_face adds the first
-        two terms once more on the middle of the face, at full size.
+        Eyes and mouth cover a twentieth of a portrait but contain most of the identity, so λ_face adds the first two
+        terms again for the centre of the face, at full size.
         """
         cfg, critic = self.cfg, self.nets.critic
         pixels = (fake - photo).abs().mean()
@@ -143,7 +143,7 @@ class GanLoss:
         return loss
 
     def code_losses(self, w_plus: Tensor, stats: dict[str, float]) -> Tensor:
-        """Rows of E's codes held together, and mapping(z) drawn to where E's last 512 mean codes lie."""
+        """Keeps the rows of E's codes together, and moves mapping(z) towards E's last 512 mean codes."""
         cfg, g = self.cfg, self.nets.generator
         w = w_plus.mean(1)                                                     # (B, D)
         spread = (w_plus - w[:, None]).square().mean()
@@ -161,14 +161,14 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 64) -> Tensor:
 
 
 def tie_rows(w_plus: Tensor, n: int) -> Tensor:
-    """The last n of w+ (B, n_styles, D) with every row replaced by their mean: codes that lie in W."""
+    """w+ (B, n_styles, D) with the rows of the last n codes replaced by their mean, which makes them codes in W."""
     if not n:
         return w_plus
     free, tied = w_plus[:-n], w_plus[-n:]
     return torch.cat([free, tied.mean(1, keepdim=True).expand_as(tied)])
 
 
-def critic_features(critic: nn.Module, x: Tensor) -> list[Tensor]:
+def critic_features(critic: ProjectedCritic | Discriminator, x: Tensor) -> list[Tensor]:
     """The critic's maps after each resolution, finest first."""
     if isinstance(critic, ProjectedCritic):
         return critic.features(x)
@@ -180,7 +180,7 @@ def critic_features(critic: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """Mean L1 between feature maps, each divided by the mean size of the second's (learned similarity, VAE-GAN)."""
+    """Mean L1 between feature maps, each divided by the second's mean magnitude (learned similarity, VAE-GAN)."""
     parts = [(x - y).abs().mean() / (y.abs().mean() + 1e-6) for x, y in zip(a, b, strict=True)]
     return torch.stack(parts).mean()
 
@@ -195,20 +195,20 @@ def path_length(pictures: Tensor, w_plus: Tensor, mean: Tensor) -> tuple[Tensor,
 
 
 def warm_start(nets: Networks, path: str, preset: str) -> None:
-    """Weights of an earlier run: the same size, or half of it (then a resolution is added on top).
+    """Load the weights of an earlier run of the same size, or of half the size (then a resolution is added).
 
-    The new resolution's ToRGB starts at zero, so the grown generator first draws the smaller one's picture,
-    enlarged. The critic's new first block starts at random in front of the old ones.
+    The new resolution's ToRGB starts at zero, so the larger generator initially generates the smaller one's image,
+    enlarged. The critic's new first block is initialised randomly.
     """
     tensors, meta = safe_load(path, with_metadata=True)
     if meta.get("kind") != KIND or meta.get("preset") != preset:
-        raise WeightsError(f"{path} holds no StyleGAN2 training weights of the {preset} preset: "
-                           "give --init a file written by s2f train --what generator.")
+        raise WeightsError(f"{path} contains no StyleGAN2 training weights of the {preset} preset: pass --init a file "
+                           "written by s2f train --what generator.")
     tensors = {k: v.float() for k, v in tensors.items()}
     tensors |= {"generator" + k.removeprefix("ema"): v for k, v in tensors.items() if k.startswith("ema.")}
     own, size = nets.state_dict(), int(meta["size"])
     projected = isinstance(nets.critic, ProjectedCritic)
-    if projected != (meta.get("critic") == "projected"):              # another kind of critic starts afresh
+    if projected != (meta.get("critic") == "projected"):              # another kind of critic is trained from scratch
         tensors = {k: v for k, v in tensors.items() if not k.startswith("critic.")}
     if size * 2 == nets.generator.size:
         if not projected:
@@ -218,8 +218,8 @@ def warm_start(nets: Networks, path: str, preset: str) -> None:
             if f".to_rgbs.{newest}.conv.weight" in k or f".to_rgbs.{newest}.bias" in k:
                 own[k].zero_()
     elif size != nets.generator.size:
-        raise WeightsError(f"{path} draws {size} px: --init takes weights of {nets.generator.size} px "
-                           f"or of {nets.generator.size // 2} px, to grow from.")
+        raise WeightsError(f"{path} is a generator of {size} px: --init needs weights of {nets.generator.size} px or "
+                           f"of {nets.generator.size // 2} px, to grow from.")
     for k, v in tensors.items():
         if k not in own or own[k].shape != v.shape:
             raise WeightsError(f"{path} does not fit this preset ({k}): it was written by another version.")

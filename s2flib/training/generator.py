@@ -1,21 +1,21 @@
-"""Training StyleGAN2, the generator that pSp later freezes.
+"""Training of StyleGAN2, the generator that pSp later freezes.
 
 Karras et al. 2020 (arXiv:1912.04958): non-saturating loss, lazy R1 (every 16 steps), path-length
 regularisation, exponential moving average of the weights, style mixing.
 
-Beside it, a photo encoder can be trained with the generator (after VAE-GAN, Larsen et al. 2016,
-arXiv:1512.09300): part of every batch of fakes is G(E(photo)), judged by the same critic and also compared
-with its photo, in pixels, by the perceptual judge and in the critic's features. The published FFHQ generator
-learnt from 25 million pictures; a laptop shows its own a hundred thousand, and the adversary alone then draws one
-mean face with variations. Reconstruction makes every training face reachable in W+ early, which is what pSp
-needs of its decoder. Random faces follow by a sliced-Wasserstein term (Kolouri et al. 2018, arXiv:1804.01947)
-that moves mapping(z) to where the encoder's codes are. A random face has one w for all rows, so part of the
-reconstructions must make do with one as well (``tie_share``): else what tells people apart hides between the rows.
+A photo encoder can be trained together with the generator (after VAE-GAN, Larsen et al. 2016, arXiv:1512.09300): part
+of every batch of fakes is G(E(photo)), judged by the same critic and also compared with its photo, in pixels, by the
+perceptual judge and in the critic's features. The published FFHQ generator was trained on 25 million images; a laptop
+manages a hundred thousand, and with the adversarial loss alone the result is one mean face with variations.
+Reconstruction makes every training face reachable in W+ early, which is what pSp needs of its decoder. For random
+faces, a sliced-Wasserstein term (Kolouri et al. 2018, arXiv:1804.01947) moves mapping(z) towards the encoder's codes. A
+random face has one w for all rows, so part of the reconstructions also use a single w (``tie_share``): otherwise the
+identity is encoded in the differences between rows.
 
-``lambda_rec=0`` leaves plain StyleGAN2; ``lambda_adv=0`` leaves the autoencoder, a cheap first stage on a CPU.
-``critic="projected"`` judges through a frozen ImageNet net instead (projected.py): what the shipped weights used.
+``lambda_rec=0`` is plain StyleGAN2; ``lambda_adv=0`` is the autoencoder, a cheap first stage on a CPU.
+``critic="projected"`` uses a frozen ImageNet network instead (projected.py), as for the shipped weights.
 
-Cost, measured: see data/weights/tiny-stylegan2.md.
+data/weights/tiny-stylegan2.md has the measured cost.
 """
 
 from __future__ import annotations
@@ -47,29 +47,29 @@ class GeneratorConfig(RunConfig):
     """One run of StyleGAN2 training. ``steps`` counts batches over all processes."""
 
     steps: int = 10_000
-    size: int | None = None           # picture side; smaller than the preset's: a stage to grow from
-    batch: int = 16                   # pictures a step, all processes together
+    size: int | None = None           # image size; smaller than the preset's: a stage to grow from
+    batch: int = 16                   # images per step, over all processes
     lr: float = 2e-3                  # Adam, betas (0, 0.99), corrected for lazy regularisation
     r1_gamma: float = 0.1             # R1 penalty γ/2 · |∇D|², Sec. 3.1 of StyleGAN2
-    r1_every: int = 16                # 0: off; the projected critic never needs it
+    r1_every: int = 16                # 0: off; not used with the projected critic
     path_weight: float = 2.0          # path-length penalty, Sec. 3.2
     path_every: int = 32              # 0: off
     mixing: float = 0.9               # probability of style mixing
-    ema_images: float = 5_000         # half-life of the weights' moving average, in pictures
-    mapping_lr: float = 1.0           # the mapping network's share of lr; 50 when only the SWD moves it
+    ema_images: float = 5_000         # half-life of the weights' moving average, in images
+    mapping_lr: float = 1.0           # the mapping network's rate relative to lr; 50 when only the SWD trains it
     beta1: float = 0.0                # of the generator's Adam; 0.9 learns faster without a critic
-    critic: str = "stylegan2"         # "projected": see projected.py; crisp far sooner
-    lambda_adv: float = 1.0           # the adversary; 0: no critic, the whole batch is reconstructed
-    rec_share: float = 0.5            # of each batch reconstructs photos, the rest are random faces
+    critic: str = "stylegan2"         # "projected": see projected.py; sharp much sooner
+    lambda_adv: float = 1.0           # the adversarial loss; 0: no critic, the whole batch is reconstructed
+    rec_share: float = 0.5            # share of each batch that reconstructs photos; the rest are random faces
     lambda_rec: float = 5.0           # L1 between photo and G(E(photo)); 0: no photo encoder
-    lambda_lpips: float = 1.0         # the perceptual judge on the same pair at half the size; 0: off
-    lambda_face: float = 0.0          # pixels and perceptual judge once more on the face alone, at full size
+    lambda_lpips: float = 1.0         # the perceptual judge on the same pair at half size; 0: off
+    lambda_face: float = 0.0          # pixels and perceptual judge again on the face only, at full size
     lambda_feat: float = 1.0          # the critic's features of the same pair
     lambda_swd: float = 1.0           # sliced-Wasserstein distance from mapping(z) to the encoder's codes
-    tie_share: float = 0.0            # of the reconstructions, those drawn from one w for all rows, E's mean row
+    tie_share: float = 0.0            # share of the reconstructions that use one w for all rows, E's mean row
     lambda_delta: float = 0.01        # keeps the rows of E(photo) together, so that W+ stays near W (after e4e)
-    init: str | None = None           # weights to start from (same size, or half: then it grows)
-    workers: int = 4                  # reading processes, for data sets too large for memory
+    init: str | None = None           # initial weights (same size, or half: then it grows)
+    workers: int = 4                  # worker processes, for data sets that do not fit in memory
 
 
 class GeneratorTrainer(Trainer):
@@ -81,7 +81,7 @@ class GeneratorTrainer(Trainer):
     def __init__(self, cfg: GeneratorConfig, dataset, accelerator):
         super().__init__(cfg, accelerator)
         if not (cfg.lambda_adv or cfg.lambda_rec):
-            raise S2FError("there is nothing to train: give lambda_adv or lambda_rec a weight above 0.")
+            raise S2FError("there is nothing to train: set lambda_adv or lambda_rec above 0.")
         if cfg.critic not in CRITICS:
             raise S2FError(f"there is no critic {cfg.critic!r}: choose one of {', '.join(CRITICS)}.")
         for name in ("rec_share", "tie_share"):
@@ -97,7 +97,7 @@ class GeneratorTrainer(Trainer):
         self.nets.to(self.device)
         perceptual = perceptual_judge(preset).to(self.device) if cfg.lambda_rec and cfg.lambda_lpips else None
         self.loss = GanLoss(self.nets, cfg, perceptual)
-        # lazy regularisation is one more update every k steps: rates and betas are corrected for it (Sec. 3.1)
+        # lazy regularisation adds an update every k steps: learning rates and betas are corrected for it (Sec. 3.1)
         self.r1_every = 0 if self.loss.projected else cfg.r1_every
         lazy_d = self.r1_every / (self.r1_every + 1) if self.r1_every else 1.0
         lazy_g = cfg.path_every / (cfg.path_every + 1) if cfg.path_every else 1.0
@@ -131,7 +131,7 @@ class GeneratorTrainer(Trainer):
         share = 0.0 if not cfg.lambda_rec else cfg.rec_share if cfg.lambda_adv else 1.0
         n_rec = round(share * len(photo))
         loss = torch.zeros((), device=self.device)
-        codes = []  # w+ in float32: everything in the picture depends on it
+        codes = []  # w+ in float32: everything in the image depends on it
         if n_rec:
             with self.autocast():
                 codes.append(nets.encode(photo[:n_rec]).float())
@@ -163,7 +163,7 @@ class GeneratorTrainer(Trainer):
 
     @torch.no_grad()
     def update_ema(self) -> None:
-        # shorter memory at the start (StyleGAN2-ADA's ramp), so that early noise is forgotten
+        # a shorter average at the start (StyleGAN2-ADA's ramp), so that early noise is forgotten
         images = (self.done + 1) * self.cfg.batch
         decay = 0.5 ** (self.cfg.batch / min(self.cfg.ema_images, 0.05 * images + 1e-8))
         for average, now in zip(self.nets.ema.parameters(), self.nets.generator.parameters(), strict=True):
@@ -190,18 +190,18 @@ class GeneratorTrainer(Trainer):
         meta = {"preset": cfg.preset, "size": str(nets.generator.size), "images": str(self.done * cfg.batch)}
         frozen = dict(nets.ema.state_dict()) | {"latent_avg": nets.ema.mean_latent()}
         save_safetensors(out / "generator.safetensors", frozen, meta | {"kind": "stylegan2"}, overwrite=True)
-        # the moving average stands for the generator too: it is the better one, and the file stays small
-        learnt = {k: v for k, v in nets.state_dict().items() if not k.startswith(("generator.", "critic.backbone."))}
-        save_safetensors(out / "training.safetensors", learnt,
+        # the moving average also replaces the generator: it is better, and the file stays small
+        trained = {k: v for k, v in nets.state_dict().items() if not k.startswith(("generator.", "critic.backbone."))}
+        save_safetensors(out / "training.safetensors", trained,
                          meta | {"kind": KIND, "critic": "projected" if self.loss.projected else "stylegan2"},
                          overwrite=True)
 
 
 def train_generator(cfg: GeneratorConfig) -> Path:
-    """Train by ``cfg``; returns the generator's file (EMA weights and latent_avg, float16).
+    """Run the training; returns the generator's file (EMA weights and latent_avg, float16).
 
-    ``cfg.out`` gets generator.safetensors (what pSp freezes) and training.safetensors (moving average,
-    critic and photo encoder in float16, for ``init``), beside what :func:`loop.run_training` writes.
+    Writes generator.safetensors (which pSp freezes) and training.safetensors (moving average, critic and photo encoder
+    in float16, for ``init``) to ``cfg.out``, in addition to the files of :func:`loop.run_training`.
     """
     dataset = open_dataset(get_preset(cfg.preset), "train", root=cfg.data, limit=cfg.limit)
     run_training(GeneratorTrainer(cfg, dataset, make_accelerator(cfg.cpu)))

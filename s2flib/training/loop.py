@@ -1,4 +1,4 @@
-"""The loop of every training: resume, step, log, save, stop; checkpoints that survive a kill."""
+"""The loop of every training: resume, step, log, save, stop; checkpoints are written atomically."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,15 +20,15 @@ from s2flib.training.trainer import Trainer
 from s2flib.weights.load import safe_load
 
 CHECKPOINT = "checkpoint.pt"
-# fields that may differ when a run is resumed: how long it goes on, and how often it saves and logs
+# fields that may differ when a run is resumed: its length, and how often it saves and logs
 _FREE = {"steps", "images", "max_time", "out", "resume", "save_every", "log_every"}
 
 
 def run_training(trainer: Trainer) -> None:
     """Train until ``steps`` or ``max_time``.
 
-    ``out`` gets checkpoint.pt, samples/*.png, log.csv, tensorboard/ and run.json beside what ``export`` writes. Ctrl-C
-    or a kill loses what was learned since the last checkpoint, and nothing else.
+    Writes checkpoint.pt, samples/*.png, log.csv, tensorboard/ and run.json to ``out``, in addition to the files of
+    ``export``. Ctrl-C or a kill loses only the progress since the last checkpoint.
     """
     cfg, acc, out = trainer.cfg, trainer.acc, Path(trainer.cfg.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ def run_training(trainer: Trainer) -> None:
             save_image(path, trainer.picture(), overwrite=True, metadata={"step": str(trainer.done)}, synthetic=True)
         acc.wait_for_everyone()
 
-    # Processes must stop and save together: only the first one looks at the clock.
+    # Processes must stop and save together, so only the first one checks the clock.
     while trainer.done < cfg.steps and not _agree(clock.is_over(), acc):
         stats = trainer.step()
         if bad := [name for name, value in stats.items() if not math.isfinite(value)]:
@@ -81,14 +82,12 @@ def _agree(answer: bool, accelerator) -> bool:
         return answer
     from accelerate.utils import broadcast
 
-    return bool(broadcast(torch.tensor(int(answer), device=accelerator.device)).item())
+    first: Any = broadcast(torch.tensor(int(answer), device=accelerator.device))
+    return bool(first.item())
 
 
 def save_checkpoint(out: Path, kind: str, config: dict, state: dict) -> Path:
-    """Write ``out/checkpoint.pt`` atomically: {kind, config, state}, all of it tensors and plain values.
-
-    A kill at any moment leaves either the old file or the new one.
-    """
+    """Write ``out/checkpoint.pt`` atomically: {kind, config, state}, only tensors and plain values."""
     path = Path(out) / CHECKPOINT
     with atomic_path(path) as part:
         torch.save({"kind": kind, "config": config, "state": state}, part)
@@ -98,8 +97,7 @@ def save_checkpoint(out: Path, kind: str, config: dict, state: dict) -> Path:
 def load_checkpoint(out: Path, kind: str, config: dict) -> dict | None:
     """The state saved in ``out``, or None if there is none; WeightsError if it belongs to another run.
 
-    ``config`` must equal the saved one but for how long the run goes on, so that a resumed run is the run that was
-    interrupted.
+    ``config`` must equal the saved one except for _FREE, so that a resumed run equals an uninterrupted one.
     """
     path = Path(out) / CHECKPOINT
     if not path.exists():
@@ -117,11 +115,11 @@ def load_checkpoint(out: Path, kind: str, config: dict) -> dict | None:
 
 
 def _state_to_resume(out: Path, kind: str, config: dict, resume: bool) -> dict | None:
-    """The state to go on from. A folder that already holds a run is never trained over without ``resume``."""
+    """The state to continue from. S2FError if the folder already contains a run and ``resume`` is False."""
     if resume:
         return load_checkpoint(out, kind, config)
     if (out / CHECKPOINT).exists():
-        raise S2FError(f"{out} already holds a training run: add --resume to go on with it, or choose another --out.")
+        raise S2FError(f"{out} already contains a training run: add --resume to continue it, or choose another --out.")
     return None
 
 
@@ -141,7 +139,7 @@ class Clock:
 class Log:
     """Scalars to TensorBoard (``out/tensorboard``) and ``out/log.csv`` (step, name, value).
 
-    Rows of an interrupted run beyond ``step``, where this one starts, are dropped: they are measured again.
+    Rows of an interrupted run after ``step``, where this one starts, are removed: those steps run again.
     """
 
     def __init__(self, out: Path, step: int = 0, enabled: bool = True):
@@ -159,7 +157,7 @@ class Log:
             self.pending.setdefault(name, []).append(float(value))
 
     def flush(self, step: int) -> dict[str, float]:
-        """Write the means of what was added since the last flush; returns them."""
+        """Write the means of the values added since the last flush; returns them."""
         means = {k: float(np.mean(v)) for k, v in self.pending.items()}
         self.pending = {}
         self.write(step, means)

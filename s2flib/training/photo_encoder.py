@@ -1,4 +1,4 @@
-"""The photo encoder that is trained with the generator: what it maps, and how a sketch encoder starts from it."""
+"""The photo encoder trained with the generator: its mapping, and the initialisation of a sketch encoder from it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def encode_photo(encoder: GradualStyleEncoder, photo: Tensor) -> Tensor:
 
 
 def start_from_photo_encoder(
-    encoder: GradualStyleEncoder,  # a sketch encoder; gets the weights, in place
+    encoder: GradualStyleEncoder,  # a sketch encoder, initialised in place
     path: str,  # training.safetensors
     preset: Preset,
     latent_avg: Tensor,  # (style_dim,), w̄ of the generator that will be frozen
 ) -> GradualStyleEncoder:
-    """Start from the photo encoder of the generator's own training; returns that photo encoder, frozen.
+    """Initialise from the photo encoder of the generator's training; returns that photo encoder, frozen.
 
-    The photo encoder already knows where faces are in W+; only what a face looks like in pencil is left to learn. Its
-    three input channels are summed into one, since a grey photo and a sketch share their edges. It was trained around
-    its own w̄; the heads' biases take up the difference.
+    The photo encoder already maps faces to W+, so only the appearance of sketches has to be learned. Its three input
+    channels are summed into one, since a grey photo and a sketch have the same edges. It was trained relative to its
+    own w̄; the heads' biases are corrected for the difference.
     """
     tensors = load_tensors(path, "stylegan2-training", preset.name)
     own = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
     key = "input_layer.0.weight"
-    if own.get(key) is None or own[key].shape[0] != encoder.input_layer[0].weight.shape[0]:
+    if own.get(key) is None or own[key].shape[0] != encoder.get_parameter(key).shape[0]:
         raise WeightsError(
-            f"{path} holds no photo encoder of this preset: give --init a training.safetensors that s2f train --what "
-            "generator wrote."
+            f"{path} contains no photo encoder of this preset: pass --init a training.safetensors written by s2f train "
+            "--what generator."
         )
     for name in own:
         if name.startswith("styles.") and name.endswith(".linear.bias"):

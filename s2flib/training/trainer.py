@@ -1,4 +1,4 @@
-"""What every training is built from: its configuration, its device and precision, its updates, its checkpoint's state.
+"""The base of every training: configuration, device and precision, updates, checkpoint state.
 
 A training is a :class:`RunConfig` with further fields and a :class:`Trainer` with a ``train_step``; loop.py runs it.
 """
@@ -24,22 +24,22 @@ PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """The options of every training; each adds its own, and its own defaults."""
+    """The options of every training; each training adds its own options and defaults."""
 
     out: str  # folder for checkpoints, samples, logs and weights
     preset: str = "tiny"
     data: str | None = None  # a data set's folder; None: the preset's own
-    steps: int | None  # updates in all
-    batch: int | None  # samples a step, all processes together
+    steps: int | None  # total number of updates
+    batch: int | None  # samples per step, over all processes
     lr: float | None
     seed: int = 0  # of weights, data order and augmentation
-    mixed_precision: str = "auto"  # no, bf16, fp16; auto: bf16 or fp16 where the hardware has it
-    cpu: bool = False  # leave the GPU alone
-    resume: bool = False  # go on from the folder's checkpoint, if there is one
-    max_time: float | None = None  # seconds, then stop with a checkpoint
+    mixed_precision: str = "auto"  # no, bf16, fp16; auto: bf16 or fp16 where the hardware supports it
+    cpu: bool = False  # do not use the GPU
+    resume: bool = False  # continue from the folder's checkpoint, if there is one
+    max_time: float | None = None  # seconds after which to stop with a checkpoint
     save_every: float = 240.0  # seconds between checkpoints
     log_every: int = 50  # steps
-    limit: int | None = None  # only the first training samples
+    limit: int | None = None  # use only the first training samples
 
     def __post_init__(self):
         get_preset(self.preset)
@@ -55,18 +55,18 @@ class RunConfig:
 
 
 def make_accelerator(cpu: bool = False):
-    """accelerate's Accelerator, used for devices and processes: the GPU if there is one, several processes if
-    ``accelerate launch`` started them. Precision is the :class:`Trainer`'s."""
+    """accelerate's Accelerator for devices and processes: the GPU if there is one, several processes if started by
+    ``accelerate launch``. The :class:`Trainer` sets the precision."""
     from accelerate import Accelerator
 
     return Accelerator(mixed_precision="no", cpu=cpu)
 
 
 def autocast_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | None:
-    """The type to autocast to; None: float32 throughout.
+    """The dtype to autocast to; None: float32 only.
 
-    "auto" is bf16 where the device multiplies it in hardware (NVIDIA Ampere and later, CPUs with AMX or AVX-512 BF16),
-    fp16 on older GPUs, else float32.
+    "auto" is bf16 where the hardware supports it (NVIDIA Ampere and later, CPUs with AMX or AVX-512 BF16), fp16 on
+    older GPUs, otherwise float32.
     """
     if mixed_precision != "auto":
         return PRECISIONS[mixed_precision]
@@ -76,13 +76,13 @@ def autocast_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | 
 
 
 def cpu_has_fast_bf16() -> bool:
-    """True where bfloat16 products run in hardware; elsewhere they are emulated and slower than float32."""
+    """Whether the CPU multiplies bfloat16 in hardware; otherwise it is emulated and slower than float32."""
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in names)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], accelerator) -> None:
-    """Mean of the gradients over processes, in one message (as StyleGAN2-ADA does; no-op for one process)."""
+    """Average the gradients over processes in one all-reduce (as StyleGAN2-ADA does; no-op for one process)."""
     if accelerator.num_processes == 1:
         return
     grads = [p.grad for p in parameters if p.grad is not None]
@@ -92,7 +92,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], accelerator) -> None:
 
 
 def average_buffers(module: nn.Module, accelerator) -> None:
-    """Mean of floating buffers (batch-norm statistics) over processes."""
+    """Average floating-point buffers (batch-norm statistics) over processes."""
     if accelerator.num_processes > 1:
         for buffer in module.buffers():
             if buffer.is_floating_point():
@@ -100,14 +100,14 @@ def average_buffers(module: nn.Module, accelerator) -> None:
 
 
 class Updates:
-    """An optimiser and what surrounds each of its updates: loss scaling in float16 (Micikevicius et al. 2018,
-    arXiv:1710.03740), averaging of gradients over processes, clipping.
+    """An optimiser with loss scaling in float16 (Micikevicius et al. 2018, arXiv:1710.03740), averaging of gradients
+    over processes, and clipping.
 
-    ``update(loss)`` is one whole update. With micro-batches: ``start()``, ``backward(loss)`` for each, ``finish()``.
+    ``update(loss)`` is a complete update. With micro-batches: ``start()``, ``backward(loss)`` for each, ``finish()``.
     """
 
     def __init__(self, optimiser: torch.optim.Optimizer, trainer: Trainer, clip: float | None = None):
-        """clip: largest norm of the gradients of all parameters together; None: not clipped."""
+        """clip: maximum norm of all gradients together; None: no clipping."""
         self.optimiser, self.acc, self.clip = optimiser, trainer.acc, clip
         self.scaler = torch.amp.GradScaler(trainer.device.type, enabled=trainer.dtype == torch.float16)
 
@@ -129,7 +129,7 @@ class Updates:
         self.scaler.unscale_(self.optimiser)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.params, self.clip)
-        self.scaler.step(self.optimiser)  # skipped where the scaled gradients overflowed
+        self.scaler.step(self.optimiser)  # skipped if the scaled gradients overflowed
         self.scaler.update()
 
     def __call__(self, loss: Tensor, lr: float | None = None) -> None:
@@ -147,14 +147,14 @@ class Updates:
 
 
 class Trainer:
-    """Base of every training. A subclass builds networks and :class:`Updates` and implements ``train_step``.
+    """Base class of every training. A subclass builds networks and :class:`Updates` and implements ``train_step``.
 
-    Everything that the next step depends on is in ``saved``, in the step's number, or a function of the configuration:
-    a killed run that is resumed gives the same numbers.
+    The next step depends only on ``saved``, the step number and the configuration: a killed run that is resumed gives
+    the same results.
     """
 
     kind: str  # written into checkpoints
-    saved: tuple[str, ...]  # attributes in the checkpoint: anything with a state_dict, or tensors
+    saved: tuple[str, ...]  # attributes in the checkpoint: objects with a state_dict, or tensors
     several_processes = True
     cfg: Any  # the training's own RunConfig
 
@@ -166,7 +166,7 @@ class Trainer:
         torch.manual_seed(cfg.seed)
 
     def autocast(self):
-        """The precision of forward passes; weights, losses and updates stay float32."""
+        """The precision of forward passes; weights, losses and updates remain float32."""
         enabled = self.dtype is not None
         return torch.autocast(self.device.type, self.dtype if enabled else torch.bfloat16, enabled=enabled)
 
@@ -181,7 +181,7 @@ class Trainer:
         raise NotImplementedError
 
     def validate(self) -> dict[str, float]:
-        """Figures on held-out samples, written into the log at each checkpoint."""
+        """Metrics on held-out samples, written to the log at each checkpoint."""
         return {}
 
     def picture(self) -> np.ndarray:
@@ -189,11 +189,11 @@ class Trainer:
         raise NotImplementedError
 
     def export(self, out: Path) -> None:
-        """Write the weights that others load."""
+        """Write the final weights."""
         raise NotImplementedError
 
     def state(self) -> dict:
-        """What a checkpoint holds."""
+        """The contents of a checkpoint."""
         parts = {name: getattr(self, name) for name in self.saved}
         return {"step": self.done} | {k: v if isinstance(v, Tensor) else v.state_dict() for k, v in parts.items()}
 

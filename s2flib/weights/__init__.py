@@ -16,8 +16,3 @@ from s2flib.weights.load import (
     verify_shipped,
 )
 from s2flib.weights.registry import REGISTRY, fetch
-
-__all__ = [
-    "REGISTRY", "fetch", "fingerprint", "load_generator", "load_ir_se50", "load_psp", "load_tensors", "safe_load",
-    "save_psp", "save_safetensors", "update_sha256sums", "verify_shipped",
-]

@@ -98,7 +98,8 @@ def _fetch(url: str, part: Path, sha256: str | None, wait: float, label: str) ->
             reason = f"{type(e).__name__} {e}".strip()
             continue
         if sha256 is None or sha256_of(part) == sha256:
-            _sync(part)
+            with open(part, "rb") as f:
+                os.fsync(f.fileno())
             return
         _discard(part)                                          # never resume from incorrect data
         reason = "its SHA-256 is not the pinned one"
@@ -176,8 +177,3 @@ def _validator(part: Path) -> Path:
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
     _validator(part).unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as f:
-        os.fsync(f.fileno())

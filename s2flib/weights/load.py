@@ -11,7 +11,7 @@ import hashlib
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +27,7 @@ from s2flib.weights.published import IRSE50, build_ir_se50, build_psp, load_stri
 from s2flib.weights.registry import fetch
 
 SUMS = "SHA256SUMS"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def safe_load(path: str | Path, with_metadata: bool = False) -> Any:
@@ -113,7 +114,7 @@ def write_sums(folder: Path, files: Iterable[Path]) -> Path:
 def read_sums(folder: Path) -> dict[str, str]:
     """File → hash, as listed in ``folder``/SHA256SUMS."""
     lines = (folder / SUMS).read_text().splitlines()
-    return dict(reversed(line.split(maxsplit=1)) for line in lines if line.strip())
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines if line.strip())}
 
 
 def load_tensors(path: str | Path, kind: str, preset: str | None = None, with_metadata: bool = False) -> Any:
@@ -155,7 +156,7 @@ def load_generator(preset: str | Preset, path: str | Path | None = None) -> Gene
     p = get_preset(preset)
     generator = Generator.from_preset(p)
     if path is None:
-        path = weights_dir() / p.shipped_generator if p.shipped_generator else fetch(p.published_generator)
+        path = weights_dir() / p.shipped_generator if p.shipped_generator else fetch(p.published_generator or "")
     path = Path(path)
     if path.suffix == ".safetensors":
         tensors = load_tensors(path, "stylegan2", p.name)
@@ -185,10 +186,12 @@ def psp_file(preset: str | Preset, path: str | Path | None = None) -> Path:
     p = get_preset(preset)
     if path is not None:
         return Path(path)
-    if not (p.shipped_psp or p.published_psp):
+    if p.shipped_psp:
+        return weights_dir() / p.shipped_psp
+    if not p.published_psp:
         raise WeightsError(f"no sketch encoder at {p.size} px is published: train one with s2f train --preset {p.name} "
                            "and pass its file.")
-    return weights_dir() / p.shipped_psp if p.shipped_psp else fetch(p.published_psp)
+    return fetch(p.published_psp)
 
 
 def load_psp(preset: str | Preset, path: str | Path | None = None, generator: str | Path | None = None) -> PSP:
@@ -215,8 +218,8 @@ def load_psp(preset: str | Preset, path: str | Path | None = None, generator: st
     load_strict(encoder, under(tensors, "encoder."), str(path))
     decoder = load_generator(p, generator)
     if meta.get("decoder", "") not in ("", fingerprint(decoder)):
-        raise WeightsError(f"{path} was trained with another generator: pass the generator file it was trained with, or "
-                           "train the encoder again.")
+        raise WeightsError(f"{path} was trained with another generator: pass the generator file it was trained with, "
+                           "or train the encoder again.")
     return PSP(encoder, decoder, tensors["latent_avg"]).eval()
 
 

@@ -29,8 +29,8 @@ def load_strict(module: nn.Module, state: State, what: str) -> None:
             raise WeightsError(f"{what} lacks the tensor {key}: it was saved for another network; use the "
                                "file that belongs to this preset.")
         if state[key].shape != own[key].shape:
-            raise WeightsError(f"{what} has {key} as {tuple(state[key].shape)} instead of {tuple(own[key].shape)}: it is a "
-                               "checkpoint of another preset; use the file that belongs to this one.")
+            raise WeightsError(f"{what} has {key} as {tuple(state[key].shape)} instead of {tuple(own[key].shape)}: it "
+                               "is a checkpoint of another preset; use the file that belongs to this one.")
     for key in state:
         if key not in own:
             raise WeightsError(f"{what} has the unknown tensor {key}: it was saved for another network; use the file "
@@ -81,7 +81,6 @@ class PublishedPSP:
     latent_avg: Tensor         # (n_styles, 512); zeros for a model trained without start_from_latent_avg
     input_nc: int              # 1: sketch; 3: photo; 19: segmentation map
     n_styles: int
-    opts: dict[str, Any]       # the training flags
 
 
 def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
@@ -94,8 +93,8 @@ def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
     opts = dict(opts if isinstance(opts, dict) else vars(opts))
     kind = opts.get("encoder_type", "GradualStyleEncoder")
     if kind != "GradualStyleEncoder":
-        raise WeightsError(f"{what} contains a {kind}: only pSp's GradualStyleEncoder is supported; use a psp_*.pt file "
-                           "trained with it.")
+        raise WeightsError(f"{what} contains a {kind}: only pSp's GradualStyleEncoder is supported; use a psp_*.pt "
+                           "file trained with it.")
     encoder, decoder = under(state, "encoder."), under(state, "decoder.")
     n_styles = 1 + max((int(m[1]) for k in encoder if (m := re.match(r"styles\.(\d+)\.", k))), default=-1)
     if n_styles == 0:
@@ -107,7 +106,7 @@ def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
                                "published file.")
         latent_avg = torch.zeros(n_styles, PAPER.style_dim)
     return PublishedPSP(encoder, decoder, latent_avg.detach().float(),
-                        encoder["input_layer.0.weight"].shape[1], n_styles, opts)
+                        encoder["input_layer.0.weight"].shape[1], n_styles)
 
 
 def build_psp(checkpoint: dict[str, Any], what: str) -> PSP:

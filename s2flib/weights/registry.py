@@ -6,9 +6,10 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from s2flib.errors import WeightsError
-from s2flib.files import atomic_path, cache_dir, sha256_of
+from s2flib.files import atomic_path, cache_dir, read_toml, sha256_of
 from s2flib.weights.download import download
 
 
@@ -23,55 +24,13 @@ class Published:
     sha256: str | None    # None: unknown; recorded next to the file on first use and checked from then on
 
 
-def _drive(file_id: str) -> str:
-    return f"https://drive.usercontent.google.com/download?id={file_id}&export=download&confirm=t"
+def _published(entry: dict[str, Any]) -> Published:
+    drive = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
+    urls = tuple(drive.format(u[6:]) if u.startswith("drive:") else u for u in entry["urls"])
+    return Published(entry["file"], entry["what"], entry["licence"], urls, entry.get("sha256"))
 
 
-# Several unrelated public projects pin the hashes below; torchvision's file names repeat the first digits. No such
-# source was found for the files on Google Drive.
-_FFHQ = "FFHQ is CC BY-NC-SA 4.0: non-commercial use only"
-
-REGISTRY: dict[str, Published] = {
-    "stylegan2-ffhq-1024": Published(
-        "stylegan2-ffhq-config-f.pt", "StyleGAN2, FFHQ at 1024 px, converted to torch by rosinality",
-        f"Nvidia Source Code License-NC; {_FFHQ}",
-        (_drive("1EM87UquaoQmk17Q8d5kYIAHqu0dkYqdT"),
-         "https://huggingface.co/akhaliq/jojogan-stylegan2-ffhq-config-f/resolve/main/"
-         "stylegan2-ffhq-config-f.pt"),
-        None),
-    "stylegan2-ffhq-256": Published(
-        "550000.pt", "StyleGAN2 trained on FFHQ at 256 px by rosinality, 550,000 iterations",
-        f"MIT (rosinality/stylegan2-pytorch); {_FFHQ}", (_drive("1PQutd-JboOCOZqmd95XWxWrO8gGEvRcO"),), None),
-    "psp-sketch": Published(
-        "psp_celebs_sketch_to_face.pt", "pSp, sketch to face at 1024 px, trained on CelebA-HQ",
-        "MIT (pixel2style2pixel); its decoder Nvidia Source Code License-NC; CelebA-HQ: non-commercial",
-        (_drive("1lB7wk7MwtdxL-LL4Z_T76DuCfk00aSXA"),), None),
-    "psp-ffhq": Published(
-        "psp_ffhq_encode.pt", "pSp, photo to W+ at 1024 px, trained on FFHQ (input: RGB)",
-        f"MIT (pixel2style2pixel); its decoder Nvidia Source Code License-NC; {_FFHQ}",
-        (_drive("1bMTNWkh5LArlaWSc_wa8VKyq2V42T2z0"),), None),
-    "ir-se50": Published(
-        "model_ir_se50.pth", "ArcFace IR-SE-50, the ID loss of pSp",
-        "MIT (InsightFace_Pytorch); MS-Celeb-1M: research only",
-        ("https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",
-         _drive("1KW7bjndL3QG3sxBbZxreGHigcCCpsDgn")),
-        "a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28"),
-    "facenet-vggface2": Published(
-        "20180402-114759-vggface2.pt", "InceptionResnetV1 trained on VGGFace2, for facenet-pytorch",
-        "MIT (facenet-pytorch); VGGFace2: non-commercial research",
-        ("https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/20180402-114759-vggface2.pt",),
-        "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b"),
-    "alexnet": Published(
-        "alexnet-owt-7be5be79.pth", "torchvision's AlexNet, the trunk of LPIPS (alex)",
-        "BSD-3-Clause (torchvision); ImageNet: non-commercial research",
-        ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
-        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"),
-    "vgg16": Published(
-        "vgg16-397923af.pth", "torchvision's VGG-16, the trunk of LPIPS (vgg)",
-        "BSD-3-Clause (torchvision); ImageNet: non-commercial research",
-        ("https://download.pytorch.org/models/vgg16-397923af.pth",),
-        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"),
-}
+REGISTRY = {name: _published(entry) for name, entry in read_toml(Path(__file__).parent / "registry.toml").items()}
 
 
 def fetch(name: str) -> Path:

@@ -9,7 +9,3 @@ from s2flib.widgets.compare import Compare
 from s2flib.widgets.edit_panel import EditPanel
 from s2flib.widgets.pad import SketchPad
 from s2flib.widgets.sliders import Control, Sliders, latent_controls, latent_render, latent_sliders
-
-__all__ = [
-    "Compare", "Control", "EditPanel", "SketchPad", "Sliders", "latent_controls", "latent_render", "latent_sliders",
-]  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 
 from s2flib.errors import S2FError
 from s2flib.images import contact_sheet
-from s2flib.instruct_pix2pix.editing import EditSession
+from s2flib.instruct_pix2pix.session import EditSession
 from s2flib.presets import Suited
 from s2flib.widgets.base import from_png, png_bytes
 from s2flib.widgets.compare import Compare

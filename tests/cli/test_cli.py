@@ -312,7 +312,7 @@ def test_config_from_options():
 
 @pytest.mark.parametrize("given, more, message", [
     ({"lambda4": 1.0}, [], "--lambda4 does not apply"),
-    ({}, ["colour=red"], "names no field"), ({}, ["steps"], "names no field"), ({}, ["steps=many"], "'many'"),
+    ({}, ["colour=red"], "is not a field"), ({}, ["steps"], "is not a field"), ({}, ["steps=many"], "'many'"),
 ])
 def test_options_that_do_not_fit(given, more, message):
     with pytest.raises(S2FError, match=message):

@@ -105,17 +105,13 @@ def test_w_plus_optimisation_reaches_a_reachable_photo():
 
 def test_w_plus_optimisation_is_never_worse_than_its_start():
     psp, test = LinearPSP(), Faces(people=3, shots=1)
-    predict = w_plus_optimisation(psp, "tiny", MeanAbsolute(), steps=3, lr=1000.0, start="encoder")    # it diverges
     sketches, photos = (torch.stack([test[i][k] for i in range(3)]) for k in ("sketch", "photo"))
-    torch.testing.assert_close(predict(sketches, photos), psp.decode(psp.encode(sketches)).detach())
-    average = w_plus_optimisation(psp, "tiny", MeanAbsolute(), steps=3, lr=1000.0)
-    assert average(sketches, photos).abs().max() == 0                                                  # w̄ gives grey
-    budget = w_plus_optimisation(psp, "tiny", MeanAbsolute(), steps=10**9, budget=0.02)
-    budget(sketches, photos)                                                                           # ends
+    predict = w_plus_optimisation(psp, "tiny", MeanAbsolute(), steps=3, lr=1000.0)                     # it diverges
+    assert predict(sketches, photos).abs().max() == 0                                                  # w̄ gives grey
 
 
 def test_w_plus_optimisation_rejects_nonsense():
-    for kwargs in ({"start": "photo"}, {"steps": 0}, {"lr": 0.0}):
+    for kwargs in ({"steps": 0}, {"lr": 0.0}):
         with pytest.raises(S2FError):
             w_plus_optimisation(LinearPSP(), "tiny", MeanAbsolute(), **kwargs)
 

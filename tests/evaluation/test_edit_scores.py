@@ -254,7 +254,7 @@ def test_guidances_are_chosen_by_success_then_truth():
 
     points = [point(1.5, 1, 0.70, 0.6), point(3, 1, 0.89, 0.4), point(5, 1, 0.90, 0.2), point(3, 1.5, 0.885, 0.5)]
     assert edit_guidance.choose(points) == points[3]
-    assert edit_guidance.grid_figure(points, "caption") is not None
+    assert edit_guidance.grid_figure(points) is not None
 
 
 def test_suited_guidance_is_chosen_from_the_pairs_of_the_grid():
@@ -278,7 +278,7 @@ def test_suited_guidance_is_chosen_from_the_pairs_of_the_grid():
     assert expected.outside == pytest.approx((2 * 7 + 8 * 1) / 10)
     assert set(edit_guidance.plain(points[0])) == {"guidance", "image_guidance", "success", "lpips_gain", "similarity",
                                             "outside"}
-    assert edit_guidance.grid_figure(points, "caption", (suited, expected)) is not None
+    assert edit_guidance.grid_figure(points, (suited, expected)) is not None
     with pytest.raises(DataError, match="guidance 1"):
         edit_guidance.choose_suited(points[1:])
     nearest, near = edit_guidance.choose_suited(points, gain=0.99)                       # none lies so near
@@ -366,7 +366,7 @@ def test_edits_of_generated_faces_are_read(judge):
         assert any(template_of(request.kind, text) == t for t in held), text
     made = report.edit_generated(Drawn(), Sketches(), do_nothing, judge, JUDGES.identity, n=2)
     assert made.success.shape == (2, len(report.WITNESS)) and made.rate().value == 0
-    assert made.similarity.min() == 1 and made.figure(2, "caption") is not None
+    assert made.similarity.min() == 1 and made.figure(2) is not None
     assert same_person_level(type("Two", (Sketches,), {"identities": np.array([1, 1, 3])})(), JUDGES.identity).n == 1
 
 

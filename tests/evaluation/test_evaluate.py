@@ -88,7 +88,7 @@ def test_warm_up_calls_come_before_the_timed_ones_and_photos_go_to_ceilings_only
 
 
 def test_broken_predictors_are_named(faces):
-    with pytest.raises(S2FError, match="not a number"):
+    with pytest.raises(S2FError, match="NaN or infinite"):
         evaluate(offset(float("nan")), faces, "tiny", fake_judges())
     with pytest.raises(S2FError, match=r"\(16, 3, H, W\)"):
         evaluate(lambda s: s, faces, "tiny", fake_judges())

@@ -66,7 +66,7 @@ def test_sums_of_a_weights_folder_cover_its_pipelines(tiny_pipeline_folder):
         "SHA256SUMS", "tiny-instruct-pix2pix/SHA256SUMS"]
     lines = (tiny_pipeline_folder / "SHA256SUMS").read_text().splitlines()
     listed = {line.split(maxsplit=1)[1] for line in lines}
-    assert {"model_index.json", "unet/config.json", "vae/diffusion_pytorch_model.safetensors", "README.md",
+    assert {"model_index.json", "unet/config.json", "vae/diffusion_pytorch_model.safetensors",
             "text_encoder/model.safetensors", "tokenizer/tokenizer.json"} <= listed
 
 

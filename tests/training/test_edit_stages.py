@@ -1,6 +1,7 @@
 """The edit pipeline's stages one after the other, by their command."""
 
 import torch
+from editing_stand_in import pairs_folder_fixture  # noqa: F401  (fixtures)
 from typer.testing import CliRunner
 
 from s2flib.cli import app as cli

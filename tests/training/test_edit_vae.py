@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from editing_stand_in import pairs_folder_fixture  # noqa: F401  (fixtures)
 
 from s2flib.datasets.edit_pairs import EditPairs
 from s2flib.errors import S2FError

@@ -11,6 +11,7 @@ import importlib.util
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from s2flib.errors import S2FError  # on Colab this is imported before numpy and torch are installed
 

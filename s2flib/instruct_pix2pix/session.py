@@ -1,0 +1,81 @@
+"""A chain of edits with undo and redo: what a conversation with a witness is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from s2flib.errors import S2FError
+from s2flib.images import Picture
+from s2flib.instruct_pix2pix.editing import Edited, edit
+from s2flib.instruct_pix2pix.inputs import frame
+from s2flib.instruct_pix2pix.pipeline import load_pipeline
+from s2flib.presets import Preset, get_preset
+
+
+class EditSession:
+    """Successive edits, each applied to the last result, with undo and redo.
+
+        session = EditSession("face.png")
+        session.apply("brown hair"); session.apply("add glasses"); session.undo(); session.save("out.png")
+
+    options: arguments of edit() (steps, guidance, image_guidance, interval, keep, pipe …) for all edits of the session.
+    """
+
+    def __init__(self, image: Picture, preset: str | Preset = "tiny", **options):
+        self.preset, self.options = get_preset(preset), options
+        self.original, self.notes = frame(image, self.preset.edit)
+        self.history: list[Edited] = []      # the edits that led to ``image``
+        self._undone: list[Edited] = []
+
+    @property
+    def image(self) -> np.ndarray:
+        """The current image, (H, W, 3) uint8."""
+        return self.history[-1].image if self.history else self.original
+
+    @property
+    def instructions(self) -> list[str]:
+        return [step.instruction for step in self.history]
+
+    def apply(self, instruction: str, **options) -> Edited:
+        """Apply one more edit. If it fails or is cancelled, the session does not change."""
+        if self.options.get("pipe") is None:
+            self.options["pipe"] = load_pipeline(self.preset)
+        every: dict[str, Any] = self.options | {"seed": 0} | options
+        made = edit(self.image, instruction, self.preset, **every)
+        if isinstance(made, list):
+            raise S2FError("a session edits one image: pass one seed.")
+        chain = [*self.instructions, instruction]
+        made = Edited(made.image, made.before, instruction, made.seed, made.parameters | {"history": json.dumps(chain)},
+                      made.notes)
+        self.history.append(made)
+        self._undone.clear()
+        return made
+
+    def chain(self, instructions: Sequence[str], **options) -> list[Edited]:
+        """Apply several edits in order; after an error, the edits before it remain."""
+        return [self.apply(text, **options) for text in instructions]
+
+    def undo(self) -> np.ndarray:
+        """Undo the last edit; returns the image before it."""
+        if not self.history:
+            raise S2FError("there is nothing to undo: this is the original image.")
+        self._undone.append(self.history.pop())
+        return self.image
+
+    def redo(self) -> np.ndarray:
+        """Redo the edit that was undone last; returns the image."""
+        if not self._undone:
+            raise S2FError("there is nothing to redo: no edit was undone.")
+        self.history.append(self._undone.pop())
+        return self.image
+
+    def save(self, path: str | Path, overwrite: bool = False, mark: bool = False) -> Path:
+        """Write the current image, with all instructions in its metadata."""
+        if not self.history:
+            raise S2FError("nothing has been edited yet: call apply first.")
+        return self.history[-1].save(path, overwrite, mark)
