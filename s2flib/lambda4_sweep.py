@@ -223,8 +223,9 @@ def _write(out: Path, table: Table, comparisons: dict[float, list[Comparison]], 
             if n else "Nothing to compare: λ4 = 0 alone was run.")
     text = "\n".join(["Paired with λ4 = 0, same test images, same seeds:", *verdicts, note]) + "\n"
     write_text(out / "differences.txt", text, overwrite=True)
+    runs = [f"run_{i}" for i in range(n_seeds)]
     rows: list[list[str | float]] = [
-        ["lambda4", "column", "difference", "low", "high", "seed_low", "seed_high", *(f"run_{i}" for i in range(n_seeds)), "verdict"]]
+        ["lambda4", "column", "difference", "low", "high", "seed_low", "seed_high", *runs, "verdict"]]
     for value, several in comparisons.items():
         for c in several:
             numbers = ["" if np.isnan(x) else x for x in (*c.difference[:3], *c.seed_interval, *c.per_seed)]

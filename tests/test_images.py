@@ -22,7 +22,7 @@ from s2flib.images import (
 
 REFUSED = {
     "missing": "does not exist", "folder": "is a folder", "empty": "is empty", "truncated": "or truncated",
-    "text": "not a picture", "one_pixel": "1×1 px", "huge": "12,000", "long_side": "12,000",
+    "text": "not an image", "one_pixel": "1×1 px", "huge": "12,000", "long_side": "12,000",
 }
 
 
@@ -79,7 +79,7 @@ def test_side_limits_are_inclusive(tmp_path):
 
 def test_postscript_is_never_interpreted(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\nshowpage\n")
-    with pytest.raises(ImageError, match="not a picture"):
+    with pytest.raises(ImageError, match="not an image"):
         load_image(tmp_path / "a.png")
 
 

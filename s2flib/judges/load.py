@@ -153,7 +153,7 @@ def identity_judge(preset: str | Preset, role: str = "measure") -> IdentityJudge
     if role not in ("train", "measure"):
         raise S2FError(f'the role of an identity judge must be "train" or "measure", not {role!r}.')
     if preset.id_train == preset.id_measure:
-        raise S2FError(f"preset {preset.name} measures with {preset.id_measure}, which it also trains with: use another.")
+        raise S2FError(f"preset {preset.name} measures with its training network {preset.id_measure}: use another one.")
     kind = preset.id_train if role == "train" else preset.id_measure
     if kind not in _IDENTITY:
         raise S2FError(f"there is no identity network {kind!r}: choose one of {', '.join(_IDENTITY)}.")

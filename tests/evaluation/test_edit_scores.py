@@ -339,7 +339,8 @@ def test_command_measures_a_pipeline(pairs_folder, tiny_pipeline_folder, tmp_pat
 def test_grid_is_measured_on_validation_pairs_only(pairs_folder, tiny_pipe, judge):
     with pytest.raises(DataError, match="validation"):
         edit_guidance.guidance_grid(tiny_pipe, EditPairs(pairs_folder, "test"), judge, JUDGES)
-    points = edit_guidance.guidance_grid(tiny_pipe, EditPairs(pairs_folder, "val"), judge, JUDGES, (2.0,), (1.0, 1.5), steps=1)
+    points = edit_guidance.guidance_grid(tiny_pipe, EditPairs(pairs_folder, "val"), judge, JUDGES, (2.0,), (1.0, 1.5),
+                                         steps=1)
     assert [(p.guidance, p.image_guidance) for p in points] == [(2.0, 1.0), (2.0, 1.5)]
 
 

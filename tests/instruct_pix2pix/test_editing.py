@@ -347,7 +347,7 @@ def test_panel_applies_undoes_and_never_raises(face, tiny_pipe):
     click(panel.back)
     panel.words.value = "<b>" + "hair " * 100
     click(panel.go)
-    assert "say it shorter" in panel.status.value and panel.session.instructions == ["brown hair"]
+    assert "make it shorter" in panel.status.value and panel.session.instructions == ["brown hair"]
     click(panel.back)
     panel.undo()
     assert "nothing to undo" in panel.status.value
