@@ -23,8 +23,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from s2flib.sketch import gaussian_blur
-from s2flib.sketch import sketch# noqa: E402
+from s2flib.sketch import (
+    gaussian_blur,
+    sketch,  # noqa: E402
+)
 
 
 def milliseconds(work: Callable[[], object], seconds: float = 0.5) -> float:
@@ -66,8 +68,10 @@ def main() -> None:
         on_torch = milliseconds(lambda s=sigma: gaussian_blur(tensor, s))
         eight = milliseconds(lambda s=sigma: cv2.GaussianBlur(image, (0, 0), s))
         floats = milliseconds(lambda s=sigma: cv2.GaussianBlur(as_float, (0, 0), s))
-        print(f"{sigma:6g} {eight:10.1f} {floats:10.1f} {ours:8.1f} {on_torch:8.1f} {eight / ours:11.0f}× {error:9.4f}",
-              flush=True)
+        print(
+            f"{sigma:6g} {eight:10.1f} {floats:10.1f} {ours:8.1f} {on_torch:8.1f} {eight / ours:11.0f}× {error:9.4f}",
+            flush=True,
+        )
     photo = np.repeat(image[..., None], 3, axis=2)
     print(f"a whole sketch of {args.size}² RGB, σ = size/4: {milliseconds(lambda: sketch(photo)):.0f} ms")
 

@@ -42,7 +42,7 @@ def prototype(path: Path, size: int, shots: int):
     assets = p.Assets()
     os.chdir(here)
 
-    def person(index: int) -> None:                       # as in its generate.py
+    def person(index: int) -> None:  # as in its generate.py
         rng = np.random.default_rng([777, index])
         first, built = p.identity(assets, rng), None
         for k in range(shots):
@@ -68,7 +68,7 @@ def main() -> None:
     if args.prototype:
         renderers["prototype"] = prototype(args.prototype.resolve(), args.size, args.shots)
     cpu, wall = dict.fromkeys(renderers, 0.0), dict.fromkeys(renderers, 0.0)
-    for index in range(-1, args.people):                  # the first person warms up
+    for index in range(-1, args.people):  # the first person warms up
         for name, render in renderers.items():
             c, w = time.process_time(), time.perf_counter()
             render(max(index, 0))
@@ -77,8 +77,10 @@ def main() -> None:
                 wall[name] += time.perf_counter() - w
     n = args.people * args.shots
     for name in renderers:
-        print(f"{name}: {1e3 * cpu[name] / n:.0f} ms CPU an image, {1e3 * wall[name] / n:.0f} ms wall "
-              f"({args.people} people x {args.shots} shots, {args.size} px, one process)")
+        print(
+            f"{name}: {1e3 * cpu[name] / n:.0f} ms CPU an image, {1e3 * wall[name] / n:.0f} ms wall "
+            f"({args.people} people x {args.shots} shots, {args.size} px, one process)"
+        )
     if args.prototype:
         print(f"speed-up: {cpu['prototype'] / cpu['s2flib.synthfaces']:.2f}x")
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")

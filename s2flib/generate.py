@@ -27,8 +27,8 @@ from s2flib.sketch import sketch
 from s2flib.weights.load import fingerprint, load_psp, psp_file
 
 OVERVIEW = "overview.png"
-GAP = 4                 # px of white between the overview's images
-MAX_FACES = 64          # per sketch
+GAP = 4  # px of white between the overview's images
+MAX_FACES = 64  # per sketch
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class GeneratedFaces:
 
 
 def generate(
-    sketches: Sequence[str | Path],         # image files
-    out: str | Path,                        # folder for the faces; created if missing
+    sketches: Sequence[str | Path],  # image files
+    out: str | Path,  # folder for the faces; created if missing
     preset: str | Preset = "tiny",
-    n: int = 4,                             # faces per sketch
-    seed: int = 0,                          # of the randomly sampled styles
-    weights_file: str | Path | None = None,     # another encoder for this preset
-    generator_file: str | Path | None = None,   # the generator it was trained with, if not the preset's
-    from_photo: bool = False,               # the inputs are photos: sketch them first (seed paper, Sec. 3.2)
-    align: bool = False,                    # with from_photo: find the face and crop it as in training
-    which: int | None = None,               # with align: the face to use, counted from the left, if there are several
-    mark: bool = False,                     # also add a visible SYNTHETIC strip
+    n: int = 4,  # faces per sketch
+    seed: int = 0,  # of the randomly sampled styles
+    weights_file: str | Path | None = None,  # another encoder for this preset
+    generator_file: str | Path | None = None,  # the generator it was trained with, if not the preset's
+    from_photo: bool = False,  # the inputs are photos: sketch them first (seed paper, Sec. 3.2)
+    align: bool = False,  # with from_photo: find the face and crop it as in training
+    which: int | None = None,  # with align: the face to use, counted from the left, if there are several
+    mark: bool = False,  # also add a visible SYNTHETIC strip
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[GeneratedFaces]:
@@ -85,9 +85,12 @@ def generate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().to(device)
     about = {
-        "software": f"s2flib {s2flib.__version__}", "preset": preset.name, "label": preset.label,
+        "software": f"s2flib {s2flib.__version__}",
+        "preset": preset.name,
+        "label": preset.label,
         "weights_sha256": sha256_of(weights_file),
-        "generator": fingerprint(model.decoder), "seed": seed,
+        "generator": fingerprint(model.decoder),
+        "seed": seed,
     }
     out.mkdir(parents=True, exist_ok=True)
     done, shown = [], []
@@ -95,15 +98,20 @@ def generate(
         faces = sample_faces(model, drawing.to(device), n, seed)
         pictures = [images.to_array(face) for face in faces]
         for i, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
-            details = about | {"sketch": path.name, "sketch_sha256": sha256_of(path), "face": i + 1,
-                               "styles": "encoder" if i == 0 else "coarse: encoder, fine: drawn by chance"}
+            details = about | {
+                "sketch": path.name,
+                "sketch_sha256": sha256_of(path),
+                "face": i + 1,
+                "styles": "encoder" if i == 0 else "coarse: encoder, fine: drawn by chance",
+            }
             images.save_image(target, picture, metadata=details, overwrite=overwrite, mark=mark)
         progress(f"{path}: {n} face{'s' if n > 1 else ''} -> {targets[0].parent}")
         shown += [np.uint8(np.round(drawing[0].numpy() * 255)), *pictures]
         done.append(GeneratedFaces(path, targets, notes))
     sheet = images.contact_sheet(shown, columns=n + 1, gap=GAP)
-    images.save_image(out / OVERVIEW, sheet, metadata=about | {"what": "sketch, then its faces"},
-                      overwrite=overwrite, mark=mark)
+    images.save_image(
+        out / OVERVIEW, sheet, metadata=about | {"what": "sketch, then its faces"}, overwrite=overwrite, mark=mark
+    )
     return done
 
 

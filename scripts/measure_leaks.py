@@ -25,8 +25,10 @@ def main() -> None:
     for target in TARGETS:
         for picture in PICTURES:
             r = leaks[target, picture]
-            print(f"{target:20s} {picture:14s} R² {r.value:+.2f} [{r.low:+.2f}, {r.high:+.2f}]  n = {r.n} photos of "
-                  f"{r.n_identities} people")
+            print(
+                f"{target:20s} {picture:14s} R² {r.value:+.2f} [{r.low:+.2f}, {r.high:+.2f}]  n = {r.n} photos of "
+                f"{r.n_identities} people"
+            )
 
 
 if __name__ == "__main__":

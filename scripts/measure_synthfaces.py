@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 def auc(same: np.ndarray, other: np.ndarray) -> float:
     """Probability that a same-person pair scores above a different-person pair (Mann-Whitney)."""
-    ranks = np.argsort(np.argsort(np.concatenate([same, other])))[:len(same)]
+    ranks = np.argsort(np.argsort(np.concatenate([same, other])))[: len(same)]
     return float((ranks.sum() - len(same) * (len(same) - 1) / 2) / (len(same) * len(other)))
 
 
@@ -56,8 +56,10 @@ def main() -> None:
     score = codes[1] @ codes[0].T
     same, other = np.diag(score), score[~np.eye(len(score), dtype=bool)]
     rank1 = float((score.argmax(1) == np.arange(len(score))).mean())
-    print(f"{judge.label}: verification AUC {auc(same, other):.4f}, rank-1 {rank1:.3f} among {args.people} "
-          f"({args.size} px, seed {args.seed})")
+    print(
+        f"{judge.label}: verification AUC {auc(same, other):.4f}, rank-1 {rank1:.3f} among {args.people} "
+        f"({args.size} px, seed {args.seed})"
+    )
 
 
 if __name__ == "__main__":

@@ -56,26 +56,30 @@ def bad_images(tmp_path_factory) -> BadImages:
     rgb.resize((256, 256)).save(d / "whole.jpg")
     whole = (d / "whole.jpg").read_bytes()
     (d / "whole.jpg").unlink()
-    at("truncated", "truncated.jpg").write_bytes(whole[:len(whole) // 2])
+    at("truncated", "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     at("text", "text.png").write_text("this is not a picture\n")
     Image.new("RGB", (1, 1)).save(at("one_pixel", "one_pixel.png"))
     # 20,000 × 20,000 in 70 bytes: the header alone must be enough to refuse it
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
-    at("huge", "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks))
+    at("huge", "huge.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
     Image.new("1", (13_000, 20)).save(at("long_side", "long_side.png"))
 
     rgb.convert("L").save(at("grey", "grey.png"))
     alpha = np.full((48, 64), 255, np.uint8)
-    alpha[:, :32] = 0                                   # left half transparent: comes out white
+    alpha[:, :32] = 0  # left half transparent: comes out white
     Image.fromarray(np.dstack([pixels, alpha])).save(at("rgba", "rgba.png"))
-    sixteen = (pixels[..., 0].astype(np.uint16) * 257)
+    sixteen = pixels[..., 0].astype(np.uint16) * 257
     Image.fromarray(sixteen).save(at("sixteen_bit", "sixteen_bit.png"))
     rgb.convert("CMYK").save(at("cmyk", "cmyk.jpg"), quality=95)
     exif = Image.Exif()
-    exif[0x0112] = 6                                    # the camera lay on its side
+    exif[0x0112] = 6  # the camera lay on its side
     rgb.transpose(Image.Transpose.ROTATE_90).save(at("exif_rotated", "exif_rotated.jpg"), exif=exif, quality=95)
     frames = [Image.new("RGB", (64, 48), c) for c in ("red", "green", "blue")]
     rgb.save(at("animated_gif", "animated.gif"), save_all=True, append_images=frames)
@@ -89,6 +93,7 @@ def bad_images(tmp_path_factory) -> BadImages:
 def astronaut() -> np.ndarray:
     """(512, 512, 3) uint8: NASA's photograph of Eileen Collins (public domain), a real face."""
     from skimage import data
+
     return data.astronaut()
 
 

@@ -44,8 +44,14 @@ def write_pairs(folder, n=30, size=SIZE):
     with zipfile.ZipFile(folder / "edits.zip", "w") as archive:
         for k in range(n):
             identity = 1_000_000 + k
-            kind, value, words = (("hair_color", "red", "red"), ("eye_color", "blue", "blue"), ("hat", "cap", "a cap"),
-                                  ("background", "5", ""), ("no_hat", "", ""), ("age", "60.0", "older"))[k % 6]
+            kind, value, words = (
+                ("hair_color", "red", "red"),
+                ("eye_color", "blue", "blue"),
+                ("hat", "cap", "a cap"),
+                ("background", "5", ""),
+                ("no_hat", "", ""),
+                ("age", "60.0", "older"),
+            )[k % 6]
             before = Image.fromarray(rng.integers(0, 255, (6, 6, 3)).astype(np.uint8)).resize((size, size))
             before = np.array(before)
             mask = np.zeros((size, size), np.uint8)
@@ -58,8 +64,16 @@ def write_pairs(folder, n=30, size=SIZE):
                 archive.writestr(f"{k:06d}_{what}.webp", blob.getvalue())
             split = {8: "val", 9: "test"}.get(k % 10, "train")
             said = phrases.instruction(kind, words, k, held_out=split != "train")
-            rows.append({"pair": f"{k:06d}", "split": split, "instruction": said, "identity": identity, "kinds": kind,
-                         "values": value})
+            rows.append(
+                {
+                    "pair": f"{k:06d}",
+                    "split": split,
+                    "instruction": said,
+                    "identity": identity,
+                    "kinds": kind,
+                    "values": value,
+                }
+            )
     with open(folder / "edits.csv", "w", newline="") as f:
         writer = csv.DictWriter(f, rows[0])
         writer.writeheader()
@@ -86,8 +100,9 @@ def vae_file_fixture(tmp_path_factory):
 def tiny_pipe_fixture():
     """The tiny pipeline with random weights, in memory."""
     torch.manual_seed(0)
-    return assemble(build_unet().eval(), build_vae().eval(), build_text_encoder().eval(), load_tokenizer(),
-                    build_scheduler())
+    return assemble(
+        build_unet().eval(), build_vae().eval(), build_text_encoder().eval(), load_tokenizer(), build_scheduler()
+    )
 
 
 @pytest.fixture(scope="session", name="tiny_pipeline_folder")
@@ -108,21 +123,41 @@ def published_template(tmp_path_factory):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(1)
-    tokenizer = CLIPTokenizer.from_pretrained(
-        shipped_folder() / "tokenizer",
-        model_max_length=77)
-    text = CLIPTextModel(CLIPTextConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-                                        num_attention_heads=2, projection_dim=16, max_position_embeddings=77))
+    tokenizer = CLIPTokenizer.from_pretrained(shipped_folder() / "tokenizer", model_max_length=77)
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            projection_dim=16,
+            max_position_embeddings=77,
+        )
+    )
     unet = UNet2DConditionModel(
-        sample_size=64, in_channels=8, out_channels=4, block_out_channels=(8, 8), layers_per_block=1,
-        norm_num_groups=4, cross_attention_dim=16, attention_head_dim=2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
-    vae = AutoencoderKL(block_out_channels=(4, 4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 4,
-                        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=2, latent_channels=4,
-                        mid_block_add_attention=False)
+        sample_size=64,
+        in_channels=8,
+        out_channels=4,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(4, 4, 4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=2,
+        latent_channels=4,
+        mid_block_add_attention=False,
+    )
     folder = tmp_path_factory.mktemp("cache") / "instruct-pix2pix"
-    scheduler = EulerAncestralDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                                                num_train_timesteps=1000)
+    scheduler = EulerAncestralDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
+    )
     assemble(unet, vae, text, tokenizer, scheduler).save_pretrained(folder)
     update_pipeline_sums(folder)
     return folder

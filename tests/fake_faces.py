@@ -14,7 +14,7 @@ class Faces(torch.utils.data.Dataset):
 
     def __init__(self, people: int, shots: int, seed: int = 0, first_person: int = 0):
         g = torch.Generator().manual_seed(seed)
-        own = torch.rand(people, 1, 3, 4, 4, generator=g) * 1.6 - 0.8                # what a person looks like
+        own = torch.rand(people, 1, 3, 4, 4, generator=g) * 1.6 - 0.8  # what a person looks like
         shot = own + torch.randn(people, shots, 3, 4, 4, generator=g) * 0.1
         photos = shot.flatten(0, 1).clamp(-1, 1)
         side = self.size // 4
@@ -27,8 +27,12 @@ class Faces(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         photo = self.photos[i]
-        return {"photo": photo, "sketch": (photo[:1] + 1) / 2, "identity": int(self.identities[i]),
-                "name": self.names[i]}
+        return {
+            "photo": photo,
+            "sketch": (photo[:1] + 1) / 2,
+            "identity": int(self.identities[i]),
+            "name": self.names[i],
+        }
 
 
 class MeanAbsolute(torch.nn.Module):

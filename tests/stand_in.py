@@ -12,7 +12,7 @@ def drawing(size=256, shift=0):
     """A few thick dark strokes that fill the page: (size, size, 3) uint8."""
     page = np.full((size, size, 3), 255, np.uint8)
     page[10:-10, 10:20] = page[10:-10, -20:-10] = page[10:20, 10:-10] = page[-20:-10, 10:-10] = 30
-    page[size // 3:size // 3 + 12, 60 + shift:110 + shift] = 60
+    page[size // 3 : size // 3 + 12, 60 + shift : 110 + shift] = 60
     return page
 
 
@@ -22,11 +22,12 @@ def stand_in_data_fixture(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     torch.manual_seed(0)
     model = PSP.from_preset("tiny")
-    for parameter in model.encoder.styles[0].parameters():     # an untrained head hardly moves w; let sketches differ
+    for parameter in model.encoder.styles[0].parameters():  # an untrained head hardly moves w; let sketches differ
         parameter.data.mul_(20)
     tensors = model.decoder.state_dict() | {"latent_avg": model.latent_avg[0]}
-    weights.save_safetensors(folder / "weights" / "tiny-stylegan2.safetensors", tensors,
-                             {"kind": "stylegan2", "preset": "tiny"})
+    weights.save_safetensors(
+        folder / "weights" / "tiny-stylegan2.safetensors", tensors, {"kind": "stylegan2", "preset": "tiny"}
+    )
     weights.save_psp(folder / "weights" / "tiny-psp.safetensors", model, "tiny")
     return folder
 

@@ -47,8 +47,8 @@ def test_variants_differ_by_the_channel_gate():
     assert m_c.shape == (3, 16, 1, 1) and m_s.shape == (3, 1, 8, 8)
     # F' = M_c ⊗ F decides M_s in both
     assert torch.allclose(m_s, cbam.spatial_gate(cbam.channel_gate(x) * x))
-    assert torch.allclose(cbam(x), m_s * m_c * x)       # CBAM's second line: ⊗ F'
-    assert torch.allclose(seed(x), m_s * x)             # the seed paper's: ⊗ F
+    assert torch.allclose(cbam(x), m_s * m_c * x)  # CBAM's second line: ⊗ F'
+    assert torch.allclose(seed(x), m_s * x)  # the seed paper's: ⊗ F
     assert not torch.allclose(cbam(x), seed(x))
 
 

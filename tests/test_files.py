@@ -26,10 +26,13 @@ def test_atomic_path_leaves_the_old_file_when_anything_fails(tmp_path):
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["weights.npz"]
 
 
-@pytest.mark.parametrize("error", [
-    OSError(errno.ENOSPC, "No space left on device"),
-    RuntimeError("I/O error: No space left on device (os error 28)"),    # as safetensors words it
-])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),  # as safetensors words it
+    ],
+)
 def test_a_full_disk_is_one_sentence(tmp_path, error):
     with pytest.raises(S2FError, match="the disk is full") as e, atomic_path(tmp_path / "a.bin") as part:
         part.write_bytes(b"half")
@@ -50,7 +53,7 @@ def test_a_real_write_limit_leaves_nothing_behind(tmp_path):
     resource = pytest.importorskip("resource")
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))     # the picture needs 120,000 bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # the picture needs 120,000 bytes
     try:
         with pytest.raises(S2FError, match="cannot be written"):
             save_image(tmp_path / "a.png", noise)
@@ -83,7 +86,7 @@ def test_text_is_never_written_over_unasked(tmp_path):
 
 
 def test_sha256_is_the_standards(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")                      # FIPS 180-2, example B.1
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, example B.1
     assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 

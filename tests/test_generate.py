@@ -35,7 +35,7 @@ def same_picture(path, photo):
 
 def test_writes_faces_and_overview(stand_in, page, tmp_path):
     lines = []
-    result, = generate([page], tmp_path / "out", n=3, seed=5, progress=lines.append)
+    (result,) = generate([page], tmp_path / "out", n=3, seed=5, progress=lines.append)
     assert [p.name for p in result.faces] == ["page_face_1.png", "page_face_2.png", "page_face_3.png"]
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"overview.png", *(p.name for p in result.faces)}
@@ -44,7 +44,7 @@ def test_writes_faces_and_overview(stand_in, page, tmp_path):
 
 
 def test_first_face_is_the_encoders_own(stand_in, page, tmp_path):
-    result, = generate([page], tmp_path / "out", n=2)
+    (result,) = generate([page], tmp_path / "out", n=2)
     model = weights.load_psp("tiny")
     with torch.no_grad():
         expected = model(prepare_drawing(drawing(), TINY.size).sketch[None])[0][0]
@@ -52,7 +52,7 @@ def test_first_face_is_the_encoders_own(stand_in, page, tmp_path):
 
 
 def test_metadata_says_synthetic_and_how(stand_in, page, tmp_path):
-    result, = generate([page], tmp_path / "out", n=2, seed=7)
+    (result,) = generate([page], tmp_path / "out", n=2, seed=7)
     text = Image.open(result.faces[1]).text
     assert text["synthetic"] == "true" and text["preset"] == "tiny" and text["seed"] == "7" and text["face"] == "2"
     assert text["label"] == TINY.label and text["sketch"] == "page.png"
@@ -118,10 +118,17 @@ def test_empty_page_names_the_file(stand_in, tmp_path):
         generate([tmp_path / "blank.png"], tmp_path / "out")
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(n=0), "between 1 and"), (dict(n=1000), "between 1 and"), (dict(seed=-1), "seed"),
-    (dict(align=True), "--from-photo"), (dict(from_photo=True, which=0), "--align"), (dict(preset="huge"), "preset"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(n=0), "between 1 and"),
+        (dict(n=1000), "between 1 and"),
+        (dict(seed=-1), "seed"),
+        (dict(align=True), "--from-photo"),
+        (dict(from_photo=True, which=0), "--align"),
+        (dict(preset="huge"), "preset"),
+    ],
+)
 def test_bad_options(stand_in, page, tmp_path, options, message):
     with pytest.raises(S2FError, match=message):
         generate([page], tmp_path / "out", **options)
@@ -145,7 +152,7 @@ def test_missing_weights_are_an_error_not_a_substitute(tmp_path, page, monkeypat
 def test_own_weights_file(stand_in, page, tmp_path):
     own = tmp_path / "own.safetensors"
     shutil.copy(stand_in / "weights" / "tiny-psp.safetensors", own)
-    result, = generate([page], tmp_path / "out", n=1, weights_file=own)
+    (result,) = generate([page], tmp_path / "out", n=1, weights_file=own)
     assert Image.open(result.faces[0]).text["weights_sha256"] == sha256_of(own)
 
 
@@ -174,7 +181,7 @@ def test_photo_is_sketched_first(stand_in, tmp_path):
 
     photo = skimage.data.astronaut()[:400, 50:450]
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    result, = generate([tmp_path / "photo.png"], tmp_path / "out", n=1, from_photo=True)
+    (result,) = generate([tmp_path / "photo.png"], tmp_path / "out", n=1, from_photo=True)
     assert result.notes == ["a photo: sketched first"]
     with torch.no_grad():
         expected = weights.load_psp("tiny")(sketch(images.to_photo(photo, TINY.size))[None])[0][0]
@@ -184,8 +191,8 @@ def test_photo_is_sketched_first(stand_in, tmp_path):
 def test_aligned_photo(stand_in, tmp_path):
     """MTCNN finds the astronaut's face; on the frame around it the sketch differs from the unaligned one."""
     Image.fromarray(skimage.data.astronaut()).save(tmp_path / "photo.png")
-    one, = generate([tmp_path / "photo.png"], tmp_path / "a", n=1, from_photo=True, align=True)
-    two, = generate([tmp_path / "photo.png"], tmp_path / "b", n=1, from_photo=True)
+    (one,) = generate([tmp_path / "photo.png"], tmp_path / "a", n=1, from_photo=True, align=True)
+    (two,) = generate([tmp_path / "photo.png"], tmp_path / "b", n=1, from_photo=True)
     assert not np.array_equal(np.asarray(Image.open(one.faces[0])), np.asarray(Image.open(two.faces[0])))
 
 
@@ -199,7 +206,7 @@ def test_overview_enlarges_small_sketches():
     sketch, face = np.zeros((64, 64, 3), np.uint8), np.full((128, 128, 3), 100, np.uint8)
     page = contact_sheet([sketch, face, sketch, face], columns=2, gap=GAP)
     assert page.shape == (2 * (128 + GAP) + GAP, 2 * (128 + GAP) + GAP, 3)
-    assert (page[GAP:GAP + 128, GAP:GAP + 128] == 0).all() and (page[:GAP] == 255).all()
+    assert (page[GAP : GAP + 128, GAP : GAP + 128] == 0).all() and (page[:GAP] == 255).all()
 
 
 def test_shipped_weights_follow_the_sketch(tmp_path):
@@ -208,7 +215,7 @@ def test_shipped_weights_follow_the_sketch(tmp_path):
     from s2flib.datasets import open_dataset
 
     dataset = open_dataset("tiny", "test", limit=30)
-    picks = [dataset[i] for i in range(0, 30, 3)]              # one shot per person
+    picks = [dataset[i] for i in range(0, 30, 3)]  # one shot per person
     files = []
     for i, item in enumerate(picks):
         files.append(tmp_path / f"{i}.png")

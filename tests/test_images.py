@@ -21,8 +21,14 @@ from s2flib.images import (
 )
 
 REFUSED = {
-    "missing": "does not exist", "folder": "is a folder", "empty": "is empty", "truncated": "or truncated",
-    "text": "not an image", "one_pixel": "1×1 px", "huge": "12,000", "long_side": "12,000",
+    "missing": "does not exist",
+    "folder": "is a folder",
+    "empty": "is empty",
+    "truncated": "or truncated",
+    "text": "not an image",
+    "one_pixel": "1×1 px",
+    "huge": "12,000",
+    "long_side": "12,000",
 }
 
 
@@ -51,13 +57,13 @@ def test_odd_pictures_load_as_the_picture_they_show(bad_images):
     def differs(name, reference=plain):
         return np.abs(load_image(bad_images[name]).astype(int) - reference).mean()
 
-    assert differs("exif_rotated") < 6                  # JPEG; unrotated it would differ by about 60 and in shape
-    assert differs("animated_webp") == 0                # the first frame, not a later one
-    assert differs("animated_gif") < 20 and differs("palette") < 20    # palettes
+    assert differs("exif_rotated") < 6  # JPEG; unrotated it would differ by about 60 and in shape
+    assert differs("animated_webp") == 0  # the first frame, not a later one
+    assert differs("animated_gif") < 20 and differs("palette") < 20  # palettes
     assert differs("cmyk") < 6
     grey = load_image(bad_images["grey"])
-    assert (grey[..., 0] == grey[..., 1]).all() and abs(grey[0, 0, 0] - 11) <= 1     # 0.114 · 100
-    assert (load_image(bad_images["sixteen_bit"]) == plain[..., :1]).all()          # scaled, not clipped
+    assert (grey[..., 0] == grey[..., 1]).all() and abs(grey[0, 0, 0] - 11) <= 1  # 0.114 · 100
+    assert (load_image(bad_images["sixteen_bit"]) == plain[..., :1]).all()  # scaled, not clipped
     rgba = load_image(bad_images["rgba"])
     assert (rgba[:, :32] == 255).all() and (rgba[:, 32:] == plain[:, 32:]).all()
 
@@ -87,7 +93,7 @@ def test_masks_keep_their_ids(tmp_path, bad_images):
     ids = np.arange(20 * 20, dtype=np.uint8).reshape(20, 20) % 19
     Image.fromarray(ids).save(tmp_path / "grey.png")
     palette = Image.fromarray(ids).convert("P")
-    palette.putpalette(list(range(255, -1, -1)) * 3)     # colours say nothing about ids
+    palette.putpalette(list(range(255, -1, -1)) * 3)  # colours say nothing about ids
     palette.putdata(ids.ravel().tolist())
     palette.save(tmp_path / "palette.png")
     Image.fromarray(np.repeat(ids[..., None], 3, 2)).save(tmp_path / "rgb.png")
@@ -104,15 +110,16 @@ def test_masks_keep_their_ids(tmp_path, bad_images):
 
 def test_to_photo_takes_the_centre_and_the_range():
     array = np.zeros((40, 100, 3), np.uint8)
-    array[:, 30:70] = 255                                # exactly the centre square
+    array[:, 30:70] = 255  # exactly the centre square
     photo = to_photo(array, 32)
     assert photo.shape == (3, 32, 32) and photo.dtype == torch.float32 and (photo == 1).all()
     array[:, 30:70] = (0, 127, 255)
     assert torch.allclose(to_photo(array, 40)[:, 5, 5], torch.tensor([-1, 127 / 127.5 - 1, 1]))
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    assert np.array_equal(to_array(to_photo(noise, 64)), noise)      # there and back, exactly
-    assert np.abs(centre_square(noise, 32).astype(float)
-                  - noise.reshape(32, 2, 32, 2, 3).mean((1, 3))).max() <= 0.5    # shrinking averages
+    assert np.array_equal(to_array(to_photo(noise, 64)), noise)  # there and back, exactly
+    assert (
+        np.abs(centre_square(noise, 32).astype(float) - noise.reshape(32, 2, 32, 2, 3).mean((1, 3))).max() <= 0.5
+    )  # shrinking averages
 
 
 def test_array_and_tensor_errors():
@@ -123,7 +130,7 @@ def test_array_and_tensor_errors():
         to_array(torch.zeros(4, 8, 8))
     assert to_array(torch.zeros(2, 3, 8, 9)).shape == (2, 8, 9, 3)
     out = to_array(torch.tensor([-5.0, 0.0, 5.0])[:, None, None].expand(3, 2, 2))
-    assert out[0, 0].tolist() == [0, 128, 255]           # clipped; 127.5 rounds to even
+    assert out[0, 0].tolist() == [0, 128, 255]  # clipped; 127.5 rounds to even
 
 
 def test_save_writes_metadata_and_marks(tmp_path):
@@ -138,7 +145,7 @@ def test_save_writes_metadata_and_marks(tmp_path):
         with Image.open(save_image(tmp_path / name, array, {"seed": 3})) as image:
             assert json.loads(image.getexif()[0x010E]) == {"seed": "3", "synthetic": "true"}
     marked = load_image(save_image(tmp_path / "d.png", array, mark=True))
-    assert (marked[:118] == 90).all()                    # the face stays, the strip has dark ground and light text
+    assert (marked[:118] == 90).all()  # the face stays, the strip has dark ground and light text
     assert marked[118:].min() == 0 and marked[118:].max() > 200
 
 
@@ -170,7 +177,7 @@ def test_contact_sheet_scales_labels_and_spaces():
     page = contact_sheet([small, large, large], columns=2, gap=3)
     assert page.shape == (2 * (16 + 3) + 3, 2 * (16 + 3) + 3, 3)
     assert (page[3:19, 3:19] == 0).all() and (page[3:19, 22:38] == 90).all() and (page[:3] == 255).all()
-    assert (page[22:38, 22:38] == 255).all()                    # the empty cell
+    assert (page[22:38, 22:38] == 255).all()  # the empty cell
     titled = contact_sheet([large], 1, ["ψ = 1"], cell=64)
     assert titled.shape == (84, 64, 3) and titled[:20].min() < 128 and (titled[20:] == 90).all()
 
@@ -181,21 +188,40 @@ def test_any_picture_becomes_the_same_array(tmp_path):
     image.save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     with open(tmp_path / "a.png", "rb") as file:
-        sources = [array, image, data, file, tmp_path / "a.png", str(tmp_path / "a.png"), as_float(array),
-                   as_float(array)[None]]
+        sources = [
+            array,
+            image,
+            data,
+            file,
+            tmp_path / "a.png",
+            str(tmp_path / "a.png"),
+            as_float(array),
+            as_float(array)[None],
+        ]
         assert all((as_array(source) == array).all() for source in sources)
     grey = array[..., 0]
     assert (as_array(grey) == grey[..., None]).all()
     assert (as_array(torch.full((1, 4, 5), 0.5)) == 128).all()  # a sketch is [0, 1], not [−1, 1]
-    ink = np.zeros((20, 20, 4), np.uint8)                       # black and transparent: lies on white
+    ink = np.zeros((20, 20, 4), np.uint8)  # black and transparent: lies on white
     assert (as_array(ink) == 255).all() and (as_array(Image.fromarray(ink)) == 255).all()
     deep = Image.fromarray(np.full((20, 20), 32896, np.uint16))
     assert (as_array(deep) == 128).all()
 
 
-@pytest.mark.parametrize("bad", [
-    torch.zeros(2, 4, 4), torch.zeros(2, 3, 4, 4), torch.full((3, 4, 4), float("nan")), np.zeros((4, 4)),
-    np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8), b"GIF89a", b"", 3])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        torch.zeros(2, 4, 4),
+        torch.zeros(2, 3, 4, 4),
+        torch.full((3, 4, 4), float("nan")),
+        np.zeros((4, 4)),
+        np.zeros(4, np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        b"GIF89a",
+        b"",
+        3,
+    ],
+)
 def test_what_is_no_picture_is_an_image_error(bad):
     with pytest.raises(ImageError):
         as_array(bad)

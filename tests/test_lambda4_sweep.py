@@ -11,8 +11,16 @@ from fake_faces import Faces, fake_judges
 from s2flib.errors import S2FError
 from s2flib.lambda4_sweep import sweep
 
-FILES = {"table1.csv", "table1.txt", "table1.png", "differences.csv", "differences.txt", "differences.png",
-         "run.json", "cells"}
+FILES = {
+    "table1.csv",
+    "table1.txt",
+    "table1.png",
+    "differences.csv",
+    "differences.txt",
+    "differences.png",
+    "run.json",
+    "cells",
+}
 
 
 class Trainer:
@@ -41,8 +49,17 @@ def faces():
 
 
 def run(out, faces, trainer, **changes):
-    arguments = dict(lambdas=(0, 1, 1e3), seeds=(0, 1, 2), steps=5, progress=False, device="cpu", judges=fake_judges(),
-                     train=trainer.train, load=trainer.load, datasets=faces)
+    arguments = dict(
+        lambdas=(0, 1, 1e3),
+        seeds=(0, 1, 2),
+        steps=5,
+        progress=False,
+        device="cpu",
+        judges=fake_judges(),
+        train=trainer.train,
+        load=trainer.load,
+        datasets=faces,
+    )
     return sweep("tiny", out=out, **{**arguments, **changes})
 
 
@@ -77,8 +94,16 @@ def test_the_verdicts_tell_an_effect_from_none(finished):
 
 def test_table_has_our_rows_and_those_beside_them(finished):
     names = [r["method"] for r in finished[0].table.records]
-    assert names == ["pSp (λ4 = 0)", "+ attention, λ4 = 1", "+ attention, λ4 = 1000", "mean face", "nearest sketch",
-                     "photo against photo (ceiling)", "shuffled people (control)", "chance"]
+    assert names == [
+        "pSp (λ4 = 0)",
+        "+ attention, λ4 = 1",
+        "+ attention, λ4 = 1000",
+        "mean face",
+        "nearest sketch",
+        "photo against photo (ceiling)",
+        "shuffled people (control)",
+        "chance",
+    ]
     assert finished[0].table.records[0]["runs"] == 3 and finished[0].table.records[-1]["rank1"] == 1 / 12
 
 
@@ -86,7 +111,7 @@ def test_resume_skips_what_is_finished_and_redoes_what_is_damaged(tmp_path, face
     out = tmp_path / "sweep"
     with pytest.raises(KeyboardInterrupt):
         run(out, faces, Trainer(fail_at=(1.0, 1)))
-    assert json.loads((out / "run.json").read_text())["wall_time_s"] is None           # shows that it was stopped
+    assert json.loads((out / "run.json").read_text())["wall_time_s"] is None  # shows that it was stopped
     second = Trainer()
     run(out, faces, second)
     assert second.done == [(1, 1), (1, 2), (1000, 0), (1000, 1), (1000, 2)]
@@ -130,15 +155,21 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, faces):
 
 
 def test_nonsense_is_refused_before_anything_is_written(tmp_path, faces):
-    for changes in ({"lambdas": (1, 2)}, {"lambdas": (-1, 0)}, {"lambdas": ()}, {"seeds": ()},
-                    {"lambdas": (0, float("inf"))}, {"train": None, "training": {"lambda4": 3}}):
+    for changes in (
+        {"lambdas": (1, 2)},
+        {"lambdas": (-1, 0)},
+        {"lambdas": ()},
+        {"seeds": ()},
+        {"lambdas": (0, float("inf"))},
+        {"train": None, "training": {"lambda4": 3}},
+    ):
         with pytest.raises(S2FError):
             run(tmp_path / "out", faces, Trainer(), **changes)
         assert not (tmp_path / "out").exists()
 
 
 def test_one_seed_one_lambda_one_photo_each(tmp_path):
-    faces = Faces(4, 1, seed=1, first_person=9), Faces(5, 1, seed=2)                    # no line-up is possible
+    faces = Faces(4, 1, seed=1, first_person=9), Faces(5, 1, seed=2)  # no line-up is possible
     result = run(tmp_path / "a", faces, Trainer(), lambdas=(0,), seeds=(0,))
     assert "rank1" not in result.table.records[0] and result.comparisons == ()
     assert "Nothing to compare" in result.summary and not (tmp_path / "a" / "differences.png").exists()

@@ -71,10 +71,10 @@ def test_id_is_one_minus_the_inner_product(pictures, identity):
 def test_reg_is_the_unsquared_frobenius_norm_of_each_image():
     torch.manual_seed(0)
     w, mean = torch.randn(3, 4, 5), torch.randn(4, 5)
-    for centre in (mean, mean[0]):                                # one w̄ per style, or one for all
+    for centre in (mean, mean[0]):  # one w̄ per style, or one for all
         expected = np.mean([np.linalg.norm(a) for a in (w - centre).numpy()])
         assert reg_loss(w, centre).item() == pytest.approx(expected, rel=1e-5)
-    at_mean = mean.expand(2, 4, 5).clone().requires_grad_()       # where training starts: w+ = w̄
+    at_mean = mean.expand(2, 4, 5).clone().requires_grad_()  # where training starts: w+ = w̄
     loss = reg_loss(at_mean, mean)
     loss.backward()
     assert loss.item() < 1e-5 and torch.isfinite(at_mean.grad).all()
@@ -146,7 +146,7 @@ def test_every_lambda4_of_the_paper_is_finite(pictures, attributes, lambda4):
 
 def test_losses_without_weight_need_no_net(pictures):
     x, y = pictures
-    loss = SketchLoss(LossWeights(l2=1, lpips=0, id=0, reg=0.1, attention=0), {})    # paper's nets are not here
+    loss = SketchLoss(LossWeights(l2=1, lpips=0, id=0, reg=0.1, attention=0), {})  # paper's nets are not here
     assert not loss.nets and loss(x, y, torch.ones(3, 18, 4), torch.zeros(4))[1].keys() == {"total", "l2", "reg"}
     with pytest.raises(S2FError, match="nothing to train"):
         SketchLoss(LossWeights(0, 0, 0, 0, 0), {})(x, y, torch.ones(3, 18, 4), torch.zeros(4))

@@ -42,12 +42,17 @@ def text_files():
     done = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True)
     names = done.stdout.split("\n") if done.returncode == 0 else []
     paths = [REPO / name for name in names if name] or [
-        path for path in REPO.rglob("*") if not {".venv", ".git", "runs"} & set(path.parts)]
-    return [path for path in paths if path.is_file() and path.stat().st_size < 2_000_000
-            and b"\0" not in path.read_bytes()[:4096]]
+        path for path in REPO.rglob("*") if not {".venv", ".git", "runs"} & set(path.parts)
+    ]
+    return [
+        path
+        for path in paths
+        if path.is_file() and path.stat().st_size < 2_000_000 and b"\0" not in path.read_bytes()[:4096]
+    ]
 
 
 # --- what gets installed ----------------------------------------------------------------------------------------
+
 
 def test_every_requirement_is_pinned_to_a_version_it_allows():
     pinned = pins()
@@ -69,9 +74,9 @@ def test_pins_agree_with_each_other():
         try:
             found = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
-            continue                                    # another platform's
+            continue  # another platform's
         if found.version.split("+")[0] != version:
-            continue                                    # not the tested set: nothing to learn
+            continue  # not the tested set: nothing to learn
         for requirement in map(Requirement, found.requires or ()):
             wanted = pinned.get(canonicalize_name(requirement.name))
             if wanted and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
@@ -81,11 +86,11 @@ def test_pins_agree_with_each_other():
 def test_conda_gives_the_same_set_as_make():
     environment = yaml.safe_load((REPO / "environment.yml").read_text())
     assert environment["name"] == PROJECT["name"]
-    pip, = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     arguments = " ".join(pip)
     made = re.search(r"-m pip install .*?(-c \S+ -e '[^']+')", MAKEFILE).group(1).replace("'", "")
     assert arguments == made == "-c constraints.txt -e .[course,dev]"
-    python, = (entry for entry in environment["dependencies"] if str(entry).startswith("python"))
+    (python,) = (entry for entry in environment["dependencies"] if str(entry).startswith("python"))
     version = python.split("=")[1]
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
     others = [entry for entry in environment["dependencies"] if isinstance(entry, str) and entry != python]
@@ -97,8 +102,11 @@ def imports(folder):
     ours = {path.stem for path in folder.rglob("*.py")} | {"s2flib"}
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
-                [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else [])
+            modules = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else ([node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else [])
+            )
             for top in {module.split(".")[0] for module in modules} - ours - sys.stdlib_module_names:
                 yield path.relative_to(REPO), top
 
@@ -108,12 +116,16 @@ def test_everything_imported_is_required(folder):
     """No module imports a package that only happens to be installed."""
     names = {canonicalize_name(requirement.name) for requirement in requirements()}
     homes = importlib.metadata.packages_distributions()
-    stray = {(str(path), top) for path, top in imports(REPO / folder)
-             if not {canonicalize_name(home) for home in homes.get(top, [top])} & names}
-    assert not {(path, top) for path, top in stray if top != "google"}       # google.colab is there on Colab only
+    stray = {
+        (str(path), top)
+        for path, top in imports(REPO / folder)
+        if not {canonicalize_name(home) for home in homes.get(top, [top])} & names
+    }
+    assert not {(path, top) for path, top in stray if top != "google"}  # google.colab is there on Colab only
 
 
 # --- make, CI, Slurm --------------------------------------------------------------------------------------------
+
 
 def make(*arguments, **options):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
@@ -127,8 +139,10 @@ def test_make_alone_is_help():
         assert f"make {target} " in done.stdout
 
 
-@pytest.mark.parametrize("target, command", [
-    ("course", "-m s2flib run"), ("test", "-m pytest"), ("lab", "-m jupyterlab"), ("lint", "-m ruff check")])
+@pytest.mark.parametrize(
+    "target, command",
+    [("course", "-m s2flib run"), ("test", "-m pytest"), ("lab", "-m jupyterlab"), ("lint", "-m ruff check")],
+)
 def test_targets_set_up_by_themselves(target, command, tmp_path):
     done = make("-n", target, f"VENV={tmp_path}/venv")
     assert done.returncode == 0, done.stderr
@@ -191,11 +205,21 @@ def test_slurm_sweep_uses_the_folders_of_s2f_sweep():
 
 # --- README and citation ----------------------------------------------------------------------------------------
 
+
 def test_readme_commands_exist():
     blocks = "\n".join(re.findall(r"```[a-z]*\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
     commands = re.findall(r"^\s*s2f ([\w-]+)([^#\n]*)", blocks, re.MULTILINE)
-    assert {name for name, _ in commands} >= {"sketch", "generate", "edit", "train", "sweep", "evaluate",
-                                             "evaluate-editor", "lineup", "fetch"}
+    assert {name for name, _ in commands} >= {
+        "sketch",
+        "generate",
+        "edit",
+        "train",
+        "sweep",
+        "evaluate",
+        "evaluate-editor",
+        "lineup",
+        "fetch",
+    }
     for command in commands:
         check_command(*command)
     for target in re.findall(r"^make (\w+)", blocks, re.MULTILINE):

@@ -28,23 +28,40 @@ def psp():
 
 def published_encoder_shapes(input_nc, n_styles, size):
     """Key → shape of pSp's released encoder, written out from its architecture, without any of our classes."""
-    def norm(p, c):
-        return {f"{p}.weight": (c,), f"{p}.bias": (c,), f"{p}.running_mean": (c,), f"{p}.running_var": (c,),
-                f"{p}.num_batches_tracked": ()}
 
-    shapes = {"input_layer.0.weight": (64, input_nc, 3, 3), **norm("input_layer.1", 64),
-              "input_layer.2.weight": (64,), "latlayer1.weight": (512, 256, 1, 1), "latlayer1.bias": (512,),
-              "latlayer2.weight": (512, 128, 1, 1), "latlayer2.bias": (512,)}
+    def norm(p, c):
+        return {
+            f"{p}.weight": (c,),
+            f"{p}.bias": (c,),
+            f"{p}.running_mean": (c,),
+            f"{p}.running_var": (c,),
+            f"{p}.num_batches_tracked": (),
+        }
+
+    shapes = {
+        "input_layer.0.weight": (64, input_nc, 3, 3),
+        **norm("input_layer.1", 64),
+        "input_layer.2.weight": (64,),
+        "latlayer1.weight": (512, 256, 1, 1),
+        "latlayer1.bias": (512,),
+        "latlayer2.weight": (512, 128, 1, 1),
+        "latlayer2.bias": (512,),
+    }
     block, i = 0, 64
     for n, o in ((3, 64), (4, 128), (14, 256), (3, 512)):
         for _ in range(n):
             b = f"body.{block}"
             if i != o:
                 shapes |= {f"{b}.shortcut_layer.0.weight": (o, i, 1, 1), **norm(f"{b}.shortcut_layer.1", o)}
-            shapes |= {**norm(f"{b}.res_layer.0", i), f"{b}.res_layer.1.weight": (o, i, 3, 3),
-                       f"{b}.res_layer.2.weight": (o,), f"{b}.res_layer.3.weight": (o, o, 3, 3),
-                       **norm(f"{b}.res_layer.4", o), f"{b}.res_layer.5.fc1.weight": (o // 16, o, 1, 1),
-                       f"{b}.res_layer.5.fc2.weight": (o, o // 16, 1, 1)}
+            shapes |= {
+                **norm(f"{b}.res_layer.0", i),
+                f"{b}.res_layer.1.weight": (o, i, 3, 3),
+                f"{b}.res_layer.2.weight": (o,),
+                f"{b}.res_layer.3.weight": (o, o, 3, 3),
+                **norm(f"{b}.res_layer.4", o),
+                f"{b}.res_layer.5.fc1.weight": (o // 16, o, 1, 1),
+                f"{b}.res_layer.5.fc2.weight": (o, o // 16, 1, 1),
+            }
             block, i = block + 1, o
     for s in range(n_styles):
         spatial = size // 16 if s < 3 else size // 8 if s < 7 else size // 4
@@ -95,15 +112,18 @@ def test_block_by_hand():
         p = block.state_dict()
 
         def norm(y, key, p=p):
-            mean, var, w, b = (p[f"{key}.{n}"][:, None, None] for n in
-                               ("running_mean", "running_var", "weight", "bias"))
+            mean, var, w, b = (
+                p[f"{key}.{n}"][:, None, None] for n in ("running_mean", "running_var", "weight", "bias")
+            )
             return (y - mean) / (var + 1e-5).sqrt() * w + b
 
         y = F.conv2d(norm(x, "res_layer.0"), p["res_layer.1.weight"], padding=1)
         y = torch.where(y > 0, y, y * p["res_layer.2.weight"][:, None, None])
         y = norm(F.conv2d(y, p["res_layer.3.weight"], stride=stride, padding=1), "res_layer.4")
-        gate = F.conv2d(F.conv2d(y.mean((2, 3), keepdim=True), p["res_layer.5.fc1.weight"]).clamp(min=0),
-                        p["res_layer.5.fc2.weight"])
+        gate = F.conv2d(
+            F.conv2d(y.mean((2, 3), keepdim=True), p["res_layer.5.fc1.weight"]).clamp(min=0),
+            p["res_layer.5.fc2.weight"],
+        )
         y = y / (1 + (-gate).exp())
         if i == o:
             short = x[:, :, ::stride, ::stride]
@@ -115,7 +135,7 @@ def test_block_by_hand():
 def test_se_reduction():
     assert SEModule(64).fc1.weight.shape == (4, 64, 1, 1)
     assert SEModule(512).fc1.weight.shape == (32, 512, 1, 1)
-    assert SEModule(16).fc1.weight.shape == (4, 16, 1, 1)      # never fewer than four
+    assert SEModule(16).fc1.weight.shape == (4, 16, 1, 1)  # never fewer than four
 
 
 def test_styles_come_from_their_map():
@@ -141,7 +161,7 @@ def test_pyramid_is_top_down():
         for block in net.body:
             y = block(y)
             raw.append(y)
-        fine, middle, coarse = raw[2], raw[3], raw[4]          # units (1, 2, 1, 1)
+        fine, middle, coarse = raw[2], raw[3], raw[4]  # units (1, 2, 1, 1)
 
         def up(m, n):
             """Bilinear interpolation with aligned corners as two small matrices."""
@@ -160,7 +180,7 @@ def test_start_is_near_the_average_code_and_trainable():
     net = GradualStyleEncoder.from_preset(TINY)
     y = net(torch.rand(4, 1, TINY.encoder_size, TINY.encoder_size))
     assert 0.005 < y.std() < 0.3
-    assert y.std(0).mean() > 0.005                             # different sketches start with different codes
+    assert y.std(0).mean() > 0.005  # different sketches start with different codes
     (y - 1).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
@@ -252,8 +272,9 @@ def test_multimodal_is_seeded_and_mixes_the_fine_rows(psp):
     with torch.no_grad():
         own, w = psp.encode(x[None])[0], psp.decoder.mapping(z)
         for alpha in (1.0, 0.3):
-            rows = torch.stack([torch.cat([own[:4], alpha * w[i].expand(6, -1) + (1 - alpha) * own[4:]])
-                                for i in range(3)])
+            rows = torch.stack(
+                [torch.cat([own[:4], alpha * w[i].expand(6, -1) + (1 - alpha) * own[4:]]) for i in range(3)]
+            )
             assert torch.allclose(psp.multimodal(x, 3, 5, alpha=alpha), psp.decode(rows), atol=1e-5)
 
 

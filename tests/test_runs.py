@@ -39,10 +39,26 @@ def test_finish_measures_from_the_start():
 
 
 def test_plain_makes_strict_json():
-    obj = {1: np.arange(3), "t": torch.tensor([1.5, float("nan")]), "s": {2, 1}, "inf": float("inf"),
-           "n": np.int64(4), "p": Path("a"), "none": None, "b": np.bool_(True)}
-    assert runs.plain(obj) == {"1": [0, 1, 2], "t": [1.5, None], "s": [1, 2], "inf": None, "n": 4, "p": "a",
-                               "none": None, "b": True}
+    obj = {
+        1: np.arange(3),
+        "t": torch.tensor([1.5, float("nan")]),
+        "s": {2, 1},
+        "inf": float("inf"),
+        "n": np.int64(4),
+        "p": Path("a"),
+        "none": None,
+        "b": np.bool_(True),
+    }
+    assert runs.plain(obj) == {
+        "1": [0, 1, 2],
+        "t": [1.5, None],
+        "s": [1, 2],
+        "inf": None,
+        "n": 4,
+        "p": "a",
+        "none": None,
+        "b": True,
+    }
     with pytest.raises(TypeError):
         runs.plain(object())
 
@@ -69,8 +85,13 @@ def test_run_dirs_differ_and_bad_base_is_said(tmp_path):
 
 def test_git_revision_of_a_checkout_and_not_of_what_surrounds_one(tmp_path):
     def git(*arguments):
-        return subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
-                              check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+
     assert runs.git_revision(tmp_path) == {"revision": None, "dirty": None}
     git("init")
     (tmp_path / "f").write_text("1")

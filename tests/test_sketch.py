@@ -29,6 +29,7 @@ def _face(size=96, seed=0):
 
 # --- the blur
 
+
 def _hard_images(face, n=1024):
     """Two (n, n) uint8 images: quarters of noise, a step, checks and a real face; and all the light in a corner."""
     rng = np.random.default_rng(1)
@@ -38,18 +39,18 @@ def _hard_images(face, n=1024):
     mixed[:h, h:] = np.where(np.arange(h) < 0.7 * h, 0, 255)
     mixed[h:, :h] = np.indices((h, h)).sum(0) // 97 % 2 * 255
     mixed[h:, h:] = cv2.resize(face, (h, h))[..., 1]
-    corner = np.zeros((n, n), np.uint8)                          # all of it at the mirrored border
-    corner[:n // 25, -n // 25:] = 255
+    corner = np.zeros((n, n), np.uint8)  # all of it at the mirrored border
+    corner[: n // 25, -n // 25 :] = 255
     return mixed, corner
 
 
 @pytest.mark.parametrize("sigma", [1, 9, 33.3, 128, 255])
 def test_blur_equals_opencv_float(sigma, astronaut):
-    for image in _hard_images(astronaut)[:1 if sigma == 128 else 2]:
+    for image in _hard_images(astronaut)[: 1 if sigma == 128 else 2]:
         expected = cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma)
         got = gaussian_blur(image, sigma)
         assert got.dtype == np.float32
-        assert np.abs(got - expected).max() < 0.05               # 0.5 is the promise
+        assert np.abs(got - expected).max() < 0.05  # 0.5 is the promise
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (2, 3), (60, 200), (97, 64, 3)])
@@ -69,7 +70,7 @@ def test_blur_of_tensors_is_batched_and_differentiable():
             for c in range(3):
                 expected = cv2.GaussianBlur(x[b, c].detach().float().numpy(), (0, 0), sigma)
                 assert np.abs(y[b, c].detach().numpy() - expected).max() < 2e-4
-    gaussian_blur(x, 3.0)[1, 2, 20, 30].backward()               # the gradient is the kernel, on that channel
+    gaussian_blur(x, 3.0)[1, 2, 20, 30].backward()  # the gradient is the kernel, on that channel
     assert x.grad[0].abs().sum() == 0 and x.grad[1, :2].abs().sum() == 0
     assert abs(x.grad.sum() - 1) < 1e-3 and x.grad[1, 2].argmax() == 20 * 56 + 30
 
@@ -81,6 +82,7 @@ def test_blur_refuses_other_sigmas(sigma):
 
 
 # --- the sketch
+
 
 def _paper_sketch(photo, mask, sigma):
     """Sec. 3.2 word by word with OpenCV in float64: an independent second way."""
@@ -97,10 +99,10 @@ def test_sketch_is_the_papers_formula(sigma):
     expected = _paper_sketch(photo, mask, 96 / 4 if sigma is None else sigma)
     got = sketch(photo, mask, sigma)
     assert got.shape == (96, 96) and got.dtype == np.uint8
-    assert np.abs(got - expected).max() <= 0.6                   # rounding to 8 bits
-    assert (got[mask == 0] == 255).all() and got.min() == 0      # white ground, full range
+    assert np.abs(got - expected).max() <= 0.6  # rounding to 8 bits
+    assert (got[mask == 0] == 255).all() and got.min() == 0  # white ground, full range
     eye, cheek = got[40, 34].astype(int), got[55, 34].astype(int)
-    assert eye < cheek - 60                                      # dark lines on light skin
+    assert eye < cheek - 60  # dark lines on light skin
 
 
 def test_the_background_does_not_leak_into_the_sketch():
@@ -108,7 +110,7 @@ def test_the_background_does_not_leak_into_the_sketch():
     other = photo.copy()
     other[mask == 0] = 17
     assert np.array_equal(sketch(photo, mask), sketch(other, mask))
-    assert not np.array_equal(sketch(photo), sketch(other))      # without a mask it does
+    assert not np.array_equal(sketch(photo), sketch(other))  # without a mask it does
 
 
 def test_masks_of_every_kind_mean_the_same():
@@ -126,7 +128,7 @@ def test_tensors_give_what_arrays_give():
     assert batch.shape == (2, 1, 96, 96) and batch.min() == 0 and batch.max() == 1
     for b, (photo, mask) in enumerate(faces):
         assert np.abs(batch[b, 0].numpy() * 255 - sketch(photo, mask)).max() < 0.51
-        assert torch.allclose(sketch(photos[b], masks[b]), batch[b], atol=1e-5)      # each normalised by itself
+        assert torch.allclose(sketch(photos[b], masks[b]), batch[b], atol=1e-5)  # each normalised by itself
     assert sketch(photos[0].half(), masks[0]).dtype == torch.float16
     photos.requires_grad_()
     sketch(photos, masks).mean().backward()
@@ -158,7 +160,7 @@ def test_grey_arrays_and_black_surroundings():
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     assert np.array_equal(sketch(grey, mask), sketch(np.repeat(grey[..., None], 3, 2), mask))
     photo = np.zeros((64, 64, 3), np.uint8)
-    photo[:4, :4] = 255                                          # blur(g) is 0 far away: no division by zero
+    photo[:4, :4] = 255  # blur(g) is 0 far away: no division by zero
     assert np.isfinite(sketch(photo, sigma=2)).all() and sketch(photo, sigma=2)[0, 0] == 255
 
 
@@ -179,6 +181,7 @@ def test_wrong_input_is_one_sentence():
 
 # --- Canny and noise
 
+
 def test_canny_finds_the_edges_of_the_foreground():
     photo, mask = _face()
     edges = canny(photo, mask)
@@ -187,7 +190,7 @@ def test_canny_finds_the_edges_of_the_foreground():
     near = cv2.dilate((edges == 0).astype(np.uint8), np.ones((3, 3), np.uint8))
     assert near[outline > 0].mean() > 0.9
     far = cv2.dilate(mask, np.ones((7, 7), np.uint8)) == 0
-    assert (edges[far] == 255).all()                             # the noisy ground was masked before
+    assert (edges[far] == 255).all()  # the noisy ground was masked before
 
 
 def test_noise_figure_measures_what_it_says():
@@ -198,22 +201,23 @@ def test_noise_figure_measures_what_it_says():
     def first_channel(p, mask):
         return p[..., 0].astype(float)
 
-    expected = np.sqrt(25 + 1 / 12) / photo[..., 0].std()        # 1/12: rounding to 8 bits
+    expected = np.sqrt(25 + 1 / 12) / photo[..., 0].std()  # 1/12: rounding to 8 bits
     assert noise_figure(first_channel, photo) == pytest.approx(expected, rel=0.03)
     assert noise_figure(lambda p, m: 7 - 0.01 * first_channel(p, m), photo) == pytest.approx(expected, rel=0.03)
     assert noise_figure(first_channel, photo, noise=10) == pytest.approx(2 * expected, rel=0.03)
     # more draws do not bias it
     assert noise_figure(first_channel, photo, draws=3) == pytest.approx(expected, rel=0.03)
-    assert noise_figure(lambda p, m: first_channel(photo, m), photo) == 0                 # nothing changes
+    assert noise_figure(lambda p, m: first_channel(photo, m), photo) == 0  # nothing changes
     flat = np.full_like(photo, 128)
-    assert noise_figure(first_channel, flat) > 5                                          # nothing but noise
+    assert noise_figure(first_channel, flat) > 5  # nothing but noise
     half = np.zeros((128, 128), np.uint8)
     half[:, :64] = 1
     broken = photo.copy()
-    broken[:, 64:] = 0                                                                    # outside: not counted
+    broken[:, 64:] = 0  # outside: not counted
     assert noise_figure(first_channel, broken, half) == pytest.approx(
-        np.sqrt(25 + 1 / 12) / photo[:, :64, 0].std(), rel=0.05)
-    assert noise_figure(sketch, *_face()) == noise_figure(sketch, *_face())               # seeded
+        np.sqrt(25 + 1 / 12) / photo[:, :64, 0].std(), rel=0.05
+    )
+    assert noise_figure(sketch, *_face()) == noise_figure(sketch, *_face())  # seeded
 
 
 def test_the_papers_claim_canny_is_noisier(astronaut):
@@ -221,12 +225,15 @@ def test_the_papers_claim_canny_is_noisier(astronaut):
     face = astronaut[0:256, 96:352]
     pencil = noise_figure(sketch, face)
     for low, high in ((20, 60), (50, 100), (100, 200), (150, 300)):
+
         def edges(photo, mask, low=low, high=high):
             return canny(photo, mask, low, high)
+
         assert noise_figure(edges, face) > 3 * pencil
 
 
 # --- a folder
+
 
 @pytest.fixture
 def folder(tmp_path, bad_images):
@@ -248,7 +255,8 @@ def test_folder_does_the_good_and_lists_the_bad(folder, tmp_path):
     report = sketch_folder(folder, out, progress=False)
     assert [p.relative_to(out).as_posix() for p in report.done] == ["a.png", "sub/b.jpg.png", "sub/b.png.png"]
     assert [(p.name, why.split()[0]) for p, why in report.failed] == [
-        (n, str(folder / n)) for n in ("empty.png", "text.png", "truncated.jpg")]
+        (n, str(folder / n)) for n in ("empty.png", "text.png", "truncated.jpg")
+    ]
     assert "empty" in report.failed[0][1] and "or truncated" in report.failed[2][1]
     assert sorted(p.name for p in out.rglob("*.*")) == ["a.png", "b.jpg.png", "b.png.png"]
     expected = sketch(load_image(folder / "a.png"))
@@ -268,18 +276,18 @@ def test_folder_resumes_redoes_changes_and_spares_what_is_not_its_own(folder, tm
     again = sketch_folder(folder, out, progress=False)
     assert again.done == [] and again.skipped == first.done
     assert {p: os.stat(p).st_mtime_ns for p in first.done} == times
-    (out / "a.png").unlink()                                     # an interrupted run: one is missing
+    (out / "a.png").unlink()  # an interrupted run: one is missing
     assert sketch_folder(folder, out, progress=False).done == [out / "a.png"]
-    Image.fromarray(_face(seed=9)[0]).save(folder / "a.png")     # a changed photo
+    Image.fromarray(_face(seed=9)[0]).save(folder / "a.png")  # a changed photo
     assert sketch_folder(folder, out, progress=False).done == [out / "a.png"]
     assert np.array_equal(load_image(out / "a.png")[..., 0], sketch(_face(seed=9)[0]))
-    assert len(sketch_folder(folder, out, sigma=3, progress=False).done) == 2             # another σ
+    assert len(sketch_folder(folder, out, sigma=3, progress=False).done) == 2  # another σ
 
 
 def test_folder_with_masks(folder, tmp_path):
     masks = tmp_path / "masks"
     masks.mkdir()
-    small = _face()[1][::2, ::2] * 13                            # half the size, label ids
+    small = _face()[1][::2, ::2] * 13  # half the size, label ids
     Image.fromarray(small).save(masks / "a.png")
     report = sketch_folder(folder, tmp_path / "out", masks, progress=False)
     assert [p.name for p in report.done] == ["a.png"]
@@ -315,6 +323,7 @@ def test_output_inside_the_input_is_not_sketched_again(folder):
 
 def test_an_interrupted_run_leaves_whole_files_only(folder, tmp_path, monkeypatch):
     import s2flib.sketch as module
+
     real, calls = module.save_image, []
 
     def interrupted(path, *args, **kwargs):
@@ -328,7 +337,7 @@ def test_an_interrupted_run_leaves_whole_files_only(folder, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         sketch_folder(folder, out, workers=1, progress=False)
     written: list[Path] = [p for p in out.rglob("*") if p.is_file()]
-    assert 1 <= len(written) < 3                                 # what was in hand may still be finished
+    assert 1 <= len(written) < 3  # what was in hand may still be finished
     assert all(load_image(p).shape == (96, 96, 3) for p in written)
     monkeypatch.setattr(module, "save_image", real)
     report = sketch_folder(folder, out, progress=False)

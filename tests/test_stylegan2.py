@@ -24,16 +24,24 @@ def published_generator_shapes(size):
         kernel = {f"{p}.upsample.kernel": (4, 4)} if up else {}
         return {**modulated(f"{p}.conv", i, 3, 1), **kernel, f"{p}.bias": (1, 3, 1, 1)}
 
-    shapes = {"input.input": (1, 512, 4, 4), "noises.noise_0": (1, 1, 4, 4), **styled("conv1", 512, 512, False),
-              **rgb("to_rgb1", 512, False)}
+    shapes = {
+        "input.input": (1, 512, 4, 4),
+        "noises.noise_0": (1, 1, 4, 4),
+        **styled("conv1", 512, 512, False),
+        **rgb("to_rgb1", 512, False),
+    }
     for n in range(1, 9):
         shapes |= {f"style.{n}.weight": (512, 512), f"style.{n}.bias": (512,)}
     res, i = 8, 0
     while res <= size:
         a, b = CHANNELS[res // 2], CHANNELS[res]
-        shapes |= {**styled(f"convs.{2 * i}", a, b, True), **styled(f"convs.{2 * i + 1}", b, b, False),
-                   **rgb(f"to_rgbs.{i}", b, True), f"noises.noise_{2 * i + 1}": (1, 1, res, res),
-                   f"noises.noise_{2 * i + 2}": (1, 1, res, res)}
+        shapes |= {
+            **styled(f"convs.{2 * i}", a, b, True),
+            **styled(f"convs.{2 * i + 1}", b, b, False),
+            **rgb(f"to_rgbs.{i}", b, True),
+            f"noises.noise_{2 * i + 1}": (1, 1, res, res),
+            f"noises.noise_{2 * i + 2}": (1, 1, res, res),
+        }
         res, i = res * 2, i + 1
     return shapes
 
@@ -52,16 +60,27 @@ def test_generator_published_names_shapes_and_count(preset, keys, millions):
 def test_discriminator_published_names():
     with torch.device("meta"):
         state = {k: tuple(v.shape) for k, v in Discriminator(256).state_dict().items()}
-    want = {"convs.0.0.weight": (128, 3, 1, 1), "convs.0.1.bias": (128,),
-            "final_conv.0.weight": (512, 513, 3, 3), "final_conv.1.bias": (512,),
-            "final_linear.0.weight": (512, 8192), "final_linear.0.bias": (512,),
-            "final_linear.1.weight": (1, 512), "final_linear.1.bias": (1,)}
+    want = {
+        "convs.0.0.weight": (128, 3, 1, 1),
+        "convs.0.1.bias": (128,),
+        "final_conv.0.weight": (512, 513, 3, 3),
+        "final_conv.1.bias": (512,),
+        "final_linear.0.weight": (512, 8192),
+        "final_linear.0.bias": (512,),
+        "final_linear.1.weight": (1, 512),
+        "final_linear.1.bias": (1,),
+    }
     for n, res in enumerate((256, 128, 64, 32, 16, 8), 1):
         i, o = CHANNELS[res], CHANNELS[res // 2]
-        want |= {f"convs.{n}.conv1.0.weight": (i, i, 3, 3), f"convs.{n}.conv1.1.bias": (i,),
-                 f"convs.{n}.conv2.0.kernel": (4, 4), f"convs.{n}.conv2.1.weight": (o, i, 3, 3),
-                 f"convs.{n}.conv2.2.bias": (o,), f"convs.{n}.skip.0.kernel": (4, 4),
-                 f"convs.{n}.skip.1.weight": (o, i, 1, 1)}
+        want |= {
+            f"convs.{n}.conv1.0.weight": (i, i, 3, 3),
+            f"convs.{n}.conv1.1.bias": (i,),
+            f"convs.{n}.conv2.0.kernel": (4, 4),
+            f"convs.{n}.conv2.1.weight": (o, i, 3, 3),
+            f"convs.{n}.conv2.2.bias": (o,),
+            f"convs.{n}.skip.0.kernel": (4, 4),
+            f"convs.{n}.skip.1.weight": (o, i, 1, 1),
+        }
     assert state == want
 
 
@@ -163,8 +182,11 @@ def test_modulated_conv_forms_agree_with_gradients(demodulate, upsample, k):
     assert torch.allclose(fast, grouped, atol=1e-7)
     probe = torch.randn_like(fast)
     inputs = (x, w, conv.weight, conv.modulation.weight)
-    for a, b in zip(torch.autograd.grad((fast * probe).sum(), inputs),
-                    torch.autograd.grad((grouped * probe).sum(), inputs), strict=True):
+    for a, b in zip(
+        torch.autograd.grad((fast * probe).sum(), inputs),
+        torch.autograd.grad((grouped * probe).sum(), inputs),
+        strict=True,
+    ):
         assert torch.allclose(a, b, atol=1e-6)
 
 
@@ -182,7 +204,7 @@ def test_equal_linear_and_pixel_norm():
     x = torch.randn(3, 5)
     y = x @ (layer.weight * 0.01 / math.sqrt(5)).T + layer.bias * 0.01
     assert torch.allclose(layer(x), torch.where(y > 0, y, 0.2 * y) * math.sqrt(2), atol=1e-6)
-    assert layer.weight.std() > 20                            # stored at 1/lr_mul
+    assert layer.weight.std() > 20  # stored at 1/lr_mul
     assert torch.allclose(PixelNorm()(x).square().mean(1), torch.ones(3), atol=1e-5)
 
 
@@ -291,8 +313,8 @@ def test_discriminator_forward_and_gradient():
     x = torch.randn(4, 3, 32, 32, requires_grad=True)
     out = d(x)
     assert out.shape == (4, 1)
-    grad, = torch.autograd.grad(out.sum(), x, create_graph=True)
-    grad.square().sum().backward()                             # R1's double backward
+    (grad,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    grad.square().sum().backward()  # R1's double backward
     assert all(p.grad is not None for n, p in d.named_parameters() if n.endswith("weight"))
 
 

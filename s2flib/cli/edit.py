@@ -69,11 +69,19 @@ def edit(
     for path in files:
         if path.exists() and not overwrite:
             raise S2FError(f"{path} exists already: choose another name, or add --overwrite.")
-    array = as_array(image)                                # an unusable image is an error before weights are read
+    array = as_array(image)  # an unusable image is an error before weights are read
     pipe = load_pipeline(preset, pipeline)
     for i, path in enumerate(files):
-        session = EditSession(array, preset, pipe=pipe, steps=steps, guidance=guidance, image_guidance=image_guidance,
-                              interval=interval, negative=negative)
+        session = EditSession(
+            array,
+            preset,
+            pipe=pipe,
+            steps=steps,
+            guidance=guidance,
+            image_guidance=image_guidance,
+            interval=interval,
+            negative=negative,
+        )
         for text in instructions:
             made = session.apply(text, seed=seed + i)
             for note in (session.notes if i == 0 and len(session.history) == 1 else ()) + made.notes:

@@ -36,8 +36,21 @@ def generate(
     """
     from s2flib.generate import generate as run
 
-    results = run(sketches, out, preset=preset, n=n, seed=seed, weights_file=weights, generator_file=generator,
-                  from_photo=from_photo, align=align, which=which, mark=mark, overwrite=overwrite, progress=typer.echo)
+    results = run(
+        sketches,
+        out,
+        preset=preset,
+        n=n,
+        seed=seed,
+        weights_file=weights,
+        generator_file=generator,
+        from_photo=from_photo,
+        align=align,
+        which=which,
+        mark=mark,
+        overwrite=overwrite,
+        progress=typer.echo,
+    )
     for result in results:
         for note in result.notes:
             typer.echo(f"  {result.source.name}: {note}")

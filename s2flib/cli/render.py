@@ -32,6 +32,17 @@ def render(
     def bar(done, total):
         return tqdm(done, total=total, unit=" people", smoothing=0)
 
-    path = render_dataset(out, people, shots, size=size, seed=seed, workers=workers, edits=edits, drawings=drawings,
-                          first_identity=first, split=split, progress=bar)
+    path = render_dataset(
+        out,
+        people,
+        shots,
+        size=size,
+        seed=seed,
+        workers=workers,
+        edits=edits,
+        drawings=drawings,
+        first_identity=first,
+        split=split,
+        progress=bar,
+    )
     typer.echo(f"{path}: every face is synthetic, CC0; open it with s2flib.datasets.faces.SynthFaces")

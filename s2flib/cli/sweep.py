@@ -37,8 +37,16 @@ def sweep(
     config_class, _ = training("encoder")
     types_of = typing.get_type_hints(config_class)
     fields_set = dict(parse_pair(pair, types_of, "encoder") for pair in more or [])
-    result = run(preset, numbers(lambdas, float), numbers(seeds, int), steps, out, limit=limit, training=fields_set,
-                 baselines=baselines)
+    result = run(
+        preset,
+        numbers(lambdas, float),
+        numbers(seeds, int),
+        steps,
+        out,
+        limit=limit,
+        training=fields_set,
+        baselines=baselines,
+    )
     typer.echo(result.summary)
     typer.echo(f"results: {result.out}")
 

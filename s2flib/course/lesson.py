@@ -89,8 +89,9 @@ class Lesson:
         return tqdm(iterable, desc=desc, total=total, file=sys.stdout, mininterval=0.5, ncols=90)
 
 
-def setup(name: str, preset: str | Preset = "tiny", seed: int = 0, out_dir: str | Path = "runs/lab",
-          fast: bool = False) -> Lesson:
+def setup(
+    name: str, preset: str | Preset = "tiny", seed: int = 0, out_dir: str | Path = "runs/lab", fast: bool = False
+) -> Lesson:
     """Prepare a notebook's kernel; the second cell of every notebook calls it.
 
     On Colab, missing packages are installed first; packages that the kernel has already imported are not replaced, so

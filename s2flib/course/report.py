@@ -106,10 +106,14 @@ def _footer(record: dict) -> str:
     versions, hardware, git = (record.get(k) or {} for k in ("versions", "hardware", "git"))
     revision = git.get("revision") or "not a git checkout"
     changed = " (with changes)" if git.get("dirty") else ""
-    parts = [f"s2flib {versions.get('s2flib')}, {revision[:12]}{changed}",
-             f"Python {versions.get('python')}, torch {versions.get('torch')}",
-             f"{hardware.get('processor')}, {hardware.get('cores')} cores",
-             f"started {record.get('started')}", f"seeds {record.get('seeds')}", "everything else: run.json"]
+    parts = [
+        f"s2flib {versions.get('s2flib')}, {revision[:12]}{changed}",
+        f"Python {versions.get('python')}, torch {versions.get('torch')}",
+        f"{hardware.get('processor')}, {hardware.get('cores')} cores",
+        f"started {record.get('started')}",
+        f"seeds {record.get('seeds')}",
+        "everything else: run.json",
+    ]
     return " · ".join(parts)
 
 
@@ -167,8 +171,13 @@ def _read_figure(path: Path) -> dict:
     with Image.open(path) as image:
         image.load()
         text = getattr(image, "text", {})
-        return dict(path=path, lesson=path.stem.partition("-")[0], image=image.convert("RGB"),
-                    caption=text.get("Description", path.stem), key=text.get("Key") == "True")
+        return dict(
+            path=path,
+            lesson=path.stem.partition("-")[0],
+            image=image.convert("RGB"),
+            caption=text.get("Description", path.stem),
+            key=text.get("Key") == "True",
+        )
 
 
 def _figure(figure: dict, max_width: int) -> str:

@@ -20,8 +20,11 @@ from s2flib.errors import S2FError
 from s2flib.presets import get_preset
 
 # Makes glibc keep freed memory in the kernels, which is up to twice as fast on a CPU.
-KERNEL_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824",
-                      "MALLOC_TOP_PAD_": "268435456"}
+KERNEL_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "268435456",
+}
 TQDM_WIDGET = re.compile(r".{0,80}\d+%\|.*\| \d+/\d+ \[")
 
 
@@ -47,7 +50,9 @@ def notebook_paths(names: Iterable[str] | None = None, folder: Path | None = Non
     folder = ROOT / "notebooks" if folder is None else Path(folder)
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
-        raise S2FError(f"there are no notebooks in {folder}: run the course from a clone of https://github.com/{GITHUB}.")
+        raise S2FError(
+            f"there are no notebooks in {folder}: run the course from a clone of https://github.com/{GITHUB}."
+        )
     if not names:
         return paths
     chosen = []
@@ -60,8 +65,13 @@ def notebook_paths(names: Iterable[str] | None = None, folder: Path | None = Non
     return chosen
 
 
-def run_course(out: str | Path | None = None, preset: str = "tiny", notebooks: Iterable[str] | None = None,
-               fast: bool = False, seed: int = 0) -> int:
+def run_course(
+    out: str | Path | None = None,
+    preset: str = "tiny",
+    notebooks: Iterable[str] | None = None,
+    fast: bool = False,
+    seed: int = 0,
+) -> int:
     """Execute the course's notebooks headless, in order; returns the exit code (0: all ran).
 
     out:        folder for the results; default: a new ``runs/<time>`` in the course's folder
@@ -124,7 +134,7 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
     started = time.perf_counter()
     error = None
     try:
-        with environment(KERNEL_ENVIRONMENT | dict(os.environ)):         # the user's settings take precedence
+        with environment(KERNEL_ENVIRONMENT | dict(os.environ)):  # the user's settings take precedence
             papermill.execute_notebook(
                 path, target, parameters=parameters, kernel_name="python3", language="python", progress_bar=bar,
                 extra_arguments=["--IPKernelApp.log_level=40"], cwd=path.parent, start_timeout=120,  # log errors only

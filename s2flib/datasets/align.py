@@ -21,8 +21,8 @@ from s2flib.errors import ImageError
 SYNTHFACES_LANDMARKS = np.array(
     [[0.3855, 0.4734], [0.6272, 0.4752], [0.5063, 0.6268], [0.4078, 0.7514], [0.6068, 0.7514]]
 )
-SURE = 0.95          # minimum MTCNN probability for a detection to count as a face
-SEARCH_SIDE = 1024   # px: larger images are searched at this size, which takes seconds instead of minutes
+SURE = 0.95  # minimum MTCNN probability for a detection to count as a face
+SEARCH_SIDE = 1024  # px: larger images are searched at this size, which takes seconds instead of minutes
 
 
 @dataclass(frozen=True)

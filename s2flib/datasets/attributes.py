@@ -67,6 +67,7 @@ def attribute_targets(dataset) -> np.ndarray:
                 elif attribute.celeba is not None:
                     out[i, k] = row[attribute.celeba]
         except KeyError as e:
-            raise DataError(f"{dataset.names[i]} has no attribute {e}: use SynthFaces or CelebAMask-HQ, "
-                            "unchanged.") from None
+            raise DataError(
+                f"{dataset.names[i]} has no attribute {e}: use SynthFaces or CelebAMask-HQ, unchanged."
+            ) from None
     return out

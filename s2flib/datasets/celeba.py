@@ -1,10 +1,10 @@
 """Reads the published CelebAMask-HQ folder without changes (Lee et al., MaskGAN, CVPR 2020).
 
-    CelebA-HQ-img/0.jpg … 29999.jpg                      1024 px photos
-    CelebAMask-HQ-mask-anno/0 … 14/00000_skin.png …      512 px, one file per part, 2,000 photos per folder
-    CelebAMask-HQ-attribute-anno.txt                     count, the 40 names, then "0.jpg  -1 1 …" per photo
-    CelebA-HQ-to-CelebA-mapping.txt                      "idx orig_idx orig_file" per photo
-    identity_CelebA.txt                                  optional, from CelebA: "000001.jpg 2880" per photo
+CelebA-HQ-img/0.jpg … 29999.jpg                      1024 px photos
+CelebAMask-HQ-mask-anno/0 … 14/00000_skin.png …      512 px, one file per part, 2,000 photos per folder
+CelebAMask-HQ-attribute-anno.txt                     count, the 40 names, then "0.jpg  -1 1 …" per photo
+CelebA-HQ-to-CelebA-mapping.txt                      "idx orig_idx orig_file" per photo
+identity_CelebA.txt                                  optional, from CelebA: "000001.jpg 2880" per photo
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ def _lines(root: Path, name: str) -> list[list[str]]:
     try:
         return [line.split() for line in (root / name).read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError):
-        raise DataError(f"{root / name} is missing or unreadable: put the published CelebAMask-HQ folder, "
-                        f"unpacked and unchanged, at {root}.") from None
+        raise DataError(
+            f"{root / name} is missing or unreadable: put the published CelebAMask-HQ folder, "
+            f"unpacked and unchanged, at {root}."
+        ) from None
 
 
 def read_mapping(root: Path) -> dict[int, tuple[int, str]]:
@@ -49,8 +51,9 @@ def read_mapping(root: Path) -> dict[int, tuple[int, str]]:
             idx, orig_idx, orig_file = words
             mapping[int(idx)] = (int(orig_idx), orig_file)
         except ValueError:
-            raise DataError(f"{root / MAPPING}, line {number} is not 'idx orig_idx orig_file': "
-                            "unpack the file again.") from None
+            raise DataError(
+                f"{root / MAPPING}, line {number} is not 'idx orig_idx orig_file': unpack the file again."
+            ) from None
     if not mapping:
         raise DataError(f"{root / MAPPING} lists no photos: unpack the file again.")
     return mapping
@@ -64,8 +67,10 @@ def read_attributes(root: Path) -> dict[int, dict[str, int]]:
     names, out = lines[1], {}
     for number, (file, *values) in enumerate(lines[2:], start=3):
         if len(values) != len(names) or not set(values) <= {"-1", "0", "1"} or not Path(file).stem.isdigit():
-            raise DataError(f"{root / ATTRIBUTES}, near line {number}, does not have {len(names)} values of "
-                            "-1 or 1: unpack the file again.")
+            raise DataError(
+                f"{root / ATTRIBUTES}, near line {number}, does not have {len(names)} values of "
+                "-1 or 1: unpack the file again."
+            )
         out[int(Path(file).stem)] = {n: int(v == "1") for n, v in zip(names, values, strict=True)}
     return out
 
@@ -97,8 +102,10 @@ def combine_parts(root: Path, index: int) -> np.ndarray:
         except ImageError as e:
             raise DataError(f"a part mask is damaged: {e}") from None
         if drawn.shape != labels.shape:
-            raise DataError(f"{path} is {drawn.shape[1]}×{drawn.shape[0]} px, but CelebAMask-HQ masks are "
-                            f"{MASK_SIZE}×{MASK_SIZE}: unpack it again.")
+            raise DataError(
+                f"{path} is {drawn.shape[1]}×{drawn.shape[0]} px, but CelebAMask-HQ masks are "
+                f"{MASK_SIZE}×{MASK_SIZE}: unpack it again."
+            )
         labels[drawn != 0] = label
         found = True
     if not found:
@@ -114,7 +121,7 @@ def cached_mask(root: Path, index: int, cache: Path) -> np.ndarray:
         try:
             return load_mask(path)
         except ImageError:
-            pass   # the cached file is damaged: create it again
+            pass  # the cached file is damaged: create it again
     labels = combine_parts(root, index)
     with atomic_path(path) as part:
         Image.fromarray(labels).save(part, "PNG")

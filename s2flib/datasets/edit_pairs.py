@@ -28,7 +28,7 @@ from s2flib.synthfaces.render import VERSION, attributes
 from s2flib.synthfaces.shot import sample_shot
 from s2flib.synthfaces.streams import stream
 
-Edits = tuple[Edit, ...]        # what one instruction asks for: one change, sometimes two
+Edits = tuple[Edit, ...]  # what one instruction asks for: one change, sometimes two
 COLUMNS = ("pair", "split", "instruction", "identity", "kinds", "values")
 ADVICE = "render edit pairs with s2f render --out DIR --people 1 --edits 8000"
 AGAIN = "render the pairs again"
@@ -38,7 +38,7 @@ AGAIN = "render the pairs again"
 class PairRow:
     """One line of edits.csv."""
 
-    name: str                        # six digits
+    name: str  # six digits
     identity: int
     instruction: str
     edits: Edits
@@ -79,8 +79,13 @@ class EditPairs:
 
     def __getitem__(self, i: int) -> dict:
         row = self.rows[range(len(self))[i]]
-        return {"before": self.read(row, "before"), "after": self.read(row, "after"),
-                "mask": self.read(row, "mask")[..., 0] > 127, **vars(row), "kind": row.kind}
+        return {
+            "before": self.read(row, "before"),
+            "after": self.read(row, "after"),
+            "mask": self.read(row, "mask")[..., 0] > 127,
+            **vars(row),
+            "kind": row.kind,
+        }
 
     def read(self, row: PairRow, what: str) -> np.ndarray:
         """(H, W, 3) uint8 of "before", "after" or "mask"."""
@@ -94,8 +99,11 @@ class EditPairs:
     def arrays(self) -> dict[str, np.ndarray]:
         """The split in memory: before, after (N, 3, H, W) uint8, mask (N, H, W) bool; 7 bytes per pixel."""
         n, s = len(self), self.size
-        out = {"before": np.empty((n, 3, s, s), np.uint8), "after": np.empty((n, 3, s, s), np.uint8),
-               "mask": np.empty((n, s, s), bool)}
+        out = {
+            "before": np.empty((n, 3, s, s), np.uint8),
+            "after": np.empty((n, 3, s, s), np.uint8),
+            "mask": np.empty((n, s, s), bool),
+        }
 
         def fill(i: int) -> None:
             for what in ("before", "after"):
@@ -119,8 +127,9 @@ class EditPairs:
         except (OSError, ValueError, KeyError):
             raise DataError(f"{self.root / 'render.json'} is missing or damaged: {AGAIN}.") from None
         if version != VERSION:
-            raise DataError(f"{self.root} was rendered by SynthFaces version {version}, but this is version {VERSION}: "
-                            f"{AGAIN}.")
+            raise DataError(
+                f"{self.root} was rendered by SynthFaces version {version}, but this is version {VERSION}: {AGAIN}."
+            )
         return seed
 
 
@@ -149,7 +158,7 @@ class FreshPairs:
         for k in progress(range(n)):
             kind = kinds[k % len(kinds)]
             edit = None
-            while edit is None:                                # find the next person for whom this change is possible
+            while edit is None:  # find the next person for whom this change is possible
                 number += 1
                 scene, options = _scene(seed, number)
                 edit = next((e for e in options if e.kind == kind), None)
@@ -182,11 +191,22 @@ def attributes_of(row: PairRow, seed: int) -> tuple[dict, dict]:
     return before, attributes(scene.identity, scene.look, scene.shot)
 
 
-_OPPOSITE = {"older": "twenty years younger", "a little older": "younger", "younger": "a little older",
-             "twenty years younger": "older", "lighter": "darker", "darker": "lighter",
-             "a little lighter": "a little darker", "a little darker": "a little lighter"}
-_UNDONE_BY = {"glasses": ("no_glasses", ""), "sunglasses": ("no_glasses", ""), "makeup": ("no_makeup", "0"),
-              "hat": ("no_hat", "")}
+_OPPOSITE = {
+    "older": "twenty years younger",
+    "a little older": "younger",
+    "younger": "a little older",
+    "twenty years younger": "older",
+    "lighter": "darker",
+    "darker": "lighter",
+    "a little lighter": "a little darker",
+    "a little darker": "a little lighter",
+}
+_UNDONE_BY = {
+    "glasses": ("no_glasses", ""),
+    "sunglasses": ("no_glasses", ""),
+    "makeup": ("no_makeup", "0"),
+    "hat": ("no_hat", ""),
+}
 
 
 def both_ways(row: PairRow, before: dict, after: dict) -> tuple[Edits, Edits | None]:
@@ -204,7 +224,7 @@ def _back(edit: Edit, before: dict, after: dict) -> Edit | None:
     """
     kind = edit.kind
     if kind == "sunglasses" and before["glasses"] != "none":
-        return None                                        # the person wore other glasses before
+        return None  # the person wore other glasses before
     if kind in _UNDONE_BY:
         return Edit(*_UNDONE_BY[kind], "")
     if kind == "beard" and before["beard"] == "none":
@@ -216,7 +236,7 @@ def _back(edit: Edit, before: dict, after: dict) -> Edit | None:
     try:
         return Edit(column, before[column], words_of(column, before[column], before)) if column else None
     except KeyError:
-        return None                                        # a style without a phrase
+        return None  # a style without a phrase
 
 
 def _rows(path: Path) -> list[tuple[str, PairRow]]:

@@ -37,10 +37,10 @@ class FaceDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        names: list[str],          # stems of the photo files
-        identities: np.ndarray,    # (N,) int
-        attributes: list[dict],    # per photo
-        size: int,                 # H = W of everything returned, pixels
+        names: list[str],  # stems of the photo files
+        identities: np.ndarray,  # (N,) int
+        attributes: list[dict],  # per photo
+        size: int,  # H = W of everything returned, pixels
     ):
         self.names = names
         self.identities = np.asarray(identities, np.int64)
@@ -65,7 +65,7 @@ class FaceDataset(torch.utils.data.Dataset):
         return photo, sketch(photo, mask), mask
 
     def __getitem__(self, i: int) -> dict:
-        i = range(len(self))[i]                       # negative indices; IndexError ends iteration
+        i = range(len(self))[i]  # negative indices; IndexError ends iteration
         photo, lines, mask = self._sample(i)
         return {
             "photo": as_float(photo),
@@ -85,14 +85,17 @@ class FaceDataset(torch.utils.data.Dataset):
         if self._arrays is None:
             n, s = len(self), self.size
             _check_memory(5 * n * s * s)
-            out = {"photos": np.empty((n, 3, s, s), np.uint8), "sketches": np.empty((n, 1, s, s), np.uint8),
-                   "masks": np.empty((n, s, s), np.uint8)}
+            out = {
+                "photos": np.empty((n, 3, s, s), np.uint8),
+                "sketches": np.empty((n, 1, s, s), np.uint8),
+                "masks": np.empty((n, s, s), np.uint8),
+            }
 
             def fill(i: int) -> None:
                 photo, out["sketches"][i, 0], out["masks"][i] = self._sample(i)
                 out["photos"][i] = photo.transpose(2, 0, 1)
 
-            with ThreadPoolExecutor(available_cpus()) as pool:   # decoding, blurring and numpy release the GIL
+            with ThreadPoolExecutor(available_cpus()) as pool:  # decoding, blurring and numpy release the GIL
                 list(pool.map(fill, range(n)))
             self._arrays = out
         return self._arrays
@@ -179,13 +182,15 @@ class CelebAMaskHQ(FaceDataset):
         split: str,
         size: int = 1024,
         limit: int | None = None,
-        cache: str | Path | None = None,   # where merged masks are stored; None: files.cache_dir()
+        cache: str | Path | None = None,  # where merged masks are stored; None: files.cache_dir()
     ):
         check_split(split)
         self.root = Path(root)
         if not self.root.is_dir():
-            raise DataError(f"{self.root} does not exist: download CelebAMask-HQ (non-commercial research licence, "
-                            "github.com/switchablenorms/CelebAMask-HQ) and unpack it there.")
+            raise DataError(
+                f"{self.root} does not exist: download CelebAMask-HQ (non-commercial research licence, "
+                "github.com/switchablenorms/CelebAMask-HQ) and unpack it there."
+            )
         self.cache = Path(cache or cache_dir())
         mapping = celeba.read_mapping(self.root)
         attributes = celeba.read_attributes(self.root)
@@ -194,8 +199,10 @@ class CelebAMaskHQ(FaceDataset):
         indices, identities = [], []
         for idx, (orig_idx, orig_file) in sorted(mapping.items()):
             if f"{idx}.jpg" not in photos:
-                raise DataError(f"{self.root / celeba.IMAGES / f'{idx}.jpg'} is missing ({len(photos)} of "
-                                f"{len(mapping)} photos are there): unpack {celeba.IMAGES} again.")
+                raise DataError(
+                    f"{self.root / celeba.IMAGES / f'{idx}.jpg'} is missing ({len(photos)} of "
+                    f"{len(mapping)} photos are there): unpack {celeba.IMAGES} again."
+                )
             if idx not in attributes:
                 raise DataError(f"{self.root / celeba.ATTRIBUTES} has no line for {idx}.jpg: unpack the file again.")
             if known is not None and orig_file not in known:
@@ -256,8 +263,10 @@ def read_table(path: Path, columns: Sequence[str], advice: str) -> list[dict[str
         if None in row or None in row.values():
             raise DataError(f"{path} is damaged at line {line}: {advice}.")
         if seen.setdefault(row["identity"], row["split"]) != row["split"]:
-            raise DataError(f"{path} puts identity {row['identity']} into two splits (line {line}), so scores would be "
-                            f"meaningless: {advice}.")
+            raise DataError(
+                f"{path} puts identity {row['identity']} into two splits (line {line}), so scores would be "
+                f"meaningless: {advice}."
+            )
     return rows
 
 
@@ -282,8 +291,10 @@ def _column_type(values: list[str]) -> type:
 def _check_memory(needed: int) -> None:
     there = memory_bytes()
     if there is not None and needed > 0.8 * there:
-        raise DataError(f"this split takes {needed / 1e9:.0f} GB of memory, but the machine has "
-                        f"{there / 1e9:.0f} GB: read it item by item, or give a limit.")
+        raise DataError(
+            f"this split takes {needed / 1e9:.0f} GB of memory, but the machine has "
+            f"{there / 1e9:.0f} GB: read it item by item, or give a limit."
+        )
 
 
 def check_split(split: str) -> None:
@@ -292,10 +303,10 @@ def check_split(split: str) -> None:
 
 
 def open_dataset(
-    preset: str | Preset,            # decides the data set and the size
-    split: str,                      # "train" | "val" | "test"
+    preset: str | Preset,  # decides the data set and the size
+    split: str,  # "train" | "val" | "test"
     root: str | Path | None = None,  # a folder of either kind; default: the preset's own in data_dir()
-    limit: int | None = None,        # only the first so many photos
+    limit: int | None = None,  # only the first so many photos
 ) -> FaceDataset:
     """One split of the preset's data set at the preset's size.
 

@@ -17,13 +17,15 @@ from torch import Tensor
 from s2flib.errors import ImageError
 from s2flib.images import resize
 
-WORK_SIZE = 1024        # px; larger drawings are first reduced to this longer side
-CLEAN_WHITE = 0.96      # a border at least this bright counts as clean white paper
-PAPER_WHITE = 0.92      # of the paper's brightness; anything lighter is paper (grain, soft shadows)
-SMALL_DRAWING = 0.6     # a drawing that covers less than this share of its page is cropped
+WORK_SIZE = 1024  # px; larger drawings are first reduced to this longer side
+CLEAN_WHITE = 0.96  # a border at least this bright counts as clean white paper
+PAPER_WHITE = 0.92  # of the paper's brightness; anything lighter is paper (grain, soft shadows)
+SMALL_DRAWING = 0.6  # a drawing that covers less than this share of its page is cropped
 
-EMPTY = ("the image contains no drawing, only an empty page: use one with dark lines on a light background "
-         "(or light lines on a dark one).")
+EMPTY = (
+    "the image contains no drawing, only an empty page: use one with dark lines on a light background "
+    "(or light lines on a dark one)."
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
     if np.ptp(grey) < 0.1:
         raise ImageError(EMPTY)
     lighter, darker = (np.where(d > 0.15, d, 0).sum() for d in (grey - paper, paper - grey))
-    if paper < 0.5 and lighter > darker and not clean:      # dim paper is also dark, but its lines are darker
+    if paper < 0.5 and lighter > darker and not clean:  # dim paper is also dark, but its lines are darker
         grey, clean = 1 - grey, 1 - paper >= CLEAN_WHITE
         notes.append("light lines on a dark background: inverted")
     if not clean:
@@ -70,7 +72,7 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
     top, bottom, left, right = _extent(ink)
     longer = max(bottom - top, right - left)
     if longer < SMALL_DRAWING * min(grey.shape):
-        grey = _centred(grey[top:bottom, left:right], longer + 2 * max(1, round(0.08 * longer)))   # a margin of 8 %
+        grey = _centred(grey[top:bottom, left:right], longer + 2 * max(1, round(0.08 * longer)))  # a margin of 8 %
         notes.append("a small drawing on a large page: cut out")
     elif grey.shape[0] != grey.shape[1]:
         grey = _centred(grey, max(grey.shape))
@@ -124,8 +126,12 @@ def _even_paper(grey: np.ndarray) -> np.ndarray:
     cells = min(24, max(2, min(grey.shape) // 8))
     height, width = grey.shape
     rows, cols = np.linspace(0, height, cells + 1).astype(int), np.linspace(0, width, cells + 1).astype(int)
-    bright = np.array([[np.percentile(grey[rows[i]:rows[i + 1], cols[j]:cols[j + 1]], 90)
-                        for j in range(cells)] for i in range(cells)])
+    bright = np.array(
+        [
+            [np.percentile(grey[rows[i] : rows[i + 1], cols[j] : cols[j + 1]], 90) for j in range(cells)]
+            for i in range(cells)
+        ]
+    )
 
     def basis(y: np.ndarray, x: np.ndarray) -> np.ndarray:
         return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
@@ -161,5 +167,5 @@ def _centred(drawing: np.ndarray, side: int) -> np.ndarray:
     height, width = drawing.shape
     page = np.ones((side, side), np.float32)
     y, x = (side - height) // 2, (side - width) // 2
-    page[y:y + height, x:x + width] = drawing
+    page[y : y + height, x : x + width] = drawing
     return page

@@ -18,7 +18,7 @@ from s2flib.evaluation.scores import Scores
 from s2flib.judges.load import perceptual_judge
 from s2flib.presets import Preset, get_preset
 
-_RAM = 2**31                                      # bytes; larger splits are read item by item
+_RAM = 2**31  # bytes; larger splits are read item by item
 
 
 class MeanFace:
@@ -36,10 +36,10 @@ def mean_face(train) -> MeanFace:
     if len(train) == 0:
         raise DataError("the training split is empty: a mean face needs at least one photo.")
     if _fits(train):
-        photos = train.arrays()["photos"]                            # (N,3,H,W) uint8
+        photos = train.arrays()["photos"]  # (N,3,H,W) uint8
         total = np.zeros(photos.shape[1:], np.float64)
         for start in range(0, len(photos), 256):
-            total += photos[start:start + 256].sum(axis=0, dtype=np.int64)
+            total += photos[start : start + 256].sum(axis=0, dtype=np.int64)
         return MeanFace(torch.from_numpy(total / len(photos) / 127.5 - 1).float())
     total = sum((train[i]["photo"].double() for i in range(len(train))), torch.zeros((), dtype=torch.float64))
     return MeanFace((total / len(train)).float())
@@ -49,7 +49,7 @@ class NearestSketch:
     """Predictor: the training photo whose sketch is nearest; ``index(sketches)`` returns its index (B,)."""
 
     def __init__(self, train, small: Tensor, side: int):
-        self.train, self.small, self.side = train, small, side       # small (N, side²)
+        self.train, self.small, self.side = train, small, side  # small (N, side²)
 
     def index(self, sketches: Tensor) -> np.ndarray:
         query = pool(sketches.float().cpu(), self.side).flatten(1)
@@ -71,9 +71,11 @@ def nearest_sketch(train) -> NearestSketch:
     if len(train) == 0:
         raise DataError("the training split is empty: retrieval needs at least one sketch.")
     if _fits(train):
-        sketches = train.arrays()["sketches"]                        # (N,1,H,W) uint8
-        parts = [pool(torch.from_numpy(sketches[i:i + 256]).float() / 255, side).flatten(1)
-                 for i in range(0, len(sketches), 256)]
+        sketches = train.arrays()["sketches"]  # (N,1,H,W) uint8
+        parts = [
+            pool(torch.from_numpy(sketches[i : i + 256]).float() / 255, side).flatten(1)
+            for i in range(0, len(sketches), 256)
+        ]
     else:
         parts = [pool(train[i]["sketch"][None], side).flatten(1) for i in range(len(train))]
     return NearestSketch(train, torch.cat(parts), side)
@@ -97,29 +99,32 @@ class WPlusOptimisation:
         """sketches (B,1,H,W), photos (B,3,H,W) → (B,3,S,S), for each image the best of all steps."""
         size = self.preset.eval_size
         w = self.psp.latent_avg.expand(len(photos), -1, -1)
-        with torch.inference_mode(False), torch.enable_grad():       # evaluate() runs in inference mode
-            target = pool(photos, size).clone()        # inference tensors cannot be part of a graph
-            w = w.detach().float().clone().requires_grad_(True)      # (B,n_styles,D)
+        with torch.inference_mode(False), torch.enable_grad():  # evaluate() runs in inference mode
+            target = pool(photos, size).clone()  # inference tensors cannot be part of a graph
+            w = w.detach().float().clone().requires_grad_(True)  # (B,n_styles,D)
             optimiser = torch.optim.Adam([w], lr=self.lr)
             best_w, best = w.detach().clone(), torch.full((len(photos),), float("inf"), device=w.device)
-            for step in range(self.steps + 1):                       # the last pass only evaluates the loss
+            for step in range(self.steps + 1):  # the last pass only evaluates the loss
                 output = pool(self.psp.decode(w), size)
-                loss = (self.preset.lambda_l2 * (output - target).square().mean(dim=(1, 2, 3))
-                        + self.preset.lambda_lpips * self.perceptual(output, target).flatten())      # (B,)
+                loss = (
+                    self.preset.lambda_l2 * (output - target).square().mean(dim=(1, 2, 3))
+                    + self.preset.lambda_lpips * self.perceptual(output, target).flatten()
+                )  # (B,)
                 better = loss.detach() < best
                 best = torch.where(better, loss.detach(), best)
                 best_w[better] = w.detach()[better]
                 if step == self.steps:
                     break
-                (w.grad,) = torch.autograd.grad(loss.sum(), w)       # no gradients for the networks' parameters
+                (w.grad,) = torch.autograd.grad(loss.sum(), w)  # no gradients for the networks' parameters
                 optimiser.step()
         self.w_plus = best_w
         with torch.no_grad():
             return self.psp.decode(best_w)
 
 
-def w_plus_optimisation(psp, preset: str | Preset, perceptual: nn.Module | None = None, steps: int = 200,
-                        lr: float = 0.05) -> Predictor:
+def w_plus_optimisation(
+    psp, preset: str | Preset, perceptual: nn.Module | None = None, steps: int = 200, lr: float = 0.05
+) -> Predictor:
     """The generator's ceiling: Adam on each photo's own w+ for λ_l2 · MSE + λ_lpips · LPIPS, with fixed noise.
 
     It is a ceiling in the two columns it optimises, limited by its steps; Similarity is not one of them. It sees the
@@ -132,23 +137,37 @@ def w_plus_optimisation(psp, preset: str | Preset, perceptual: nn.Module | None 
     return WPlusOptimisation(psp.eval(), perceptual, preset, steps, lr)
 
 
-def baseline_scores(preset: str | Preset, train_set, test_set, judges: Judges, psp=None, ceiling_images: int = 32,
-                    steps: int = 200, photo_embeddings: np.ndarray | None = None, device: str = "cpu",
-                    progress: bool = False) -> dict[str, Scores]:
+def baseline_scores(
+    preset: str | Preset,
+    train_set,
+    test_set,
+    judges: Judges,
+    psp=None,
+    ceiling_images: int = 32,
+    steps: int = 200,
+    photo_embeddings: np.ndarray | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> dict[str, Scores]:
     """The reference rows of every table: mean face, nearest sketch and, given a PSP, the W+ ceiling.
 
     The ceiling takes ``steps`` passes through the generator per image, so it is measured on ``ceiling_images`` evenly
     spaced test images; table1 shows their number next to its name. 0 omits it.
     """
+
     def measure(predict: Predictor, dataset, embeddings: np.ndarray | None) -> Scores:
-        return evaluate(predict, dataset, preset, judges, device=device, progress=progress,
-                        photo_embeddings=embeddings)
-    rows = {"mean face": measure(mean_face(train_set), test_set, photo_embeddings),
-            "nearest sketch": measure(nearest_sketch(train_set), test_set, photo_embeddings)}
+        return evaluate(predict, dataset, preset, judges, device=device, progress=progress, photo_embeddings=embeddings)
+
+    rows = {
+        "mean face": measure(mean_face(train_set), test_set, photo_embeddings),
+        "nearest sketch": measure(nearest_sketch(train_set), test_set, photo_embeddings),
+    }
     if psp is not None and ceiling_images:
         some = np.unique(np.linspace(0, len(test_set) - 1, min(ceiling_images, len(test_set))).round().astype(int))
         ceiling = w_plus_optimisation(psp, preset, judges.perceptual, steps)
         rows["W+ optimisation (ceiling)"] = measure(
-            ceiling, torch.utils.data.Subset(test_set, some.tolist()),
-            None if photo_embeddings is None else photo_embeddings[some])
+            ceiling,
+            torch.utils.data.Subset(test_set, some.tolist()),
+            None if photo_embeddings is None else photo_embeddings[some],
+        )
     return rows

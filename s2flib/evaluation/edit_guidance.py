@@ -25,6 +25,7 @@ IMAGE_SCALES = (1.0, 1.3)
 
 def pipeline_editor(pipe, preset: str | Preset = "tiny", seed: int = 0, **options) -> Editor:
     """A pipeline as an :data:`Editor`; options: edit()'s (steps, guidance, image_guidance, interval, keep)."""
+
     def run(pictures: Sequence[np.ndarray], instructions: Sequence[str]) -> list[np.ndarray]:
         return [e.image for e in edit_batch(pictures, instructions, preset, seeds=seed, pipe=pipe, **options)]
 
@@ -41,7 +42,8 @@ def true_latents(pipe, pairs: EditPairs) -> Editor:
     for i in range(len(pairs)):
         item = pairs[i]
         after[item["before"].tobytes(), item["instruction"]] = np.where(
-            item["mask"][..., None], item["after"], item["before"])
+            item["mask"][..., None], item["after"], item["before"]
+        )
 
     @torch.no_grad()
     def rebuilt(pictures: Sequence[np.ndarray]) -> torch.Tensor:
@@ -71,9 +73,17 @@ class GridPoint:
     scores: EditScores | None = field(default=None, repr=False, compare=False)
 
 
-def guidance_grid(pipe, pairs: EditPairs, judge: EditJudge, judges: Judges, texts: Sequence[float] = TEXT_SCALES,
-                  pictures: Sequence[float] = IMAGE_SCALES, steps: int | None = None,
-                  interval: tuple[float, float] | None = None, progress: bool = False) -> list[GridPoint]:
+def guidance_grid(
+    pipe,
+    pairs: EditPairs,
+    judge: EditJudge,
+    judges: Judges,
+    texts: Sequence[float] = TEXT_SCALES,
+    pictures: Sequence[float] = IMAGE_SCALES,
+    steps: int | None = None,
+    interval: tuple[float, float] | None = None,
+    progress: bool = False,
+) -> list[GridPoint]:
     """Evaluate every combination, but only one without text guidance (scale 1).
 
     Defaults are chosen from the grid, so it takes validation pairs; test pairs raise DataError.
@@ -85,8 +95,17 @@ def guidance_grid(pipe, pairs: EditPairs, judge: EditJudge, judges: Judges, text
     for s, i in progress_bar(every, progress, "grid"):
         editor = pipeline_editor(pipe, steps=steps, guidance=s, image_guidance=i, interval=interval)
         found = measure(editor, pairs, judge, judges)
-        points.append(GridPoint(s, i, found.overall().value, found.lpips_gain().value, found.similarity_kept().value,
-                                float(found.pairs["outside"].mean()), found))
+        points.append(
+            GridPoint(
+                s,
+                i,
+                found.overall().value,
+                found.lpips_gain().value,
+                found.similarity_kept().value,
+                float(found.pairs["outside"].mean()),
+                found,
+            )
+        )
     return points
 
 
@@ -119,19 +138,30 @@ def choose_suited(points: Sequence[GridPoint], gain: float = 0.3) -> tuple[Suite
     of_pair = np.array([place[name] for name in flat[1].changes["identity"]])
     kind = flat[1].changes["kind"]
     every = sorted(flat, reverse=True)
-    table = {column: np.stack([getattr(flat[s], part)[column] for s in every]) for part, column in (
-        ("changes", "success"), ("pairs", "lpips"), ("pairs", "similarity"), ("pairs", "outside"))}
+    table = {
+        column: np.stack([getattr(flat[s], part)[column] for s in every])
+        for part, column in (("changes", "success"), ("pairs", "lpips"), ("pairs", "similarity"), ("pairs", "outside"))
+    }
     found = []
     for n in range(1, 4):
-        for scales, limits in itertools.product(itertools.combinations(every, n),
-                                                itertools.combinations(deciles, n - 1)):
+        for scales, limits in itertools.product(
+            itertools.combinations(every, n), itertools.combinations(deciles, n - 1)
+        ):
             suited = Suited(scales, limits)
             taken = np.array([every.index(suited.of(m)) for m in moved])
-            mixed = {column: values[taken[of_pair] if column == "success" else taken, np.arange(values.shape[1])]
-                     for column, values in table.items()}
+            mixed = {
+                column: values[taken[of_pair] if column == "success" else taken, np.arange(values.shape[1])]
+                for column, values in table.items()
+            }
             nearer = float(1 - mixed["lpips"].mean() / flat[1].pairs["lpips_nothing"].mean())
-            point = GridPoint(scales[-1], 1.0, mixed["success"].mean(), nearer,
-                              mixed["similarity"][flat[1].keeps_person()].mean(), mixed["outside"].mean())
+            point = GridPoint(
+                scales[-1],
+                1.0,
+                mixed["success"].mean(),
+                nearer,
+                mixed["similarity"][flat[1].keeps_person()].mean(),
+                mixed["outside"].mean(),
+            )
             by_kind = np.mean([mixed["success"][kind == k].mean() for k in sorted(set(kind))])
             found.append(((round(float(by_kind), 9) if nearer >= gain else -1.0, nearer), suited, point))
     return max(found, key=lambda each: each[0])[1:]
@@ -146,19 +176,34 @@ def grid_figure(points: Sequence[GridPoint], suited: tuple[Suited, GridPoint] | 
     with chart(None, 3.8) as (figure, axes):
         for i in sorted({p.image_guidance for p in points}):
             line = sorted((p for p in points if p.image_guidance == i), key=lambda p: p.guidance)
-            axes.plot([p.similarity for p in line], [100 * p.success for p in line], "o-",
-                      label=f"image guidance {i:g}")
+            axes.plot(
+                [p.similarity for p in line], [100 * p.success for p in line], "o-", label=f"image guidance {i:g}"
+            )
             for p in line:
-                axes.annotate(f"{p.guidance:g}", (p.similarity, 100 * p.success), (4, 4), textcoords="offset points",
-                              fontsize=8)
+                axes.annotate(
+                    f"{p.guidance:g}", (p.similarity, 100 * p.success), (4, 4), textcoords="offset points", fontsize=8
+                )
         if suited:
             scale, point = suited
-            axes.plot([point.similarity], [100 * point.success], "*", markersize=13, color="black",
-                      label="suited to the change: " + ", ".join(f"{s:g}" for s in scale.scales))
+            axes.plot(
+                [point.similarity],
+                [100 * point.success],
+                "*",
+                markersize=13,
+                color="black",
+                label="suited to the change: " + ", ".join(f"{s:g}" for s in scale.scales),
+            )
         else:
             chosen = choose(points)
-            axes.plot([chosen.similarity], [100 * chosen.success], "s", markersize=13, markerfacecolor="none",
-                      markeredgecolor="black", label="chosen")
+            axes.plot(
+                [chosen.similarity],
+                [100 * chosen.success],
+                "s",
+                markersize=13,
+                markerfacecolor="none",
+                markeredgecolor="black",
+                label="chosen",
+            )
         axes.set(xlabel="similarity to the input (identity network)", ylabel="success in percent")
         axes.legend()
     return figure

@@ -54,21 +54,43 @@ def records(scores: EditScores) -> list[dict]:
 
 def table(scores: EditScores, label: str) -> CourseFigure:
     """The records as a figure; ``label`` is the preset's, which is printed with every result."""
-    heads = ["Edit", "Success ↑", "Strict ↑", "Judge's\nceiling", f"{scores.labels['perceptual']}\nto truth ↓",
-             "doing\nnothing", "Outside\nmask ↓", "Similarity\n↑", "n"]
+    heads = [
+        "Edit",
+        "Success ↑",
+        "Strict ↑",
+        "Judge's\nceiling",
+        f"{scores.labels['perceptual']}\nto truth ↓",
+        "doing\nnothing",
+        "Outside\nmask ↓",
+        "Similarity\n↑",
+        "n",
+    ]
     cells = []
     for r in records(scores):
+
         def number(key: str, digits: int, row: dict = r) -> str:
             return "" if row[key] == "" else f"{row[key]:.{digits}f}"
 
-        cells.append([r["kind"], _percent(r, "success"), _percent(r, "strict"), f"{100 * r['ceiling']:.0f} %",
-                      number("lpips", 3), number("lpips_nothing", 3), number("outside", 1), number("similarity", 2),
-                      str(r["n"])])
+        cells.append(
+            [
+                r["kind"],
+                _percent(r, "success"),
+                _percent(r, "strict"),
+                f"{100 * r['ceiling']:.0f} %",
+                number("lpips", 3),
+                number("lpips_nothing", 3),
+                number("outside", 1),
+                number("similarity", 2),
+                str(r["n"]),
+            ]
+        )
     seconds = np.median(scores.pairs["seconds"])
-    footer = (f"{label}. Held-out people and phrasings; [95 % bootstrap interval over people]. Distance to the true "
-              f"edit {gain_in_words(scores.lpips_gain())}. "
-              f"Similarity by {scores.labels['identity']}; outside the mask in grey levels; {seconds:.2f} s an edit; "
-              f"{scores.skipped} pairs whose true edit cannot be seen are left out.")
+    footer = (
+        f"{label}. Held-out people and phrasings; [95 % bootstrap interval over people]. Distance to the true "
+        f"edit {gain_in_words(scores.lpips_gain())}. "
+        f"Similarity by {scores.labels['identity']}; outside the mask in grey levels; {seconds:.2f} s an edit; "
+        f"{scores.skipped} pairs whose true edit cannot be seen are left out."
+    )
     return table_figure(heads, cells, footer, rules_after=[len(cells) - 2])
 
 
@@ -85,8 +107,14 @@ def by_phrasing(scores: EditScores) -> list[dict]:
     rows = []
     for kind, template in keys:
         keep = (scores.changes["kind"] == kind) & (scores.changes["template"] == template)
-        rows.append({"kind": kind, "phrasing": template, "success": float(scores.changes["success"][keep].mean()),
-                     "n": int(keep.sum())})
+        rows.append(
+            {
+                "kind": kind,
+                "phrasing": template,
+                "success": float(scores.changes["success"][keep].mean()),
+                "n": int(keep.sum()),
+            }
+        )
     return sorted(rows, key=lambda r: r["success"])
 
 
@@ -130,8 +158,16 @@ class FaceEdits:
 
 
 @torch.no_grad()
-def edit_generated(psp, dataset, editor: Editor, judge: EditJudge, identity, n: int = 24,
-                   wishes: Sequence[tuple[str, Edit]] = WITNESS, progress: bool = False) -> FaceEdits:
+def edit_generated(
+    psp,
+    dataset,
+    editor: Editor,
+    judge: EditJudge,
+    identity,
+    n: int = 24,
+    wishes: Sequence[tuple[str, Edit]] = WITNESS,
+    progress: bool = False,
+) -> FaceEdits:
     """Sketch → face → edit: generate faces from n held-out sketches, edit each by every wish, and read the result."""
     places = np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int)
     items = [dataset[int(i)] for i in places]
@@ -155,19 +191,31 @@ def edit_generated(psp, dataset, editor: Editor, judge: EditJudge, identity, n: 
             if was[head][0].argmax() != value:
                 success[r, k] = float(now[head][k].argmax() == value)
         edited.append(made)
-    return FaceEdits(tuple(text for text, _ in wishes), success, similar, np.array([i["identity"] for i in items]),
-                     [i["sketch"] for i in items], faces, edited)
+    return FaceEdits(
+        tuple(text for text, _ in wishes),
+        success,
+        similar,
+        np.array([i["identity"] for i in items]),
+        [i["sketch"] for i in items],
+        faces,
+        edited,
+    )
 
 
-def save_report(folder: str | Path, scores: EditScores, preset: str | Preset = "tiny",
-                overwrite: bool = False) -> list[Path]:
+def save_report(
+    folder: str | Path, scores: EditScores, preset: str | Preset = "tiny", overwrite: bool = False
+) -> list[Path]:
     """edits.csv, edits.png and phrasings.csv in ``folder``."""
     folder = Path(folder)
-    lines = ["kind,phrasing,success,n", *(f"{r['kind']},\"{r['phrasing']}\",{r['success']:.3f},{r['n']}"
-                                          for r in by_phrasing(scores))]
-    return [write_text(folder / "edits.csv", csv_text(records(scores)), overwrite),
-            write_text(folder / "phrasings.csv", "\n".join(lines) + "\n", overwrite),
-            save_figure(table(scores, get_preset(preset).label), folder / "edits.png", overwrite)]
+    lines = [
+        "kind,phrasing,success,n",
+        *(f'{r["kind"]},"{r["phrasing"]}",{r["success"]:.3f},{r["n"]}' for r in by_phrasing(scores)),
+    ]
+    return [
+        write_text(folder / "edits.csv", csv_text(records(scores)), overwrite),
+        write_text(folder / "phrasings.csv", "\n".join(lines) + "\n", overwrite),
+        save_figure(table(scores, get_preset(preset).label), folder / "edits.png", overwrite),
+    ]
 
 
 @dataclass(frozen=True)
@@ -258,9 +306,7 @@ def report_editor(
         asked = [k for k in range(len(made.instructions)) if not np.isnan(made.success[:, k]).all()]
         found["faces"] = {made.instructions[k]: made.rate(k)._asdict() for k in asked}
         found["faces"]["overall"] = made.rate()._asdict()
-        lines.append(
-            f"sketch, face, edit: {100 * made.rate().value:.0f} % of the edits of generated faces succeed"
-        )
+        lines.append(f"sketch, face, edit: {100 * made.rate().value:.0f} % of the edits of generated faces succeed")
     write_json(out / "run.json", finish(record, **found), overwrite=overwrite)
     return EditorReport(scores, ceiling, "\n".join(lines))
 

@@ -37,9 +37,9 @@ from s2flib.synthfaces.edits import Edit
 from s2flib.synthfaces.phrases import KINDS, templates
 
 COLOUR_KINDS = ("hair_color", "eye_color", "skin_tone")
-KEEPS_PERSON = tuple(k for k in KINDS if k not in ("age", "skin_tone"))     # the identity should be preserved
-VISIBLE = 8 / 255            # a change of less than 8 grey levels is not visible
-FEW = 12                     # pixels: true edits that change fewer are not visible and are skipped
+KEEPS_PERSON = tuple(k for k in KINDS if k not in ("age", "skin_tone"))  # the identity should be preserved
+VISIBLE = 8 / 255  # a change of less than 8 grey levels is not visible
+FEW = 12  # pixels: true edits that change fewer are not visible and are skipped
 
 Editor = Callable[[Sequence[np.ndarray], Sequence[str]], Sequence[np.ndarray]]
 """pictures uint8 (H, W, 3) and instructions → edited pictures of the same shape."""
@@ -49,10 +49,10 @@ Editor = Callable[[Sequence[np.ndarray], Sequence[str]], Sequence[np.ndarray]]
 class EditScores:
     """One editor's results. ``changes`` has one entry per requested change, ``pairs`` one per pair."""
 
-    changes: dict[str, np.ndarray]       # kind, value, template, identity, success, strict, ceiling, floor
-    pairs: dict[str, np.ndarray]         # kind, identity, lpips, lpips_nothing, outside, moved, similarity, seconds
-    labels: dict[str, str] = field(default_factory=dict)        # the networks' names
-    skipped: int = 0                     # pairs whose true edit is not visible
+    changes: dict[str, np.ndarray]  # kind, value, template, identity, success, strict, ceiling, floor
+    pairs: dict[str, np.ndarray]  # kind, identity, lpips, lpips_nothing, outside, moved, similarity, seconds
+    labels: dict[str, str] = field(default_factory=dict)  # the networks' names
+    skipped: int = 0  # pairs whose true edit is not visible
 
     def of_kind(self, kind: str, column: str = "success") -> Interval:
         keep = self.changes["kind"] == kind
@@ -90,7 +90,7 @@ def measure(
     editor: Editor,
     pairs: EditPairs,
     judge: EditJudge,
-    judges: Judges,                       # perceptual and measuring identity network
+    judges: Judges,  # perceptual and measuring identity network
     progress: bool = False,
 ) -> EditScores:
     """Edit the first image of every pair by its instruction and compare the results with the true edits."""
@@ -107,8 +107,9 @@ def measure(
         seconds = (time.perf_counter() - began) / len(items)
         if len(edited) != len(items) or any(e.shape != i["before"].shape for e, i in zip(edited, items, strict=True)):
             raise S2FError("the editor must return one image of the same shape for each input.")
-        before, after, made = (as_float(np.stack(x)) for x in (
-            [i["before"] for i in items], [i["after"] for i in items], edited))
+        before, after, made = (
+            as_float(np.stack(x)) for x in ([i["before"] for i in items], [i["after"] for i in items], edited)
+        )
         with torch.inference_mode():
             reads = [judge.heads(x) for x in (before, after, made)]
             lpips = judges.perceptual(made, after).float().numpy()
@@ -117,32 +118,61 @@ def measure(
         for k, item in enumerate(items):
             outside = ~item["mask"]
             moved = np.abs(edited[k].astype(float) - item["before"]).mean(2)
-            rows.append({"name": item["name"], "kind": item["kind"], "identity": item["identity"], "lpips": lpips[k],
-                         "lpips_nothing": nothing[k], "outside": moved[outside].mean() if outside.any() else 0.0,
-                         "moved": moved.mean(), "similarity": similarity[k], "seconds": seconds})
+            rows.append(
+                {
+                    "name": item["name"],
+                    "kind": item["kind"],
+                    "identity": item["identity"],
+                    "lpips": lpips[k],
+                    "lpips_nothing": nothing[k],
+                    "outside": moved[outside].mean() if outside.any() else 0.0,
+                    "moved": moved.mean(),
+                    "similarity": similarity[k],
+                    "seconds": seconds,
+                }
+            )
             mine = [{name: head[k] for name, head in read.items()} for read in reads]
             for edit in item["edits"]:
                 verdicts = {
                     name: verdict(edit, item, picture, mine[0], mine[1], read, typical)
-                    for name, picture, read in (("success", edited[k], mine[2]), ("ceiling", item["after"], mine[1]),
-                                                ("floor", item["before"], mine[0]))}
-                changes.append({"kind": edit.kind, "value": edit.value, "identity": item["identity"],
-                                "template": template_of(edit.kind, item["instruction"]),
-                                "strict": strictly(edit, mine[2], verdicts["success"]), **verdicts})
+                    for name, picture, read in (
+                        ("success", edited[k], mine[2]),
+                        ("ceiling", item["after"], mine[1]),
+                        ("floor", item["before"], mine[0]),
+                    )
+                }
+                changes.append(
+                    {
+                        "kind": edit.kind,
+                        "value": edit.value,
+                        "identity": item["identity"],
+                        "template": template_of(edit.kind, item["instruction"]),
+                        "strict": strictly(edit, mine[2], verdicts["success"]),
+                        **verdicts,
+                    }
+                )
     if not rows:
         raise DataError("no pair shows a visible edit: use more pairs.")
     by_change, by_pair = (
         {k: np.asarray([r[k] for r in part], float if isinstance(part[0][k], bool) else None) for k in part[0]}
-        for part in (changes, rows))
+        for part in (changes, rows)
+    )
     labels = {"perceptual": judges.perceptual.label, "identity": judges.identity.label}
     return EditScores(by_change, by_pair, labels, skipped)
 
 
-def verdict(edit: Edit, item: dict, picture: np.ndarray, before: dict[str, Tensor], after: dict[str, Tensor],
-            made: dict[str, Tensor], typical: float) -> bool:
+def verdict(
+    edit: Edit,
+    item: dict,
+    picture: np.ndarray,
+    before: dict[str, Tensor],
+    after: dict[str, Tensor],
+    made: dict[str, Tensor],
+    typical: float,
+) -> bool:
     """Whether ``picture`` shows the change: "success" in the module docstring. before, after, made: judge readings."""
     reading = expected_reading(edit)
-    if reading is None:                                       # a new background
+    if reading is None:  # a new background
         region = item["mask"] & visible(item["before"], item["after"])
         return bool(np.abs(picture.astype(float) - item["before"]).mean(2)[region].mean() >= 0.5 * typical)
     head, value = reading
@@ -150,7 +180,7 @@ def verdict(edit: Edit, item: dict, picture: np.ndarray, before: dict[str, Tenso
         right = abs(made[head] - after[head]) < abs(made[head] - before[head])
     else:
         was = before[head].clone()
-        was[value] = -torch.inf                               # the old value: the most likely other value
+        was[value] = -torch.inf  # the old value: the most likely other value
         right = made[head][value] > made[head][was.argmax()]
     if edit.kind not in COLOUR_KINDS:
         return bool(right)

@@ -44,9 +44,17 @@ class Judges:
         return cls(perceptual_judge(preset).to(device), identity_judge(preset, role="measure").to(device))
 
 
-def evaluate(predict: Predictor, dataset, preset: str | Preset, judges: Judges | None = None, batch: int = 16,
-             warmup: int = 2, device: str = "cpu", progress: bool = False,
-             photo_embeddings: np.ndarray | None = None) -> Scores:
+def evaluate(
+    predict: Predictor,
+    dataset,
+    preset: str | Preset,
+    judges: Judges | None = None,
+    batch: int = 16,
+    warmup: int = 2,
+    device: str = "cpu",
+    progress: bool = False,
+    photo_embeddings: np.ndarray | None = None,
+) -> Scores:
     """Evaluate a predictor on every image of a data set, including the last, smaller batch.
 
     dataset: items with ``photo`` (3,H,W), ``sketch`` (1,H,W), ``identity``, ``name``. Outputs and photos are
@@ -64,10 +72,9 @@ def evaluate(predict: Predictor, dataset, preset: str | Preset, judges: Judges |
     with torch.inference_mode():
         for items in batches(dataset, batch, progress, "evaluate"):
             start = len(columns["name"])
-            sketches, photos = (torch.stack([item[k] for item in items]).to(device)
-                                for k in ("sketch", "photo"))
+            sketches, photos = (torch.stack([item[k] for item in items]).to(device) for k in ("sketch", "photo"))
             arguments = (sketches, photos) if needs_photo else (sketches,)
-            if start == 0 and not needs_photo:                       # an optimisation of minutes needs no warm-up
+            if start == 0 and not needs_photo:  # an optimisation of minutes needs no warm-up
                 for _ in range(warmup):
                     predict(*arguments)
             _wait(device)
@@ -76,12 +83,17 @@ def evaluate(predict: Predictor, dataset, preset: str | Preset, judges: Judges |
             _wait(device)
             seconds = (time.perf_counter() - began) / len(items)
             if output.ndim != 4 or output.shape[:2] != (len(items), 3):
-                raise S2FError(f"the predictor returned {tuple(output.shape)} for {len(items)} sketches: it must "
-                               f"return ({len(items)}, 3, H, W).")
+                raise S2FError(
+                    f"the predictor returned {tuple(output.shape)} for {len(items)} sketches: it must "
+                    f"return ({len(items)}, 3, H, W)."
+                )
             x, y = (pool(t.to(device).float(), preset.eval_size) for t in (output, photos))
             embedding = judges.identity.embed(x).float().cpu()
-            truth = torch.from_numpy(np.asarray(photo_embeddings[start:start + len(items)])) \
-                if photo_embeddings is not None else judges.identity.embed(y).float().cpu()
+            truth = (
+                torch.from_numpy(np.asarray(photo_embeddings[start : start + len(items)]))
+                if photo_embeddings is not None
+                else judges.identity.embed(y).float().cpu()
+            )
             columns["runtime_s"] += [seconds] * len(items)
             columns["mse"] += (x - y).double().square().mean(dim=(1, 2, 3)).tolist()
             columns["lpips"] += judges.perceptual(x, y).double().flatten().tolist()
@@ -94,12 +106,18 @@ def evaluate(predict: Predictor, dataset, preset: str | Preset, judges: Judges |
         if not np.isfinite(arrays[k]).all():
             bad = arrays["name"][~np.isfinite(arrays[k])][0]
             raise S2FError(f"{k} of {bad} is NaN or infinite: check the predictor, whose training may have diverged.")
-    return Scores(**arrays, preset=preset.name, perceptual=judges.perceptual.label,
-                  identifier=judges.identity.label, embedding=np.concatenate(columns["embedding"]))
+    return Scores(
+        **arrays,
+        preset=preset.name,
+        perceptual=judges.perceptual.label,
+        identifier=judges.identity.label,
+        embedding=np.concatenate(columns["embedding"]),
+    )
 
 
-def embed_photos(dataset, judge, preset: str | Preset, batch: int = 32, device: str = "cpu",
-                 progress: bool = False) -> np.ndarray:
+def embed_photos(
+    dataset, judge, preset: str | Preset, batch: int = 32, device: str = "cpu", progress: bool = False
+) -> np.ndarray:
     """The identity judge's embedding of every photo of a data set, in order → (N,d) float32."""
     preset = get_preset(preset)
     parts = []
@@ -116,8 +134,10 @@ def psp_predictor(psp, preset: str | Preset, device: str = "cpu") -> Predictor:
     """A PSP, in eval mode on this device, as a Predictor with an attribute ``psp``; WeightsError for another preset."""
     preset = get_preset(preset)
     if psp.latent_avg.shape != (preset.n_styles, preset.style_dim):
-        raise WeightsError(f"this encoder's codes are {tuple(psp.latent_avg.shape)}, but the {preset.name} preset uses "
-                           f"{(preset.n_styles, preset.style_dim)}: choose the preset it was trained with.")
+        raise WeightsError(
+            f"this encoder's codes are {tuple(psp.latent_avg.shape)}, but the {preset.name} preset uses "
+            f"{(preset.n_styles, preset.style_dim)}: choose the preset it was trained with."
+        )
     psp = psp.to(device).eval()
 
     def predict(sketches: Tensor) -> Tensor:
@@ -147,4 +167,5 @@ def progress_bar(steps, progress: bool, what: str):
     if not progress:
         return steps
     from tqdm.auto import tqdm
+
     return tqdm(steps, desc=what, unit="batch", leave=False)

@@ -16,7 +16,7 @@ from scipy import stats
 from s2flib.errors import DataError
 
 LEVEL = 0.95
-TAIL = (1 - LEVEL) / 2 * 100        # percent
+TAIL = (1 - LEVEL) / 2 * 100  # percent
 
 
 class Interval(NamedTuple):
@@ -51,17 +51,17 @@ def bootstrap_mean(values: np.ndarray, clusters: np.ndarray, resamples: int = 20
     _, member = np.unique(np.asarray(clusters), return_inverse=True)
     if len(values) == 0 or len(values) != len(member):
         raise DataError(f"{len(values)} values for {len(member)} identities: pass one identity per value.")
-    counts = np.bincount(member).astype(np.float64)                  # (K,) images of each identity
-    sums = np.bincount(member, weights=values)                       # (K,)
+    counts = np.bincount(member).astype(np.float64)  # (K,) images of each identity
+    sums = np.bincount(member, weights=values)  # (K,)
     k = len(counts)
     if k == 1:
         return Interval(float(values.mean()), math.nan, math.nan, len(values), 1)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
-    for start in range(0, resamples, 256):                           # in chunks, to limit memory
+    for start in range(0, resamples, 256):  # in chunks, to limit memory
         rows = min(256, resamples - start)
-        drawn = rng.multinomial(k, np.full(k, 1 / k), size=rows)     # (rows,K) how often each identity is sampled
-        means[start:start + rows] = (drawn @ sums) / (drawn @ counts)
+        drawn = rng.multinomial(k, np.full(k, 1 / k), size=rows)  # (rows,K) how often each identity is sampled
+        means[start : start + rows] = (drawn @ sums) / (drawn @ counts)
     low, high = np.percentile(means, [TAIL, 100 - TAIL])
     return Interval(float(values.mean()), float(low), float(high), len(values), k)
 

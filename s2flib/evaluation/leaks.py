@@ -49,8 +49,10 @@ def leak_targets(dataset) -> dict[str, np.ndarray]:
     side, the x component of the unit vector towards the key light, −1 … 1.
     """
     seed = json.loads((dataset.root / "render.json").read_text(encoding="utf-8"))["seed"]
-    luma = {k: float(np.dot([int(v[i:i + 2], 16) / 255 for i in (0, 2, 4)], (0.2126, 0.7152, 0.0722)))
-            for k, v in HAIR.items()}
+    luma = {
+        k: float(np.dot([int(v[i : i + 2], 16) / 255 for i in (0, 2, 4)], (0.2126, 0.7152, 0.0722)))
+        for k, v in HAIR.items()
+    }
     side, people = [], {}
     for name in dataset.names:
         identity, shot = map(int, name.split("_"))
@@ -58,9 +60,11 @@ def leak_targets(dataset) -> dict[str, np.ndarray]:
             people[identity] = sample_identity(seed, identity)
         side.append(sample_shot(people[identity], seed, identity, shot).light.key_direction[0])
     rows = dataset.attributes
-    return {"skin tone": np.array([r["skin_tone"] for r in rows], float),
-            "hair lightness": np.array([luma.get(r["hair_color"], np.nan) for r in rows]),
-            "light from the side": np.array(side)}
+    return {
+        "skin tone": np.array([r["skin_tone"] for r in rows], float),
+        "hair lightness": np.array([luma.get(r["hair_color"], np.nan) for r in rows]),
+        "light from the side": np.array(side),
+    }
 
 
 def leak_pictures(dataset, progress: Callable[[Iterable], Iterable] = iter) -> dict[str, np.ndarray]:
@@ -68,8 +72,9 @@ def leak_pictures(dataset, progress: Callable[[Iterable], Iterable] = iter) -> d
     out: dict[str, list] = {name: [] for name in PICTURES}
     for i in progress(range(len(dataset))):
         photo, mask = dataset.read(i)
-        for name, picture in zip(PICTURES, (cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), sketch(photo, mask),
-                                            dataset.drawing(i)), strict=True):
+        for name, picture in zip(
+            PICTURES, (cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), sketch(photo, mask), dataset.drawing(i)), strict=True
+        ):
             out[name].append(cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA).ravel() / 255)
     return {name: np.stack(rows) for name, rows in out.items()}
 

@@ -71,11 +71,11 @@ def rank_probes(probe: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray, g
     starts = np.searchsorted(column[order], np.arange(len(people)))
     truth = np.searchsorted(people, probe_ids)
     rank = np.empty(len(probe), np.int64)
-    for s in range(0, len(probe), 1024):                             # (1024,G) at a time
-        similarity = (probe[s:s + 1024] @ gallery.T)[:, order]
+    for s in range(0, len(probe), 1024):  # (1024,G) at a time
+        similarity = (probe[s : s + 1024] @ gallery.T)[:, order]
         similarity = np.maximum.reduceat(similarity, starts, axis=1)  # (1024,people)
-        own = similarity[np.arange(len(similarity)), truth[s:s + 1024]][:, None]
-        rank[s:s + 1024] = (similarity >= own).sum(axis=1)           # itself included: the best is rank 1
+        own = similarity[np.arange(len(similarity)), truth[s : s + 1024]][:, None]
+        rank[s : s + 1024] = (similarity >= own).sum(axis=1)  # itself included: the best is rank 1
     return Ranks(rank, probe_ids, len(people))
 
 
@@ -105,12 +105,18 @@ class Lineup:
 
     def rows(self, name: str = "output") -> dict[str, Ranks | Chance]:
         """For table1(ranks=…): the output's row and the three reference rows."""
-        return {name: self.output, "photo against photo (ceiling)": self.ceiling,
-                "shuffled people (control)": self.shuffled, "chance": self.chance}
+        return {
+            name: self.output,
+            "photo against photo (ceiling)": self.ceiling,
+            "shuffled people (control)": self.shuffled,
+            "chance": self.chance,
+        }
 
     def text(self) -> str:
-        lines = [f"line-up of {self.output.gallery} people, {len(self.probes)} probes, "
-                 f"{'the same' if self.same_shot else 'a different'} shot in the gallery"]
+        lines = [
+            f"line-up of {self.output.gallery} people, {len(self.probes)} probes, "
+            f"{'the same' if self.same_shot else 'a different'} shot in the gallery"
+        ]
         for name, ranks in self.rows().items():
             cells = []
             for k, r in ranks.rates().items():
@@ -120,9 +126,18 @@ class Lineup:
         return "\n".join(lines)
 
 
-def lineup(predict: Predictor | Scores, dataset, preset: str | Preset, judge=None, same_shot: bool = False,
-           photo_embeddings: np.ndarray | None = None, batch: int = 16, device: str = "cpu", seed: int = 0,
-           progress: bool = False) -> Lineup:
+def lineup(
+    predict: Predictor | Scores,
+    dataset,
+    preset: str | Preset,
+    judge=None,
+    same_shot: bool = False,
+    photo_embeddings: np.ndarray | None = None,
+    batch: int = 16,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: bool = False,
+) -> Lineup:
     """Run the line-up over a whole data set (one split).
 
     predict: a Predictor, or Scores of the same data set, whose embeddings are reused. same_shot: the gallery contains
@@ -133,31 +148,44 @@ def lineup(predict: Predictor | Scores, dataset, preset: str | Preset, judge=Non
     identities, names = np.asarray(dataset.identities), np.asarray(dataset.names)
     if judge is None and (photo_embeddings is None or not isinstance(predict, Scores)):
         judge = identity_judge(preset, role="measure").to(device)
-    photos = embed_photos(dataset, judge, preset, batch, device, progress) if photo_embeddings is None \
+    photos = (
+        embed_photos(dataset, judge, preset, batch, device, progress)
+        if photo_embeddings is None
         else np.asarray(photo_embeddings)
+    )
     if isinstance(predict, Scores):
         if list(predict.name) != list(names) or len(predict.embedding) != len(names):
             raise DataError("these scores are not of this data set or lack embeddings: evaluate again.")
         outputs = predict.embedding
     else:
         outputs = _embed_outputs(predict, dataset, judge, preset, batch, device, progress)
-    galleries, probes = gallery_indices(identities, names, same_shot)          # shot → (G,) ; (P,)
+    galleries, probes = gallery_indices(identities, names, same_shot)  # shot → (G,) ; (P,)
     shot = shots(identities, names)
     wrong = _derangement(identities[probes], np.random.default_rng(seed))
     order_of, ranks = np.empty((len(probes), len(set(identities))), np.int64), {}
-    for kind, embedding in (("output", outputs[probes]), ("ceiling", photos[probes]),
-                            ("shuffled", outputs[probes][wrong])):
+    for kind, embedding in (
+        ("output", outputs[probes]),
+        ("ceiling", photos[probes]),
+        ("shuffled", outputs[probes][wrong]),
+    ):
         rank = np.empty(len(probes), np.int64)
         for s in np.unique(shot[probes]):
             who, gallery = np.flatnonzero(shot[probes] == s), galleries[s]
-            rank[who] = rank_probes(embedding[who], identities[probes][who], photos[gallery],
-                                    identities[gallery]).rank
+            rank[who] = rank_probes(embedding[who], identities[probes][who], photos[gallery], identities[gallery]).rank
             if kind == "output":
                 similar = _unit(embedding[who]) @ _unit(photos[gallery]).T
                 order_of[who] = gallery[np.argsort(-similar, axis=1, kind="stable")]
         ranks[kind] = Ranks(rank, identities[probes], order_of.shape[1])
-    return Lineup(ranks["output"], ranks["ceiling"], ranks["shuffled"], Chance(order_of.shape[1]), probes,
-                  order_of, len(names) - len(probes), same_shot)
+    return Lineup(
+        ranks["output"],
+        ranks["ceiling"],
+        ranks["shuffled"],
+        Chance(order_of.shape[1]),
+        probes,
+        order_of,
+        len(names) - len(probes),
+        same_shot,
+    )
 
 
 def shots(identities: np.ndarray, names: np.ndarray) -> np.ndarray:
@@ -169,8 +197,9 @@ def shots(identities: np.ndarray, names: np.ndarray) -> np.ndarray:
     return out
 
 
-def gallery_indices(identities: np.ndarray, names: np.ndarray,
-                    same_shot: bool = False) -> tuple[dict[int, np.ndarray], np.ndarray]:
+def gallery_indices(
+    identities: np.ndarray, names: np.ndarray, same_shot: bool = False
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """({probe's shot: (G,) one photo of every person}, (P,) probes), as indices into the data set.
 
     A probe of shot s is compared with every person's shot s + 1 (modulo that person's number of shots), chosen the same
@@ -185,8 +214,9 @@ def gallery_indices(identities: np.ndarray, names: np.ndarray,
     counts = {int(identities[own[0]]): len(own) for own in people}
     probes = np.flatnonzero([same_shot or counts[int(i)] > 1 for i in identities])
     if len(people) < 2 or len(probes) == 0:
-        raise DataError("a line-up needs at least two people with two photos each: use a larger split, "
-                        "or same_shot=True.")
+        raise DataError(
+            "a line-up needs at least two people with two photos each: use a larger split, or same_shot=True."
+        )
     return galleries, probes
 
 
@@ -219,6 +249,13 @@ def lineup_examples(result: Lineup, predict: Predictor, dataset, probes: Sequenc
             output = _outputs(predict, [item])[0]
         shown = [dataset[int(i)] for i in result.gallery_of[p, :k]]
         correct = [j for j, other in enumerate(shown) if other["identity"] == item["identity"]]
-        examples.append({"sketch": item["sketch"], "output": output, "gallery": [s["photo"] for s in shown],
-                         "correct": correct[0] if correct else None, "rank": int(result.output.rank[p])})
+        examples.append(
+            {
+                "sketch": item["sketch"],
+                "output": output,
+                "gallery": [s["photo"] for s in shown],
+                "correct": correct[0] if correct else None,
+                "rank": int(result.output.rank[p]),
+            }
+        )
     return examples

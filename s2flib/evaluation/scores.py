@@ -33,7 +33,7 @@ class Scores:
     identity: np.ndarray
     name: np.ndarray
     preset: str
-    perceptual: str                      # the judges' labels
+    perceptual: str  # the judges' labels
     identifier: str
     embedding: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
@@ -42,8 +42,10 @@ class Scores:
 
     def summary(self) -> dict[str, Interval | Runtime]:
         """{"runtime_s": Runtime, "mse": Interval, "lpips": Interval, "similarity": Interval}."""
-        return {"runtime_s": runtime(self.runtime_s),
-                **{column: bootstrap_mean(getattr(self, column), self.identity) for column in COLUMNS}}
+        return {
+            "runtime_s": runtime(self.runtime_s),
+            **{column: bootstrap_mean(getattr(self, column), self.identity) for column in COLUMNS},
+        }
 
     def subset(self, names: Sequence[str] | np.ndarray) -> Scores:
         """The entries of these images, in this order; DataError when one is missing."""
@@ -51,8 +53,9 @@ class Scores:
         if not all(name in place for name in names):
             raise DataError("the two results are of different test images: evaluate both on the same split.")
         keep = [place[name] for name in names]
-        taken: dict[str, Any] = {k: v[keep] if isinstance(v, np.ndarray) and len(v) == len(self) else v
-                 for k, v in vars(self).items()}
+        taken: dict[str, Any] = {
+            k: v[keep] if isinstance(v, np.ndarray) and len(v) == len(self) else v for k, v in vars(self).items()
+        }
         return Scores(**taken)
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
@@ -71,7 +74,7 @@ class Scores:
         try:
             with np.load(path, allow_pickle=False) as file:
                 fields = {k: file[k] for k in cls.__dataclass_fields__}
-        except Exception as error:               # zipfile, zlib and numpy have their own exceptions
+        except Exception as error:  # zipfile, zlib and numpy have their own exceptions
             raise DataError(f"{path} is damaged or not a scores file: delete it and evaluate again.") from error
         for k in ("preset", "perceptual", "identifier"):
             fields[k] = str(fields[k])
@@ -88,14 +91,20 @@ def average(scores: Sequence[Scores]) -> Scores:
         same_images(first, other)
     means = {c: np.mean([getattr(s, c) for s in scores], axis=0) for c in COLUMNS}
     seconds = np.median([s.runtime_s for s in scores], axis=0)
-    return Scores(seconds, **means, identity=first.identity, name=first.name, preset=first.preset,
-                  perceptual=first.perceptual, identifier=first.identifier)
+    return Scores(
+        seconds,
+        **means,
+        identity=first.identity,
+        name=first.name,
+        preset=first.preset,
+        perceptual=first.perceptual,
+        identifier=first.identifier,
+    )
 
 
 def same_images(a: Scores, b: Scores) -> None:
     if len(a) != len(b) or (a.name != b.name).any():
-        raise DataError("the two results are of different test images: evaluate both on the same split "
-                        "and limit.")
+        raise DataError("the two results are of different test images: evaluate both on the same split and limit.")
     if (a.perceptual, a.identifier, a.preset) != (b.perceptual, b.identifier, b.preset):
         raise DataError("the two results use different judges or presets: evaluate both with the same preset.")
 
@@ -111,8 +120,14 @@ class Comparison:
     verdict: str
 
 
-def compare_paired(a: Scores | Sequence[Scores], b: Scores | Sequence[Scores], column: str = "mse",
-                   name: str = "b", resamples: int = 2000, seed: int = 0) -> Comparison:
+def compare_paired(
+    a: Scores | Sequence[Scores],
+    b: Scores | Sequence[Scores],
+    column: str = "mse",
+    name: str = "b",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Comparison:
     """Does b differ from a? Both are one Scores per seed, seed by seed, on the same test images.
 
     For each image the difference b − a is averaged over the seeds; its mean is the effect. There are two sources of
@@ -133,12 +148,17 @@ def compare_paired(a: Scores | Sequence[Scores], b: Scores | Sequence[Scores], c
         raise S2FError(f"unknown column {column!r}: choose one of {', '.join(COLUMNS)}.")
     for x in (*a[1:], *b):
         same_images(a[0], x)
-    delta = np.stack([getattr(y, column) - getattr(x, column) for x, y in zip(a, b, strict=True)])   # (S,N)
+    delta = np.stack([getattr(y, column) - getattr(x, column) for x, y in zip(a, b, strict=True)])  # (S,N)
     difference = bootstrap_mean(delta.mean(axis=0), a[0].identity, resamples, seed)
     per_seed = delta.mean(axis=1)
     seeds = t_interval(per_seed)
-    return Comparison(column, difference, tuple(map(float, per_seed)), seeds,
-                      _verdict(name, column, difference, seeds, len(per_seed), a[0]))
+    return Comparison(
+        column,
+        difference,
+        tuple(map(float, per_seed)),
+        seeds,
+        _verdict(name, column, difference, seeds, len(per_seed), a[0]),
+    )
 
 
 def heading(column: str, scores: Scores) -> str:
@@ -146,22 +166,25 @@ def heading(column: str, scores: Scores) -> str:
     return {"mse": "MSE", "lpips": scores.perceptual, "similarity": "Similarity"}[column]
 
 
-def _verdict(name: str, column: str, d: Interval, seeds: tuple[float, float], n_seeds: int,
-             like: Scores) -> str:
+def _verdict(name: str, column: str, d: Interval, seeds: tuple[float, float], n_seeds: int, like: Scores) -> str:
     def signed(x: float) -> str:
         return f"{x:.5f}".replace("-", "−")
+
     if d.value == d.low == d.high == 0:
         return f"{name} leaves {heading(column, like)} exactly as it is on every one of {d.n} images."
     moves = "lowers" if d.value < 0 else "raises"
     good = (d.value < 0) == (BETTER[column] == "lower")
-    start = (f"{name} {moves} {heading(column, like)} by {abs(d.value):.5f} "
-             f"(difference [{signed(d.low)}, {signed(d.high)}])")
+    start = (
+        f"{name} {moves} {heading(column, like)} by {abs(d.value):.5f} (difference [{signed(d.low)}, {signed(d.high)}])"
+    )
     n = f"n = {d.n} images of {d.n_identities} people, {n_seeds} seed{'s' * (n_seeds > 1)}"
     if not (d.low > 0 or d.high < 0):
         return f"{start}: no difference can be told from noise at {n}."
     if n_seeds == 1:
         return f"{start}: a difference on these people at {n}, but one seed cannot tell it from luck."
     if not (seeds[0] > 0 or seeds[1] < 0):
-        return (f"{start}: no difference can be told from training luck at {n}, whose interval over seeds is "
-                f"[{signed(seeds[0])}, {signed(seeds[1])}].")
+        return (
+            f"{start}: no difference can be told from training luck at {n}, whose interval over seeds is "
+            f"[{signed(seeds[0])}, {signed(seeds[1])}]."
+        )
     return f"{start}: {'better' if good else 'worse'}, beyond noise of people and of training, at {n}."

@@ -24,8 +24,8 @@ class Table:
     """Table 1 as ``text`` to print, ``csv`` with a column for every bound, and ``figure()``."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]            # printed cells; the interval is on a second line
-    records: tuple[dict, ...]                    # the underlying numbers
+    rows: tuple[tuple[str, ...], ...]  # printed cells; the interval is on a second line
+    records: tuple[dict, ...]  # the underlying numbers
     footer: str
     rules_after: tuple[int, ...] = ()
     bold: tuple[tuple[int, int], ...] = ()
@@ -37,8 +37,10 @@ class Table:
         widths = [max(len(h), *(len(r[i]) for r in cells)) for i, h in enumerate(heads)]
 
         def line(row):
-            return "  ".join(c.ljust(w) if i == 0 else c.rjust(w)
-                             for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+            return "  ".join(
+                c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+
         rule = "-" * (sum(widths) + 2 * len(widths) - 2)
         body = []
         for i, row in enumerate(cells):
@@ -52,19 +54,27 @@ class Table:
     def figure(self):
         """A plotting.CourseFigure of the table with its footer."""
         from s2flib.plotting.charts import table_figure
+
         return table_figure(self.columns, self.rows, self.footer, self.bold, self.rules_after)
 
     def save(self, folder: str | Path, name: str = "table1", overwrite: bool = False) -> list[Path]:
         """Write name.txt, name.csv and name.png into folder, each atomically."""
         from s2flib.plotting.canvas import save_figure
+
         folder = Path(folder)
-        return [write_text(folder / f"{name}.txt", self.text, overwrite),
-                write_text(folder / f"{name}.csv", self.csv, overwrite),
-                save_figure(self.figure(), folder / f"{name}.png", overwrite)]
+        return [
+            write_text(folder / f"{name}.txt", self.text, overwrite),
+            write_text(folder / f"{name}.csv", self.csv, overwrite),
+            save_figure(self.figure(), folder / f"{name}.png", overwrite),
+        ]
 
 
-def table1(rows: Mapping[str, Scores | Sequence[Scores]], ranks: dict | None = None, seeds: Sequence[int] = (0,),
-           rules_after: Sequence[str] = ()) -> Table:
+def table1(
+    rows: Mapping[str, Scores | Sequence[Scores]],
+    ranks: dict | None = None,
+    seeds: Sequence[int] = (0,),
+    rules_after: Sequence[str] = (),
+) -> Table:
     """The paper's Table 1 with rank-1/5/10, n, seeds and 95 % intervals.
 
     rows: method → its Scores, or one per seed (averaged per image). ranks: method → lineup.Ranks (or one per seed); may
@@ -76,15 +86,21 @@ def table1(rows: Mapping[str, Scores | Sequence[Scores]], ranks: dict | None = N
         raise DataError("there are no results for the table: evaluate at least one method.")
     lists = {k: [v] if isinstance(v, Scores) else list(v) for k, v in rows.items()}
     first = max((s for several in lists.values() for s in several), key=len)
-    names: dict[str, str] = {}                   # method → as printed
+    names: dict[str, str] = {}  # method → as printed
     for name, scores in lists.items():
         part = len(scores[0]) < len(first)
         for s in scores:
             same_images(first.subset(s.name) if part else first, s)
         names[name] = f"{name}, n = {len(scores[0])}" if part else name
     ranks = ranks or {}
-    columns = ("Method", "Runtime (s)", "MSE ↓", f"LPIPS ↓\n{first.perceptual}", "Similarity ↑",
-               *((f"rank-{k} ↑" for k in KS) if ranks else ()))
+    columns = (
+        "Method",
+        "Runtime (s)",
+        "MSE ↓",
+        f"LPIPS ↓\n{first.perceptual}",
+        "Similarity ↑",
+        *((f"rank-{k} ↑" for k in KS) if ranks else ()),
+    )
     records, cells = [], []
     for name in (*lists, *(k for k in ranks if k not in lists)):
         record: dict = {"method": name}
@@ -92,8 +108,7 @@ def table1(rows: Mapping[str, Scores | Sequence[Scores]], ranks: dict | None = N
         scores = lists.get(name)
         summary: dict[str, Any] = dict(average(scores).summary()) if scores else {}
         time_ = summary.get("runtime_s")
-        record |= {"runtime_s": time_.median if time_ else "",
-                   "runtime_spread_s": time_.spread if time_ else ""}
+        record |= {"runtime_s": time_.median if time_ else "", "runtime_spread_s": time_.spread if time_ else ""}
         row.append(f"{time_.median:.4f} ± {time_.spread:.4f}" if time_ else "")
         for column, digits in (("mse", 4), ("lpips", 3), ("similarity", 3)):
             value = summary.get(column)
@@ -104,21 +119,33 @@ def table1(rows: Mapping[str, Scores | Sequence[Scores]], ranks: dict | None = N
                 value = _rank(ranks.get(name), k)
                 record |= _bounds(f"rank{k}", value)
                 row.append(_cell(value, ".1f", 100, " %"))
-        record |= {"n": len(scores[0]) if scores else "",
-                   "identities": len(set(scores[0].identity)) if scores else "",
-                   "runs": len(scores) if scores else "", "preset": first.preset,
-                   "perceptual_net": first.perceptual, "identity_net": first.identifier}
+        record |= {
+            "n": len(scores[0]) if scores else "",
+            "identities": len(set(scores[0].identity)) if scores else "",
+            "runs": len(scores) if scores else "",
+            "preset": first.preset,
+            "perceptual_net": first.perceptual,
+            "identity_net": first.identifier,
+        }
         records.append(record)
         cells.append(tuple(row))
     most = max(len(s) for s in lists.values())
     people = len(set(first.identity))
-    footer = (f"{get_preset(first.preset).label}. n = {len(first)} images of {people} people; "
-              f"seeds {', '.join(map(str, seeds))}{f' ({most} runs averaged per image)' if most > 1 else ''}; "
-              "[95 % bootstrap interval over people]; runtime: median ± half the interquartile range. LPIPS "
-              f"column: {first.perceptual}; similarity{' and ranks' if ranks else ''}: {first.identifier}.")
+    footer = (
+        f"{get_preset(first.preset).label}. n = {len(first)} images of {people} people; "
+        f"seeds {', '.join(map(str, seeds))}{f' ({most} runs averaged per image)' if most > 1 else ''}; "
+        "[95 % bootstrap interval over people]; runtime: median ± half the interquartile range. LPIPS "
+        f"column: {first.perceptual}; similarity{' and ranks' if ranks else ''}: {first.identifier}."
+    )
     order = [r["method"] for r in records]
-    return Table(columns, tuple(cells), tuple(records), footer,
-                 tuple(order.index(m) for m in rules_after if m in order), _best(records, bool(ranks)))
+    return Table(
+        columns,
+        tuple(cells),
+        tuple(records),
+        footer,
+        tuple(order.index(m) for m in rules_after if m in order),
+        _best(records, bool(ranks)),
+    )
 
 
 def _cell(value: Interval | None, form: str, scale: float = 1, unit: str = "") -> str:
@@ -147,8 +174,7 @@ def _rank(ranks, k: int) -> Interval | None:
 
 
 def _best(records: list[dict], with_ranks: bool) -> tuple[tuple[int, int], ...]:
-    rivals = [i for i, r in enumerate(records)
-              if not any(w in r["method"] for w in ("ceiling", "control", "chance"))]
+    rivals = [i for i, r in enumerate(records) if not any(w in r["method"] for w in ("ceiling", "control", "chance"))]
     keys = ["mse", "lpips", "similarity", *((f"rank{k}" for k in KS) if with_ranks else ())]
     found = []
     for c, key in enumerate(keys):

@@ -50,7 +50,7 @@ class Edited:
     instruction: str
     seed: int
     parameters: dict = field(repr=False)
-    notes: tuple[str, ...] = ()          # changes made to the input, and words that were not understood
+    notes: tuple[str, ...] = ()  # changes made to the input, and words that were not understood
 
     def save(self, path: str | Path, overwrite: bool = False, mark: bool = False) -> Path:
         """Write the image; its metadata states that it is synthetic and how it was generated. mark: also visibly."""
@@ -138,8 +138,10 @@ def edit_batch(
     pictures, instructions = list(pictures), list(instructions)
     seeds = [int(seeds)] * len(pictures) if isinstance(seeds, (int, np.integer)) else [int(s) for s in seeds]
     if not pictures or not len(pictures) == len(instructions) == len(seeds):
-        raise S2FError(f"{len(pictures)} images, {len(instructions)} instructions and {len(seeds)} seeds: pass one "
-                       "instruction and one seed per image, and at least one image.")
+        raise S2FError(
+            f"{len(pictures)} images, {len(instructions)} instructions and {len(seeds)} seeds: pass one "
+            "instruction and one seed per image, and at least one image."
+        )
     if any(not 0 <= s < 2**63 for s in seeds):
         raise S2FError(f"seeds must be 0 or more, not {min(seeds)}.")
     chosen: Any = EditOptions(**options).resolved(p.edit)
@@ -163,6 +165,7 @@ def edit_batch(
 
     def run(x: Tensor, members: list[int], s_t: float, s_i: float, share: float) -> Tensor:
         """One pass of the pipeline; share: the fraction of a group's steps that it accounts for."""
+
         def tick(step: int) -> None:
             if progress:
                 progress(round(done + share * step), total)
@@ -178,7 +181,7 @@ def edit_batch(
     for group in groups:
         x = as_float(np.stack([framed[i][0] for i in group]))
         if isinstance(guidance, Suited):
-            moved = (run(x, group, 1, 1, 1.0) - x).abs().mean((1, 2, 3)) * 127.5             # grey levels
+            moved = (run(x, group, 1, 1, 1.0) - x).abs().mean((1, 2, 3)) * 127.5  # grey levels
             scales = [guidance.of(m) for m in moved.tolist()]
         else:
             scales = [guidance] * len(group)
@@ -189,20 +192,26 @@ def edit_batch(
             for i, picture in zip(members, made, strict=True):
                 before = framed[i][0]
                 details = {
-                    "software": f"s2flib {s2flib.__version__}", "preset": p.name, "label": p.label,
-                    "instruction": instructions[i], "negative": chosen.negative or "", "steps": chosen.steps,
-                    "guidance": scale, "image_guidance": chosen.image_guidance,
-                    "interval": "{:g} {:g}".format(*chosen.interval), "seed": seeds[i],
-                    "keep_detail": chosen.keep, "pipeline": identity_of(pipe),
-                    "input_sha256": hashlib.sha256(before.tobytes()).hexdigest()}
+                    "software": f"s2flib {s2flib.__version__}",
+                    "preset": p.name,
+                    "label": p.label,
+                    "instruction": instructions[i],
+                    "negative": chosen.negative or "",
+                    "steps": chosen.steps,
+                    "guidance": scale,
+                    "image_guidance": chosen.image_guidance,
+                    "interval": "{:g} {:g}".format(*chosen.interval),
+                    "seed": seeds[i],
+                    "keep_detail": chosen.keep,
+                    "pipeline": identity_of(pipe),
+                    "input_sha256": hashlib.sha256(before.tobytes()).hexdigest(),
+                }
                 out[i] = Edited(to_array(picture), before, instructions[i], seeds[i], details, notes[i])
     return [out[i] for i in range(len(pictures))]
 
 
 @torch.no_grad()
-def _run(
-    pipe, x: Tensor, texts: list[str], seeds: list[int], options: Any, tick: Callable[[int], None]
-) -> Tensor:
+def _run(pipe, x: Tensor, texts: list[str], seeds: list[int], options: Any, tick: Callable[[int], None]) -> Tensor:
     """x (B, 3, H, W) in [−1, 1] → edited (B, 3, H, W) float32 on the CPU; options: EditOptions, resolved."""
     pipe.scheduler.set_timesteps(options.steps)
     scales = guidance_schedule(pipe.scheduler, options.guidance, options.interval)
@@ -211,7 +220,7 @@ def _run(
     def on_step(_pipe, step: int, _time, tensors: dict) -> dict:
         tick(step + 1)
         if step + 1 < len(scales):
-            _pipe._guidance_scale = scales[step + 1]           # this callback is diffusers' way to vary guidance
+            _pipe._guidance_scale = scales[step + 1]  # this callback is diffusers' way to vary guidance
         return tensors
 
     device, dtype = pipe._execution_device, pipe.vae.dtype
@@ -219,18 +228,26 @@ def _run(
     try:
         x = x.to(device, dtype)
         latents = pipe(
-            texts, image=x / 2 + 0.5, num_inference_steps=options.steps, guidance_scale=scales[0],
-            image_guidance_scale=options.image_guidance, negative_prompt=negative,
-            generator=[torch.Generator().manual_seed(s) for s in seeds], output_type="latent",
-            callback_on_step_end=on_step).images
+            texts,
+            image=x / 2 + 0.5,
+            num_inference_steps=options.steps,
+            guidance_scale=scales[0],
+            image_guidance_scale=options.image_guidance,
+            negative_prompt=negative,
+            generator=[torch.Generator().manual_seed(s) for s in seeds],
+            output_type="latent",
+            callback_on_step_end=on_step,
+        ).images
         after = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample.float()
         if options.keep:
             rebuilt = pipe.vae.decode(pipe.vae.encode(x).latent_dist.mode()).sample.float()
             after = keep_detail(x.float(), rebuilt, after)
     except (MemoryError, RuntimeError) as e:
         if isinstance(e, (MemoryError, torch.OutOfMemoryError)) or "memory" in str(e).lower():
-            raise S2FError(f"memory ran out while editing {len(x)} images of {x.shape[3]}×{x.shape[2]} px at a time: "
-                           "edit fewer at once (batch=1), use a smaller image, or use the tiny preset.") from e
+            raise S2FError(
+                f"memory ran out while editing {len(x)} images of {x.shape[3]}×{x.shape[2]} px at a time: "
+                "edit fewer at once (batch=1), use a smaller image, or use the tiny preset."
+            ) from e
         raise
     if not torch.isfinite(after).all():
         raise S2FError("the edited image is NaN or infinite: reduce guidance, or edit in float32 on the CPU.")
@@ -259,7 +276,7 @@ def keep_detail(x: Tensor, rebuilt: Tensor, after: Tensor, low: float = 0.02, hi
     change = after - rebuilt
     size = change.abs().mean(1, keepdim=True)
     side = max(3, 2 * (x.shape[-1] // 64) + 1)
-    size = F.avg_pool2d(F.pad(size, (side // 2,) * 4, mode="replicate"), side, 1)          # (B, 1, H, W)
+    size = F.avg_pool2d(F.pad(size, (side // 2,) * 4, mode="replicate"), side, 1)  # (B, 1, H, W)
 
     def ramp(a: float, b: float) -> Tensor:
         t = ((size - a) / (b - a)).clamp(0, 1)

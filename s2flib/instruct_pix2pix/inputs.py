@@ -40,7 +40,7 @@ def frame(image: Picture, settings: EditSettings) -> tuple[np.ndarray, tuple[str
         nh, nw = max(th, round(h * scale)), max(tw, round(w * scale))
         array = cv2.resize(array, (nw, nh), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
         top, left = (nh - th) // 2, (nw - tw) // 2
-        array = np.ascontiguousarray(array[top:top + th, left:left + tw])
+        array = np.ascontiguousarray(array[top : top + th, left : left + tw])
     return array, tuple(notes)
 
 
@@ -50,22 +50,27 @@ def check_words(instruction: str) -> None:
         raise S2FError(f"the instruction is empty: say in English what to change, such as {EXAMPLE}.")
     letters = [c for c in instruction if c.isalpha()]
     if not letters:
-        raise S2FError(f"the instruction {instruction[:40]!r} contains no words: say in English what to change, "
-                       f"such as {EXAMPLE}.")
+        raise S2FError(
+            f"the instruction {instruction[:40]!r} contains no words: say in English what to change, such as {EXAMPLE}."
+        )
     if sum(ord(c) < 0x250 for c in letters) < 0.7 * len(letters):
-        raise S2FError(f"the instruction {instruction[:40]!r} is not in Latin letters, and the model reads English "
-                       f"only: translate it first, such as {EXAMPLE}.")
+        raise S2FError(
+            f"the instruction {instruction[:40]!r} is not in Latin letters, and the model reads English "
+            f"only: translate it first, such as {EXAMPLE}."
+        )
 
 
 def check_length(text: str, pipe, what: str = "instruction") -> None:
     """S2FError if the text does not fit the tokenizer's window; it is never truncated silently."""
     most = pipe.tokenizer.model_max_length - 2
-    n = None                                   # a very long text is refused without tokenizing it
+    n = None  # a very long text is refused without tokenizing it
     if len(text) < 20_000:
         n = len(pipe.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
     if n is None or n > most:
-        raise S2FError(f"the {what} has {n or 'thousands of'} tokens (parts of words), but the model reads at most "
-                       f"{most}: make it shorter, or split it into several edits.")
+        raise S2FError(
+            f"the {what} has {n or 'thousands of'} tokens (parts of words), but the model reads at most "
+            f"{most}: make it shorter, or split it into several edits."
+        )
 
 
 def understood(instruction: str, pipe, preset: Preset) -> tuple[str, ...]:
@@ -77,6 +82,8 @@ def understood(instruction: str, pipe, preset: Preset) -> tuple[str, ...]:
     strange = [w for w in words if w not in vocabulary()]
     listed = ", ".join(dict.fromkeys(w[:20] for w in strange[:6]))
     if len(strange) > 0.5 * len(words):
-        raise S2FError(f"the tiny model does not know most of these words ({listed}): write plain English about hair, "
-                       f"eyes, glasses, beard, make-up, skin, age, expression, hat or background, such as {EXAMPLE}.")
+        raise S2FError(
+            f"the tiny model does not know most of these words ({listed}): write plain English about hair, "
+            f"eyes, glasses, beard, make-up, skin, age, expression, hat or background, such as {EXAMPLE}."
+        )
     return (f"words the model does not know and ignores: {listed}",) if strange else ()

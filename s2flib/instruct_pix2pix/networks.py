@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-TEXT_TOKENS = 32                       # maximum length of tiny's instructions with start and end tokens; CLIP's is 77
+TEXT_TOKENS = 32  # maximum length of tiny's instructions with start and end tokens; CLIP's is 77
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class EditorSize:
     """Shapes of the tiny networks. Widths are channels at 128, 64, 32, 16 px (VAE) and 16, 8, 4 (UNet)."""
 
     vae_widths: tuple[int, ...] = (16, 32, 48, 96)
-    latent_channels: int = 16               # at 16×16; more than Stable Diffusion's 4, to preserve eye colour
+    latent_channels: int = 16  # at 16×16; more than Stable Diffusion's 4, to preserve eye colour
     unet_widths: tuple[int, ...] = (64, 96, 160)
-    unet_layers: tuple[int, ...] = (3, 2, 1)        # residual blocks per level of the encoder; one more in the decoder
+    unet_layers: tuple[int, ...] = (3, 2, 1)  # residual blocks per level of the encoder; one more in the decoder
     heads: tuple[int, ...] = (2, 3, 5)
     text_width: int = 96
     text_layers: int = 2
@@ -40,7 +40,7 @@ def build_vae(size: EditorSize = SIZE) -> Any:
     """AutoencoderKL: (B, 3, H, W) in [−1, 1] ↔ latents (B, latent_channels, H/8, W/8)."""
     from diffusers import AutoencoderKL
 
-    network: Any = AutoencoderKL                # annotated for tuples of one element only
+    network: Any = AutoencoderKL  # annotated for tuples of one element only
     n = len(size.vae_widths)
     return network(
         down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n,
@@ -56,7 +56,7 @@ def build_unet(size: EditorSize = SIZE) -> Any:
     """
     from s2flib.instruct_pix2pix.unet import ResidualUNet  # imports diffusers
 
-    network: Any = ResidualUNet                 # its wrapped __init__ shows self as an argument
+    network: Any = ResidualUNet  # its wrapped __init__ shows self as an argument
     n = len(size.unet_widths)
     return network(
         sample_size=16, in_channels=2 * size.latent_channels, out_channels=size.latent_channels,
@@ -71,7 +71,7 @@ def build_text_encoder(vocabulary: int = 49_408, size: EditorSize = SIZE) -> Any
     """A narrow CLIPTextModel: ids (B, TEXT_TOKENS) → hidden states (B, TEXT_TOKENS, text_width)."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    config: Any = CLIPTextConfig                # takes more keywords than it lists
+    config: Any = CLIPTextConfig  # takes more keywords than it lists
     w = size.text_width
     return CLIPTextModel(config(
         vocab_size=vocabulary, hidden_size=w, intermediate_size=4 * w, projection_dim=w,
@@ -85,7 +85,7 @@ def build_scheduler(prediction: str = "sample") -> Any:
     """DDIM with Stable Diffusion's β schedule, rescaled so that the last step is pure noise (Lin et al. 2305.08891)."""
     from diffusers import DDIMScheduler
 
-    scheduler: Any = DDIMScheduler              # wants a literal prediction_type
+    scheduler: Any = DDIMScheduler  # wants a literal prediction_type
     return scheduler(
         num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
         prediction_type=prediction, rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,

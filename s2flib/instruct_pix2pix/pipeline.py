@@ -22,10 +22,12 @@ from s2flib.presets import TINY, Preset, get_preset
 from s2flib.weights.load import SUMS, read_sums, update_sha256sums, write_sums
 
 PUBLISHED = "timbrooks/instruct-pix2pix"
-REVISION = "31519b5cb02a7fd89b906d88731cd4d6a7bbf88d"          # a commit of that repository on the Hugging Face hub
-LICENCE = ("MIT (timbrooks/instruct-pix2pix) on Stable Diffusion 1.5, CreativeML OpenRAIL-M: no use to deceive or "
-           "harm; trained on generated pairs and LAION")
-PARTS = ("unet", "vae", "text_encoder")              # the ones with weights
+REVISION = "31519b5cb02a7fd89b906d88731cd4d6a7bbf88d"  # a commit of that repository on the Hugging Face hub
+LICENCE = (
+    "MIT (timbrooks/instruct-pix2pix) on Stable Diffusion 1.5, CreativeML OpenRAIL-M: no use to deceive or "
+    "harm; trained on generated pairs and LAION"
+)
+PARTS = ("unet", "vae", "text_encoder")  # the ones with weights
 
 
 def load_tokenizer():
@@ -34,8 +36,10 @@ def load_tokenizer():
 
     folder = shipped_folder() / "tokenizer"
     if not (folder / "tokenizer.json").is_file():
-        raise WeightsError(f"{folder} is missing: restore it from the repository, or create it with python "
-                           "scripts/build_clip_tokenizer.py.")
+        raise WeightsError(
+            f"{folder} is missing: restore it from the repository, or create it with python "
+            "scripts/build_clip_tokenizer.py."
+        )
     return CLIPTokenizer.from_pretrained(folder)
 
 
@@ -49,11 +53,18 @@ def assemble(unet, vae, text_encoder, tokenizer, scheduler):
     """diffusers' pipeline with these parts, without a safety checker: tiny only generates synthetic faces."""
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
-    absent: Any = None                                   # which the annotations do not allow
+    absent: Any = None  # which the annotations do not allow
     with quiet():
         pipe = StableDiffusionInstructPix2PixPipeline(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
-            safety_checker=absent, feature_extractor=absent, requires_safety_checker=False)
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            safety_checker=absent,
+            feature_extractor=absent,
+            requires_safety_checker=False,
+        )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -65,7 +76,7 @@ def save_pipeline(pipe, folder: str | Path) -> Path:
     pipe = assemble(**halves, tokenizer=pipe.tokenizer, scheduler=pipe.scheduler)
     with quiet():
         pipe.save_pretrained(folder, safe_serialization=True)
-    for path in folder.glob("*/config.json"):            # remove the folder that a network was loaded from
+    for path in folder.glob("*/config.json"):  # remove the folder that a network was loaded from
         config = json.loads(path.read_text())
         if config.pop("_name_or_path", None):
             write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n", overwrite=True)
@@ -83,8 +94,10 @@ def update_pipeline_sums(folder: str | Path) -> Path:
 def update_all_sums(folder: str | Path | None = None) -> list[Path]:
     """Write SHA256SUMS for a weights folder (default: the shipped one) and its pipelines; returns their paths."""
     folder = Path(folder) if folder else weights_dir()
-    return [update_sha256sums(folder), *(update_pipeline_sums(p.parent)
-                                         for p in sorted(folder.glob("*/model_index.json")))]
+    return [
+        update_sha256sums(folder),
+        *(update_pipeline_sums(p.parent) for p in sorted(folder.glob("*/model_index.json"))),
+    ]
 
 
 def verify_pipeline(folder: str | Path) -> None:
@@ -93,25 +106,33 @@ def verify_pipeline(folder: str | Path) -> None:
     try:
         listed = read_sums(folder)
     except OSError:
-        raise WeightsError(f"{folder / SUMS} is missing: restore {folder} with git checkout, or run "
-                           "python scripts/update_sha256sums.py.") from None
+        raise WeightsError(
+            f"{folder / SUMS} is missing: restore {folder} with git checkout, or run "
+            "python scripts/update_sha256sums.py."
+        ) from None
     for name, digest in listed.items():
         if not (folder / name).is_file():
-            raise WeightsError(f"{folder / name} is missing: restore it with git checkout, or train the pipeline "
-                               "with s2f train-editor.")
+            raise WeightsError(
+                f"{folder / name} is missing: restore it with git checkout, or train the pipeline "
+                "with s2f train-editor."
+            )
         if sha256_of(folder / name) != digest:
-            raise WeightsError(f"{folder / name} does not match its line in {SUMS}: restore it with git checkout, or "
-                               "run python scripts/update_sha256sums.py if you changed it on purpose.")
+            raise WeightsError(
+                f"{folder / name} does not match its line in {SUMS}: restore it with git checkout, or "
+                "run python scripts/update_sha256sums.py if you changed it on purpose."
+            )
     for path in folder.rglob("*.safetensors"):
         if path.relative_to(folder).as_posix() not in listed:
-            raise WeightsError(f"{path} is not listed in {SUMS}: run python scripts/update_sha256sums.py if you put "
-                               "it there on purpose.")
+            raise WeightsError(
+                f"{path} is not listed in {SUMS}: run python scripts/update_sha256sums.py if you put "
+                "it there on purpose."
+            )
 
 
 def load_pipeline(
     preset: str | Preset = "tiny",
-    folder: str | Path | None = None,      # another pipeline in diffusers' layout
-    device: str | None = None,             # None: the GPU if there is one
+    folder: str | Path | None = None,  # another pipeline in diffusers' layout
+    device: str | None = None,  # None: the GPU if there is one
 ):
     """The preset's StableDiffusionInstructPix2PixPipeline, frozen; WeightsError, with the fix, when it is missing.
 
@@ -127,17 +148,24 @@ def load_pipeline(
     else:
         folder, own = published_folder(), False
     if not (folder / "model_index.json").is_file():
-        raise WeightsError(f"there is no edit pipeline in {folder}: " + (
-            "train it with s2f train-editor, or restore it from the repository." if p.edit.trained_here else
-            "download it with s2f edit --fetch."))
+        raise WeightsError(
+            f"there is no edit pipeline in {folder}: "
+            + (
+                "train it with s2f train-editor, or restore it from the repository."
+                if p.edit.trained_here
+                else "download it with s2f edit --fetch."
+            )
+        )
     if own:
         verify_pipeline(folder)
     half = device == "cuda" and p.edit.half_on_gpu
     pipe = _read(folder, torch.float16 if half else torch.float32)
     channels = (pipe.unet.config.in_channels, pipe.vae.config.latent_channels)
     if channels[0] != 2 * channels[1]:
-        raise WeightsError(f"{folder} is not an InstructPix2Pix pipeline, because its UNet takes {channels[0]} "
-                           f"channels instead of twice the VAE's {channels[1]}: choose another folder.")
+        raise WeightsError(
+            f"{folder} is not an InstructPix2Pix pipeline, because its UNet takes {channels[0]} "
+            f"channels instead of twice the VAE's {channels[1]}: choose another folder."
+        )
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.requires_grad_(False).eval()
     pipe.set_progress_bar_config(disable=True)
@@ -158,16 +186,23 @@ def _read(folder: Path, dtype: torch.dtype):
 
     try:
         with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)    # torch_dtype: older versions have no other name
+            warnings.simplefilter("ignore", FutureWarning)  # torch_dtype: older versions have no other name
             return StableDiffusionInstructPix2PixPipeline.from_pretrained(
-                folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, safety_checker=None,
-                requires_safety_checker=False)
+                folder,
+                torch_dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                safety_checker=None,
+                requires_safety_checker=False,
+            )
     except S2FError:
         raise
     except Exception as e:  # noqa: BLE001  (diffusers and transformers raise many types for a broken folder)
-        raise WeightsError(f"the edit pipeline in {folder} cannot be read ({type(e).__name__}: "
-                           f"{str(e).splitlines()[0] if str(e) else 'no reason given'}): restore or download "
-                           "it again.") from e
+        raise WeightsError(
+            f"the edit pipeline in {folder} cannot be read ({type(e).__name__}: "
+            f"{str(e).splitlines()[0] if str(e) else 'no reason given'}): restore or download "
+            "it again."
+        ) from e
 
 
 def published_folder() -> Path:
@@ -190,13 +225,16 @@ def fetch_published() -> Path:
     print(f"{PUBLISHED}. Licence: {LICENCE}.", file=sys.stderr)
     try:
         files = HfApi().model_info(PUBLISHED, revision=REVISION).siblings
-        assert files is not None                         # model_info always lists them
-        snapshot_download(PUBLISHED, revision=REVISION, local_dir=folder,
-                          allow_patterns=wanted_files([s.rfilename for s in files]))
+        assert files is not None  # model_info always lists them
+        snapshot_download(
+            PUBLISHED, revision=REVISION, local_dir=folder, allow_patterns=wanted_files([s.rfilename for s in files])
+        )
     except Exception as e:  # noqa: BLE001  (the hub's client raises its own types and those of its transport)
-        raise WeightsError(f"{PUBLISHED} could not be downloaded ({type(e).__name__}): check the network and run the "
-                           "same command again; it continues where it stopped.") from e
-    for path in sorted(folder.glob("*/*.fp16.safetensors")):      # the loader expects names without .fp16
+        raise WeightsError(
+            f"{PUBLISHED} could not be downloaded ({type(e).__name__}): check the network and run the "
+            "same command again; it continues where it stopped."
+        ) from e
+    for path in sorted(folder.glob("*/*.fp16.safetensors")):  # the loader expects names without .fp16
         path.rename(path.with_name(path.name.replace(".fp16.", ".")))
     update_pipeline_sums(folder)
     warnings.warn(f"{PUBLISHED} at {REVISION[:12]} is now PINNED to the hashes in {folder / SUMS}", stacklevel=2)
@@ -205,8 +243,13 @@ def fetch_published() -> Path:
 
 def wanted_files(names: list[str]) -> list[str]:
     """The files needed from a repository: configs, tokenizer, and each network once, in float16 if available."""
-    wanted = [n for n in names if n == "model_index.json" or n.startswith(("scheduler/", "tokenizer/"))
-              or n in {f"{part}/config.json" for part in PARTS}]
+    wanted = [
+        n
+        for n in names
+        if n == "model_index.json"
+        or n.startswith(("scheduler/", "tokenizer/"))
+        or n in {f"{part}/config.json" for part in PARTS}
+    ]
     for part in PARTS:
         files = [n for n in names if n.startswith(f"{part}/") and n.endswith(".safetensors") and "ema" not in n]
         half = [n for n in files if ".fp16." in n]

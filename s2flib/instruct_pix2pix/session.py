@@ -29,7 +29,7 @@ class EditSession:
     def __init__(self, image: Picture, preset: str | Preset = "tiny", **options):
         self.preset, self.options = get_preset(preset), options
         self.original, self.notes = frame(image, self.preset.edit)
-        self.history: list[Edited] = []      # the edits that led to ``image``
+        self.history: list[Edited] = []  # the edits that led to ``image``
         self._undone: list[Edited] = []
 
     @property
@@ -50,8 +50,14 @@ class EditSession:
         if isinstance(made, list):
             raise S2FError("a session edits one image: pass one seed.")
         chain = [*self.instructions, instruction]
-        made = Edited(made.image, made.before, instruction, made.seed, made.parameters | {"history": json.dumps(chain)},
-                      made.notes)
+        made = Edited(
+            made.image,
+            made.before,
+            instruction,
+            made.seed,
+            made.parameters | {"history": json.dumps(chain)},
+            made.notes,
+        )
         self.history.append(made)
         self._undone.clear()
         return made

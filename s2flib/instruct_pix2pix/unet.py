@@ -21,13 +21,14 @@ class ResidualUNet(UNet2DConditionModel):
     most of a small network's capacity: without this sum, the error of its copy was larger than a change of eye colour.
     """
 
-    @functools.wraps(UNet2DConditionModel.__init__)          # diffusers reads the config keys from the signature
+    @functools.wraps(UNet2DConditionModel.__init__)  # diffusers reads the config keys from the signature
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.register_buffer("picture_scale", torch.ones(()))          # the VAE's scaling_factor
+        self.register_buffer("picture_scale", torch.ones(()))  # the VAE's scaling_factor
 
-    def forward(self, sample: Tensor, timestep, encoder_hidden_states: Tensor, *args, return_dict: bool = True,
-                **kwargs) -> UNet2DConditionOutput | tuple[Tensor]:
-        said, = super().forward(sample, timestep, encoder_hidden_states, *args, return_dict=False, **kwargs)
-        clean = said + self.picture_scale * sample[:, said.shape[1]:]
+    def forward(
+        self, sample: Tensor, timestep, encoder_hidden_states: Tensor, *args, return_dict: bool = True, **kwargs
+    ) -> UNet2DConditionOutput | tuple[Tensor]:
+        (said,) = super().forward(sample, timestep, encoder_hidden_states, *args, return_dict=False, **kwargs)
+        clean = said + self.picture_scale * sample[:, said.shape[1] :]
         return UNet2DConditionOutput(sample=clean) if return_dict else (clean,)

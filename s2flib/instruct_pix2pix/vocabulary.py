@@ -28,10 +28,34 @@ SYNONYMS: dict[str, list[str]] = _DATA["synonyms"]
 # interchangeable verbs that mean "change": a verb used for only one kind would be associated with that kind ("swap the
 # background" once made "swap the hair shade" change the background)
 _VERBS = ("change", "edit", "replace", "swap", "switch", "turn")
-_BEFORE = ("please", "now", "I think", "could you", "can you", "the witness says", "the witness remembers:", "then",
-           "also", "well,", "we want to", "perhaps", "as I recall,", "if I remember well,")
-_AFTER = ("please", ", please", "in this picture", "now", "if possible", ", I believe", "instead", "this time", "!",
-          ".")
+_BEFORE = (
+    "please",
+    "now",
+    "I think",
+    "could you",
+    "can you",
+    "the witness says",
+    "the witness remembers:",
+    "then",
+    "also",
+    "well,",
+    "we want to",
+    "perhaps",
+    "as I recall,",
+    "if I remember well,",
+)
+_AFTER = (
+    "please",
+    ", please",
+    "in this picture",
+    "now",
+    "if possible",
+    ", I believe",
+    "instead",
+    "this time",
+    "!",
+    ".",
+)
 
 
 def templates(kind: str) -> tuple[str, ...]:

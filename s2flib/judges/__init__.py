@@ -11,13 +11,6 @@ whose weights are missing raises WeightsError; it is never replaced by another n
 
 from s2flib.judges.dlib_resnet import DlibResNet
 from s2flib.judges.edit_judge import EditJudge, load_edit_judge
-from s2flib.judges.load import (
-    LPIPS,
-    IdentityJudge,
-    attribute_net,
-    identity_judge,
-    loss_networks,
-    perceptual_judge,
-)
+from s2flib.judges.load import LPIPS, IdentityJudge, attribute_net, identity_judge, loss_networks, perceptual_judge
 from s2flib.judges.stlpips import STLPIPS
 from s2flib.judges.synthface_id import SynthFaceID, face_crop, rank_1, verification_auc

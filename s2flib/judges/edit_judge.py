@@ -33,7 +33,7 @@ HEADS: dict[str, tuple[str, ...]] = {
     "age": (),
     "skin_tone": (),
 }
-SCALE = {"age": (45.0, 16.0), "skin_tone": (3.0, 1.8)}           # mean and spread used to normalise the numbers
+SCALE = {"age": (45.0, 16.0), "skin_tone": (3.0, 1.8)}  # mean and spread used to normalise the numbers
 # heads with a separate network that reads a strip at twice the size: rows and columns as fractions of a portrait framed
 # like SynthFaces. An iris is three pixels wide there; a smirk raises one corner of the mouth by two pixels.
 STRIPS = {"eye_color": (0.36, 0.66, 0.2, 0.8), "expression": (0.52, 0.84, 0.24, 0.76)}
@@ -65,9 +65,15 @@ def expected_reading(edit: Edit) -> tuple[str, int | None] | None:
     None for a new background, which is not read from the face.
     """
     kind = edit.kind
-    table = {"glasses": ("glasses", "clear"), "no_glasses": ("glasses", "none"), "sunglasses": ("glasses", "sun"),
-             "no_beard": ("beard", "none"), "makeup": ("makeup", "yes"), "no_makeup": ("makeup", "no"),
-             "no_hat": ("hat", "none")}
+    table = {
+        "glasses": ("glasses", "clear"),
+        "no_glasses": ("glasses", "none"),
+        "sunglasses": ("glasses", "sun"),
+        "no_beard": ("beard", "none"),
+        "makeup": ("makeup", "yes"),
+        "no_makeup": ("makeup", "no"),
+        "no_hat": ("hat", "none"),
+    }
     if kind == "background":
         return None
     if kind in ("age", "skin_tone"):
@@ -104,7 +110,7 @@ class EditJudge(FaceReader):
         h, w = x.shape[2:]
         out = dict(zip(HEADS, self.face(x).split(self.sizes, 1), strict=True))
         for head, (top, bottom, left, right) in STRIPS.items():
-            strip = x[:, :, round(top * h):round(bottom * h), round(left * w):round(right * w)]
+            strip = x[:, :, round(top * h) : round(bottom * h), round(left * w) : round(right * w)]
             strip = F.interpolate(strip, scale_factor=2, mode="bilinear", align_corners=False)
             out[head] = out[head] + self.strips[head](strip)
         return torch.cat(list(out.values()), 1)

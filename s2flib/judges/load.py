@@ -31,7 +31,7 @@ class LPIPS(nn.Module):
         super().__init__()
         import lpips
 
-        with warnings.catch_warnings():     # the package calls torchvision with deprecated arguments
+        with warnings.catch_warnings():  # the package calls torchvision with deprecated arguments
             warnings.simplefilter("ignore", UserWarning)
             # pnet_rand prevents a download; the random trunk is then overwritten completely
             self.net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
@@ -43,7 +43,7 @@ class LPIPS(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> LPIPS:
-        return super().train(False)         # dropout must stay off, even inside a module in training mode
+        return super().train(False)  # dropout must stay off, even inside a module in training mode
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y: (B,3,H,W) in [-1,1] -> (B,) distances ≥ 0."""
@@ -84,7 +84,7 @@ class IdentityJudge(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> IdentityJudge:
-        return super().train(False)         # with batch statistics an embedding would depend on the rest of the batch
+        return super().train(False)  # with batch statistics an embedding would depend on the rest of the batch
 
     def embed(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3:
@@ -132,7 +132,7 @@ def load_facenet() -> nn.Module:
     path = fetch("facenet-vggface2")
     from facenet_pytorch import InceptionResnetV1
 
-    net = InceptionResnetV1()           # without a name: no download and no classifier
+    net = InceptionResnetV1()  # without a name: no download and no classifier
     load_strict(net, {k: v for k, v in safe_load(path).items() if not k.startswith("logits.")}, str(path))
     return net
 

@@ -27,11 +27,21 @@ _BARE_HEAD = (*_FACE, "l_ear", "r_ear", "ear_r", "hair", "hat", "neck", "neck_l"
 _HEAD = (*_FACE, "l_ear", "r_ear", "ear_r", "hair", "hat", "neck", "neck_l", "cloth")
 # labels, before or after, in which an edit may change pixels (shadows included)
 _MAY_CHANGE = {
-    "hair_color": ("hair",), "hair_style": _HEAD, "eye_color": ("l_eye", "r_eye", "eye_g"),
-    "glasses": _BARE_HEAD, "no_glasses": _BARE_HEAD, "sunglasses": _BARE_HEAD,
+    "hair_color": ("hair",),
+    "hair_style": _HEAD,
+    "eye_color": ("l_eye", "r_eye", "eye_g"),
+    "glasses": _BARE_HEAD,
+    "no_glasses": _BARE_HEAD,
+    "sunglasses": _BARE_HEAD,
     "beard": (*_FACE, "neck", "neck_l", "cloth"),
-    "no_beard": (*_FACE, "neck", "neck_l", "cloth"), "makeup": _FACE, "no_makeup": _FACE, "expression": _HEAD,
-    "age": _HEAD, "skin_tone": (*_FACE, "l_ear", "r_ear", "neck", "neck_l", "hair"), "hat": _HEAD, "no_hat": _HEAD,
+    "no_beard": (*_FACE, "neck", "neck_l", "cloth"),
+    "makeup": _FACE,
+    "no_makeup": _FACE,
+    "expression": _HEAD,
+    "age": _HEAD,
+    "skin_tone": (*_FACE, "l_ear", "r_ear", "neck", "neck_l", "hair"),
+    "hat": _HEAD,
+    "no_hat": _HEAD,
     "background": ("background",),
 }
 AGE_WORDS = {-20: "twenty years younger", -12: "younger", 12: "a little older", 20: "older", 30: "thirty years older"}
@@ -39,16 +49,24 @@ TONE_WORDS = {-1.8: "lighter", 1.8: "darker", 0.9: "a little darker", -0.9: "a l
 WORDS: dict[str, dict[str, str]] = read_toml(Path(__file__).parent / "assets" / "edit_words.toml")
 # relative probability of the kinds where they are possible: few people wear a hat that could be removed, and eye colour
 # and hair style have the most values to learn
-ODDS = {"no_hat": 12.0, "no_beard": 5.0, "no_makeup": 4.0, "makeup": 3.0, "no_glasses": 3.0, "beard": 2.0,
-        "eye_color": 2.0, "hair_style": 1.5}
+ODDS = {
+    "no_hat": 12.0,
+    "no_beard": 5.0,
+    "no_makeup": 4.0,
+    "makeup": 3.0,
+    "no_glasses": 3.0,
+    "beard": 2.0,
+    "eye_color": 2.0,
+    "hair_style": 1.5,
+}
 
 
 @dataclass(frozen=True)
 class Edit:
     """One change to a face. The renderer, the edit pairs and the evaluation of edits all use this type."""
 
-    kind: str        # one of phrases.KINDS
-    value: str       # the new value; "" if the kind determines it
+    kind: str  # one of phrases.KINDS
+    value: str  # the new value; "" if the kind determines it
     words: str = ""  # the value in an instruction: "dark brown", "older"; "" if the kind determines it
 
 
@@ -104,8 +122,10 @@ def possible_edits(scene: Scene, rng: np.random.Generator) -> list[Edit]:
 
     if not bald:
         out.append(Edit("hair_color", *another(WORDS["hair_color"], look.dye or identity.hair_color)))
-    men, women = ("buzz", "short", "sidepart", "curly", "bald", "bangs", "medium"), (
-        "curly", "medium", "bob", "long", "longwavy", "bangs_long", "ponytail", "short")
+    men, women = (
+        ("buzz", "short", "sidepart", "curly", "bald", "bangs", "medium"),
+        ("curly", "medium", "bob", "long", "longwavy", "bangs_long", "ponytail", "short"),
+    )
     if look.hat is None:
         out.append(Edit("hair_style", *another(WORDS["hair_style"], look.style, men if male else women)))
     sun = look.glasses is not None and look.glasses.sun
@@ -188,8 +208,14 @@ def _hair_at(identity: Identity, age: float) -> dict:
     return dict(hair_color="grey" if share > 0.5 else identity.hair_color, hair_rgb=tuple(float(x) for x in rgb))
 
 
-def render_edit(scene: Scene, edits: tuple[Edit, ...], instruction: str = "", size: int = 128, seed: int = 0,
-                person: Person | None = None) -> EditPair:
+def render_edit(
+    scene: Scene,
+    edits: tuple[Edit, ...],
+    instruction: str = "",
+    size: int = 128,
+    seed: int = 0,
+    person: Person | None = None,
+) -> EditPair:
     """Photograph a scene before and after the edits, with the same camera."""
     person = person or Person(scene.identity, scene.look)
     camera = person.camera(scene.shot, size)
@@ -230,8 +256,16 @@ def sample_edit_pair(seed: int, number: int, size: int = 128, held_out: bool = F
     first, second = rng.choice(len(options), 2, replace=False, p=odds / odds.sum())
     chosen = [options[first]]
     # two edits must not concern the same thing, or something that the other one hides
-    if rng.random() < 0.2 and not {"glasses", "no_glasses", "sunglasses", "eye_color", "hair_style", "hat", "beard",
-                                   "no_beard"} & {options[first].kind, options[second].kind}:
+    if rng.random() < 0.2 and not {
+        "glasses",
+        "no_glasses",
+        "sunglasses",
+        "eye_color",
+        "hair_style",
+        "hat",
+        "beard",
+        "no_beard",
+    } & {options[first].kind, options[second].kind}:
         chosen.append(options[second])
     words = " and ".join(phrases.instruction(e.kind, e.words, int(rng.integers(1 << 20)), held_out) for e in chosen)
     return render_edit(scene, tuple(chosen), words, size, seed)

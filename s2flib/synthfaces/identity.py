@@ -33,7 +33,7 @@ class Slider(NamedTuple):
     low: tuple[str, ...]
     high: tuple[str, ...]
     spread: float
-    sides: bool          # True: left and right are tied, with a little asymmetry
+    sides: bool  # True: left and right are tied, with a little asymmetry
 
 
 def identity_split(identity: int) -> str:
@@ -46,23 +46,23 @@ class Identity:
     """A person. Colours are linear RGB. ``seed`` selects the random streams of minor details (moles, pores)."""
 
     seed: int
-    male: float                       # 0 woman … 1 man (shape)
-    age: float                        # years, 18–80
-    ancestry: tuple[float, float, float]   # ANCESTRIES, sums to 1
-    muscle: float                     # 0…1
-    weight: float                     # 0…1
-    sliders: dict[str, float]         # name → [−1, 1]
-    asymmetry: dict[str, float]       # target → weight
-    tone: float                       # skin, 0 palest … 7 darkest
-    redness: float                    # standard normal
-    freckles: float                   # 0 none … 1.5
+    male: float  # 0 woman … 1 man (shape)
+    age: float  # years, 18–80
+    ancestry: tuple[float, float, float]  # ANCESTRIES, sums to 1
+    muscle: float  # 0…1
+    weight: float  # 0…1
+    sliders: dict[str, float]  # name → [−1, 1]
+    asymmetry: dict[str, float]  # target → weight
+    tone: float  # skin, 0 palest … 7 darkest
+    redness: float  # standard normal
+    freckles: float  # 0 none … 1.5
     hair_color: str
     hair_rgb: tuple[float, float, float]
     eye_color: str
     iris_rgb: tuple[float, float, float]
-    recede: float                     # dm of receding temples
-    hairline: float                   # dm by which the hairline is lower than average
-    brow: dict[str, float] = field(default_factory=dict)   # thickness, arch, density, lift
+    recede: float  # dm of receding temples
+    hairline: float  # dm by which the hairline is lower than average
+    brow: dict[str, float] = field(default_factory=dict)  # thickness, arch, density, lift
 
     @property
     def gender(self) -> str:
@@ -86,8 +86,10 @@ def shape_sliders(head: Head) -> tuple[Slider, ...]:
         name = name.removeprefix("l-")
         if name in found or name in _PRIORS["left_out"]:
             continue
-        ends = [[f"{category}/{side}" for side in _both_sides(t, sides) if head.has(f"{category}/{side}")]
-                for t in (low, high)]
+        ends = [
+            [f"{category}/{side}" for side in _both_sides(t, sides) if head.has(f"{category}/{side}")]
+            for t in (low, high)
+        ]
         key = max((k for k in _PRIORS["spread_of"] if name.startswith(k)), key=len, default=None)
         spread = _PRIORS["spread_of"][key] if key else _PRIORS["spread"][category]
         found[name] = Slider(name, tuple(ends[0]), tuple(ends[1]), spread, sides)
@@ -160,13 +162,24 @@ def sample_identity(seed: int, index: int = 0, male: bool | None = None, age: fl
     redness, freckles = r.normal(0, 1), r.normal(-0.5, 0.7)
     r = rng("hairline")
     person = Identity(
-        seed=int(rng("details").integers(1 << 30)), male=1 - masculine if is_male else masculine * 0.5, age=years,
-        ancestry=tuple(ancestry.tolist()), muscle=muscle, weight=weight,
-        sliders=_sample_sliders(head, rng("shape"), is_male), asymmetry=_sample_asymmetry(head, rng("asymmetry")),
-        tone=tone, redness=float(redness), freckles=float(max(0, freckles)) if tone < 2.8 else 0.0,
-        hair_color=hair_color, hair_rgb=hair_rgb, eye_color=eye_color, iris_rgb=iris_rgb,
+        seed=int(rng("details").integers(1 << 30)),
+        male=1 - masculine if is_male else masculine * 0.5,
+        age=years,
+        ancestry=tuple(ancestry.tolist()),
+        muscle=muscle,
+        weight=weight,
+        sliders=_sample_sliders(head, rng("shape"), is_male),
+        asymmetry=_sample_asymmetry(head, rng("asymmetry")),
+        tone=tone,
+        redness=float(redness),
+        freckles=float(max(0, freckles)) if tone < 2.8 else 0.0,
+        hair_color=hair_color,
+        hair_rgb=hair_rgb,
+        eye_color=eye_color,
+        iris_rgb=iris_rgb,
         recede=float(max(0, r.normal((years - 38) / 220, 0.05))) if is_male else 0.0,
-        hairline=float(np.clip(r.normal(0.085, 0.04), -0.03, 0.16)), brow=_brows(rng("brows"), is_male, years),
+        hairline=float(np.clip(r.normal(0.085, 0.04), -0.03, 0.16)),
+        brow=_brows(rng("brows"), is_male, years),
     )
 
     def weigh(sliders: dict[str, float]) -> dict[str, float]:
@@ -193,7 +206,7 @@ def _sample_sliders(head: Head, rng: np.random.Generator, male: bool) -> dict[st
     draws = np.clip(rng.standard_normal(len(shape_sliders(head))), -2, 2).tolist()
     for slider, draw in zip(shape_sliders(head), draws, strict=True):
         x = draw * slider.spread
-        if not slider.low:                       # one-sided shapes such as head-oval: mostly off
+        if not slider.low:  # one-sided shapes such as head-oval: mostly off
             x = max(0.0, x * 2 - slider.spread)
             if slider.name in ("head-square", "head-rectangular") and not male:
                 x *= 0.3
@@ -220,8 +233,13 @@ def _sample_asymmetry(head: Head, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _natural_hair(rng: np.random.Generator, dark: bool, age: float) -> tuple[str, tuple]:
-    shades = dict(black=0.42, darkbrown=0.42, brown=0.14, auburn=0.02) if dark else dict(
-        black=0.07, darkbrown=0.2, brown=0.25, lightbrown=0.19, blond=0.16, platinum=0.02, auburn=0.06, red=0.05)
+    shades = (
+        dict(black=0.42, darkbrown=0.42, brown=0.14, auburn=0.02)
+        if dark
+        else dict(
+            black=0.07, darkbrown=0.2, brown=0.25, lightbrown=0.19, blond=0.16, platinum=0.02, auburn=0.06, red=0.05
+        )
+    )
     name, turns_grey, grey = choose(rng, shades), rng.random() < (age - 42) / 42, rng.random()
     if turns_grey:
         name = "grey" if grey < 0.65 else "white"
@@ -240,8 +258,11 @@ def hair_rgb(name: str, rng: np.random.Generator | None = None) -> tuple[float, 
 
 
 def _eyes(rng: np.random.Generator, dark: bool) -> tuple[str, tuple]:
-    shades = dict(darkbrown=0.62, brown=0.38) if dark else dict(
-        darkbrown=0.14, brown=0.28, hazel=0.13, amber=0.04, green=0.11, blue=0.17, lightblue=0.06, grey=0.07)
+    shades = (
+        dict(darkbrown=0.62, brown=0.38)
+        if dark
+        else dict(darkbrown=0.14, brown=0.28, hazel=0.13, amber=0.04, green=0.11, blue=0.17, lightblue=0.06, grey=0.07)
+    )
     name = choose(rng, shades)
     rgb = np.clip(linear(IRIS[name]) * np.exp(rng.normal(0, 0.1, 3)), 0.005, 0.8)
     return name, tuple(float(x) for x in rgb)
@@ -249,10 +270,12 @@ def _eyes(rng: np.random.Generator, dark: bool) -> tuple[str, tuple]:
 
 def _brows(rng: np.random.Generator, male: bool, age: float) -> dict[str, float]:
     full = 1 - 0.25 * np.clip((age - 50) / 30, 0, 1)
-    return dict(thickness=float(rng.uniform(0.8, 1.25) * (1.0 if male else 0.6)),
-                arch=float(np.clip(rng.normal(-0.1 if male else 0.5, 0.35), -0.8, 1.2)),
-                density=float(rng.uniform(0.72, 1.0) * (0.97 if male else 0.9) * full),
-                lift=float(rng.normal(0 if male else 0.012, 0.012)))
+    return dict(
+        thickness=float(rng.uniform(0.8, 1.25) * (1.0 if male else 0.6)),
+        arch=float(np.clip(rng.normal(-0.1 if male else 0.5, 0.35), -0.8, 1.2)),
+        density=float(rng.uniform(0.72, 1.0) * (0.97 if male else 0.9) * full),
+        lift=float(rng.normal(0 if male else 0.012, 0.012)),
+    )
 
 
 def _three_way(what: str, x: float) -> dict[str, float]:

@@ -8,8 +8,27 @@ from __future__ import annotations
 import numpy as np
 
 # Label ids 0 … 18, in the painting order of the published g_mask.py: later parts cover earlier ones.
-LABELS = ("background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth",
-          "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth")
+LABELS = (
+    "background",
+    "skin",
+    "nose",
+    "eye_g",
+    "l_eye",
+    "r_eye",
+    "l_brow",
+    "r_brow",
+    "l_ear",
+    "r_ear",
+    "mouth",
+    "u_lip",
+    "l_lip",
+    "hair",
+    "hat",
+    "ear_r",
+    "neck_l",
+    "neck",
+    "cloth",
+)
 LABEL = {name: np.uint8(i) for i, name in enumerate(LABELS)}
 
 
@@ -39,7 +58,7 @@ def majority(labels: np.ndarray, factor: int) -> np.ndarray:
     block = np.sort(block, -1)
     best, votes = block[..., 0].copy(), np.zeros((h, w), np.int8)
     for k in range(block.shape[-1]):
-        count = (block == block[..., k:k + 1]).sum(-1)
+        count = (block == block[..., k : k + 1]).sum(-1)
         more = count > votes
         best[more] = block[..., k][more]
         votes[more] = count[more]

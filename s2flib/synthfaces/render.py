@@ -35,8 +35,8 @@ from s2flib.synthfaces.person import Person
 from s2flib.synthfaces.portrait import Portrait, photograph
 from s2flib.synthfaces.shot import Shot, sample_shot
 
-VERSION = 1              # of the renderer; part of the recipe, so that versions are never mixed
-PHOTO_QUALITY = 82       # WebP, about 36 dB PSNR
+VERSION = 1  # of the renderer; part of the recipe, so that versions are never mixed
+PHOTO_QUALITY = 82  # WebP, about 36 dB PSNR
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,9 @@ class Recipe:
         return [i for i in numbers if self.split in (None, identity_split(i))]
 
 
-def render_shot(seed: int, identity: int, shot: int, size: int = 128, like: Person | None = None,
-                keep_buffers: bool = False) -> tuple[Portrait, Person, Shot]:
+def render_shot(
+    seed: int, identity: int, shot: int, size: int = 128, like: Person | None = None, keep_buffers: bool = False
+) -> tuple[Portrait, Person, Shot]:
     """Photo ``shot`` of person ``identity`` of a seed; ``like`` (a Person to reuse geometry from) only saves time."""
     person = sample_identity(seed, identity)
     look = sample_look(person, seed, identity)
@@ -75,31 +76,41 @@ def attributes(identity: Identity, look: Look, shot: Shot) -> dict:
     """The manifest's attribute columns of one photo (units: years, tones 0–7, degrees, shares)."""
     glasses = look.glasses
     return {
-        "gender": identity.gender, "age": round(identity.age, 1), "skin_tone": round(identity.tone, 2),
-        "hair_color": "bald" if look.style == "bald" else look.dye or identity.hair_color, "hair_style": look.style,
+        "gender": identity.gender,
+        "age": round(identity.age, 1),
+        "skin_tone": round(identity.tone, 2),
+        "hair_color": "bald" if look.style == "bald" else look.dye or identity.hair_color,
+        "hair_style": look.style,
         "eye_color": identity.eye_color,
         "glasses": "none" if glasses is None else "sun" if glasses.sun else glasses.kind,
-        "beard": look.beard, "makeup": round(look.makeup, 2), "earrings": int(look.earrings > 0),
-        "necklace": int(look.necklace), "hat": look.hat.kind if look.hat else "none", "expression": shot.expression,
-        "light": shot.light.name, "yaw": round(float(np.degrees(shot.yaw)), 1),
+        "beard": look.beard,
+        "makeup": round(look.makeup, 2),
+        "earrings": int(look.earrings > 0),
+        "necklace": int(look.necklace),
+        "hat": look.hat.kind if look.hat else "none",
+        "expression": shot.expression,
+        "light": shot.light.name,
+        "yaw": round(float(np.degrees(shot.yaw)), 1),
         "pitch": round(float(np.degrees(shot.pitch)), 1),
-        **{f"ethnicity_{name}": round(share, 3)
-           for name, share in zip(("caucasian", "african", "asian"), identity.ancestry, strict=True)},
+        **{
+            f"ethnicity_{name}": round(share, 3)
+            for name, share in zip(("caucasian", "african", "asian"), identity.ancestry, strict=True)
+        },
     }
 
 
 def render_dataset(
-    out: str | Path,                 # output folder; created if missing
+    out: str | Path,  # output folder; created if missing
     n_identities: int,
-    shots: int,                      # photos of each
-    size: int = 128,                 # pixels
+    shots: int,  # photos of each
+    size: int = 128,  # pixels
     seed: int = 0,
-    workers: int | None = None,      # processes; None: one per core
-    edits: int = 0,                  # number of edit pairs
-    drawings: bool = True,           # a line drawing per photo, with alternating hands
-    first_identity: int = 0,         # number of the first person, to render parts of one data set
-    split: str | None = None,        # only the identities of "train", "val" or "test"
-    progress: Callable[[Iterable, int], Iterable] = lambda done, total: done,    # wraps the loop over people
+    workers: int | None = None,  # processes; None: one per core
+    edits: int = 0,  # number of edit pairs
+    drawings: bool = True,  # a line drawing per photo, with alternating hands
+    first_identity: int = 0,  # number of the first person, to render parts of one data set
+    split: str | None = None,  # only the identities of "train", "val" or "test"
+    progress: Callable[[Iterable, int], Iterable] = lambda done, total: done,  # wraps the loop over people
 ) -> Path:
     """Render into ``out`` and return it. Interrupted runs continue where they stopped.
 
@@ -112,8 +123,10 @@ def render_dataset(
     out = Path(out)
     recipe = Recipe(n_identities, shots, size, seed, edits, drawings, first_identity, split)
     if not recipe.identities():
-        raise S2FError(f"none of these {n_identities} identities is in the split {split!r}: choose train, val or test, "
-                       "and at least ten identities.")
+        raise S2FError(
+            f"none of these {n_identities} identities is in the split {split!r}: choose train, val or test, "
+            "and at least ten identities."
+        )
     _claim(out, recipe)
     if (out / "manifest.csv").is_file():
         return out
@@ -141,8 +154,10 @@ def _claim(out: Path, recipe: Recipe) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found != wanted:
             differ = ", ".join(k for k in wanted if found.get(k) != wanted[k])
-            raise DataError(f"{out} contains another data set (its {differ} differ): choose an empty folder or use the "
-                            "same arguments.")
+            raise DataError(
+                f"{out} contains another data set (its {differ} differ): choose an empty folder or use the "
+                "same arguments."
+            )
         return
     if (out / "manifest.csv").exists():
         raise DataError(f"{out} contains a data set that render did not create: choose an empty folder.")
@@ -156,7 +171,7 @@ def _pool(workers: int):
     if workers <= 1:
         yield map
         return
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")                     # read by numpy's import
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # read by numpy's import
     one: dict[str, str] = dict.fromkeys(names, "1")
     with environment(one), multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield partial(pool.imap_unordered, chunksize=1)
@@ -178,11 +193,17 @@ def _job(recipe: Recipe, parts: Path, job: tuple[str, int]) -> None:
 def _render_identity(recipe: Recipe, identity: int) -> list[dict]:
     records, person = [], None
     for k in range(recipe.shots):
-        picture, person, shot = render_shot(recipe.seed, identity, k, recipe.size, like=person,
-                                            keep_buffers=recipe.drawings)
-        record = {"identity": identity, "shot": k, "landmarks": picture.landmarks.astype(np.float32),
-                  "image": encode_photo(picture.rgb), "mask": encode_flat(picture.labels),
-                  "attributes": attributes(person.identity, person.look, shot)}
+        picture, person, shot = render_shot(
+            recipe.seed, identity, k, recipe.size, like=person, keep_buffers=recipe.drawings
+        )
+        record = {
+            "identity": identity,
+            "shot": k,
+            "landmarks": picture.landmarks.astype(np.float32),
+            "image": encode_photo(picture.rgb),
+            "mask": encode_flat(picture.labels),
+            "attributes": attributes(person.identity, person.look, shot),
+        }
         if picture.buffers is not None:
             hand = tuple(HANDS)[(identity + k) % len(HANDS)]
             lines = line_drawing(picture.buffers, hand, seed=identity * 1000 + k)
@@ -196,10 +217,15 @@ def _render_edit(recipe: Recipe, number: int) -> dict:
     """Edit pairs use other identities (from 10⁶); those of val and test use held-out phrasings."""
     identity = 1_000_000 + number
     pair = sample_edit_pair(recipe.seed, identity, recipe.size, held_out=identity % 10 >= 8)
-    return {"before": encode_photo(pair.before.rgb), "after": encode_photo(pair.after.rgb),
-            "mask": encode_flat(pair.mask.astype(np.uint8) * 255), "instruction": pair.instruction,
-            "identity": identity, "kinds": "+".join(e.kind for e in pair.edits),
-            "values": "+".join(e.value for e in pair.edits)}
+    return {
+        "before": encode_photo(pair.before.rgb),
+        "after": encode_photo(pair.after.rgb),
+        "mask": encode_flat(pair.mask.astype(np.uint8) * 255),
+        "instruction": pair.instruction,
+        "identity": identity,
+        "kinds": "+".join(e.kind for e in pair.edits),
+        "values": "+".join(e.value for e in pair.edits),
+    }
 
 
 def encode_photo(rgb: np.ndarray) -> bytes:
@@ -233,14 +259,21 @@ def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
                 name = f"{record['identity']:06d}_{record['shot']}"
                 for kind in kinds:
                     archives[f"{kind}s-{split}.zip"].writestr(zipfile.ZipInfo(f"{name}.webp"), record[kind])
-                rows.append({
-                    "file": f"{name}.webp", "sha256": hashlib.sha256(record["image"]).hexdigest(),
-                    "mask_sha256": hashlib.sha256(record["mask"]).hexdigest(), "identity": record["identity"],
-                    "shot": record["shot"], "split": split, **record["attributes"]})
+                rows.append(
+                    {
+                        "file": f"{name}.webp",
+                        "sha256": hashlib.sha256(record["image"]).hexdigest(),
+                        "mask_sha256": hashlib.sha256(record["mask"]).hexdigest(),
+                        "identity": record["identity"],
+                        "shot": record["shot"],
+                        "split": split,
+                        **record["attributes"],
+                    }
+                )
                 landmarks.append(record["landmarks"])
                 names.append(name)
     with atomic_path(out / "landmarks.npz") as temporary, open(temporary, "wb") as f:
-        points = np.round(np.stack(landmarks) * 8).astype(np.int16)          # eighths of a pixel
+        points = np.round(np.stack(landmarks) * 8).astype(np.int16)  # eighths of a pixel
         np.savez_compressed(f, names=np.array(names), points=points, scale=8, size=recipe.size)
     _write_csv(out / "manifest.csv", rows)
 

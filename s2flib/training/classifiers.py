@@ -115,8 +115,14 @@ class ClassifierTrainer(Trainer):
     def save_weights(self, out: Path, name: str, **metadata: str) -> None:
         """Write the averaged weights to ``out/name.safetensors``, in float16."""
         figures = {f"val_{k}": f"{v:.4f}" for k, v in self.validate().items()}
-        metadata |= {"kind": name, "preset": self.cfg.preset, "steps": str(self.done),
-                     "batch": str(self.cfg.batch), "seed": str(self.cfg.seed), **figures}
+        metadata |= {
+            "kind": name,
+            "preset": self.cfg.preset,
+            "steps": str(self.done),
+            "batch": str(self.cfg.batch),
+            "seed": str(self.cfg.seed),
+            **figures,
+        }
         save_safetensors(out / f"{name}.safetensors", self.average.module.state_dict(), metadata, overwrite=True)
 
 
@@ -124,12 +130,15 @@ def _open(cfg) -> tuple[FaceDataset, FaceDataset]:
     """The train and val splits of a config's data set."""
     if get_preset(cfg.preset).data != "synthfaces":
         raise S2FError(f"preset {cfg.preset} uses published networks for this: train with preset tiny.")
-    return (open_dataset(cfg.preset, "train", cfg.data, cfg.limit),
-            open_dataset(cfg.preset, "val", cfg.data, cfg.val_limit))
+    return (
+        open_dataset(cfg.preset, "train", cfg.data, cfg.limit),
+        open_dataset(cfg.preset, "val", cfg.data, cfg.val_limit),
+    )
 
 
 def read_photos(ds: FaceDataset) -> Tensor:
     """All photos (N,3,H,W) uint8; the data set's arrays() would also compute the sketches."""
+
     def read(i: int) -> np.ndarray:
         photo = ds.read(i)[0]
         return photo if len(photo) == ds.size else cv2.resize(photo, (ds.size, ds.size), interpolation=cv2.INTER_AREA)
@@ -152,8 +161,8 @@ def jitter(x: Tensor, zoom: float, shift: float, size: int, side: float, centre:
 
     scale = side * (1 + uniform(-zoom, zoom))
     mirror = torch.where(torch.rand(b, device=device) < 0.5, -1.0, 1.0)
-    angle = uniform(-0.06, 0.06)                                       # radians
-    theta = torch.zeros(b, 2, 3, device=device)                        # output -> input, both in [-1,1]
+    angle = uniform(-0.06, 0.06)  # radians
+    theta = torch.zeros(b, 2, 3, device=device)  # output -> input, both in [-1,1]
     theta[:, 0, 0], theta[:, 0, 1] = mirror * scale * angle.cos(), -scale * angle.sin()
     theta[:, 1, 0], theta[:, 1, 1] = mirror * scale * angle.sin(), scale * angle.cos()
     theta[:, 0, 2] = 2 * centre[0] - 1 + 2 * uniform(-shift, shift)
@@ -182,10 +191,14 @@ class IdentityTrainer(ClassifierTrainer):
         self.target = torch.from_numpy(target).to(self.device)
         # downsampled once so that a crop is about 64 px, which makes augmentation cheap
         small = round(SynthFaceID.size / FACE_SIDE)
-        self.photos = torch.cat([
-            ((F.interpolate(as_float(p), (small, small), mode="bilinear", antialias=True) + 1) * 127.5).round().byte()
-            for p in read_photos(train).split(256)
-        ]).to(self.device)
+        self.photos = torch.cat(
+            [
+                ((F.interpolate(as_float(p), (small, small), mode="bilinear", antialias=True) + 1) * 127.5)
+                .round()
+                .byte()
+                for p in read_photos(train).split(256)
+            ]
+        ).to(self.device)
         self.val = torch.cat([face_crop(as_float(p), SynthFaceID.size) for p in read_photos(val).split(256)])
         self.val_identity = torch.from_numpy(val.identities)
 
@@ -236,7 +249,7 @@ class AttributesTrainer(ClassifierTrainer):
     def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
         i = self.draw(len(self.photos)).to(self.device)
         x = as_float(self.photos[i])
-        if self.done < 0.7 * self.cfg.steps:           # half size is sufficient for most of the training
+        if self.done < 0.7 * self.cfg.steps:  # half size is sufficient for most of the training
             x = F.avg_pool2d(x, 2)
         x = jitter(x, 0.05, 0.03, x.shape[-1], 0.95, (0.5, 0.5))
         with self.autocast():

@@ -69,8 +69,9 @@ def heads_loss(out: Tensor, target: Tensor, sizes: list[int]) -> Tensor:
     for part, values, t in zip(out.split(sizes, 1), HEADS.values(), target.T, strict=True):
         known = ~t.isnan()
         if known.any():
-            losses.append(F.cross_entropy(part[known], t[known].long()) if values else
-                          F.smooth_l1_loss(part[known, 0], t[known]))
+            losses.append(
+                F.cross_entropy(part[known], t[known].long()) if values else F.smooth_l1_loss(part[known, 0], t[known])
+            )
     return torch.stack(losses).sum()
 
 
@@ -86,8 +87,12 @@ def disturb(x: Tensor) -> Tensor:
     x = torch.where(flip[:, None, None, None], x.flip(3), x)
     dy, dx = torch.randint(-2, 3, (2,)).tolist()
     x = x.roll((dy, dx), (2, 3))
-    half, third = (F.interpolate(F.interpolate(x, scale_factor=1 / k, mode="area"), x.shape[2:], mode="bilinear",
-                                 align_corners=False) for k in (2, 3))
+    half, third = (
+        F.interpolate(
+            F.interpolate(x, scale_factor=1 / k, mode="area"), x.shape[2:], mode="bilinear", align_corners=False
+        )
+        for k in (2, 3)
+    )
     soft = torch.where(torch.rand(b, 1, 1, 1) < 0.6, half, third)
     amount = torch.rand(b, 1, 1, 1) * (torch.rand(b, 1, 1, 1) < 0.5)
     return x + amount * (soft - x) + 0.02 * torch.randn_like(x)

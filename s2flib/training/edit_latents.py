@@ -24,12 +24,13 @@ class Latents:
 
     z: Tensor
     change: Tensor
-    scale: float                        # 1 / standard deviation of the latents: diffusers' scaling_factor
+    scale: float  # 1 / standard deviation of the latents: diffusers' scaling_factor
 
 
 @torch.no_grad()
-def encode_pairs(vae: Any, arrays: dict[str, np.ndarray], scale: float | None = None,
-                 autocast: Callable[[], Any] = torch.no_grad) -> Latents:
+def encode_pairs(
+    vae: Any, arrays: dict[str, np.ndarray], scale: float | None = None, autocast: Callable[[], Any] = torch.no_grad
+) -> Latents:
     """EditPairs.arrays() → :class:`Latents` (modes of the posterior, unscaled) of the masked pairs."""
     device, every = next(vae.parameters()).device, []
     before, after = masked(arrays)
@@ -44,10 +45,14 @@ def encode_pairs(vae: Any, arrays: dict[str, np.ndarray], scale: float | None = 
             sides.append(torch.cat(parts))
         every.append(torch.stack(sides, 1))
     z = torch.stack(every)
-    difference = torch.cat([(a.float() - b.float()).abs().mean(1, keepdim=True) / 255
-                            for a, b in zip(before.split(256), after.split(256), strict=True)])
+    difference = torch.cat(
+        [
+            (a.float() - b.float()).abs().mean(1, keepdim=True) / 255
+            for a, b in zip(before.split(256), after.split(256), strict=True)
+        ]
+    )
     change = F.adaptive_avg_pool2d(difference, (z.shape[-2], z.shape[-1]))[:, 0]
-    change = change.half().float()                                                    # the precision of the cached file
+    change = change.half().float()  # the precision of the cached file
     return Latents(z, change, scale or float(1 / z[0, :, 0].float().std()))
 
 
@@ -59,6 +64,7 @@ def cached_latents(path: Path, vae: Any, pairs: EditPairs, autocast) -> Latents:
         if meta.get("mark") == mark:
             return Latents(tensors["z"], tensors["change"].float(), float(meta["scale"]))
     made = encode_pairs(vae, pairs.arrays(), autocast=autocast)
-    save_safetensors(path, {"z": made.z, "change": made.change}, {"mark": mark, "scale": repr(made.scale)},
-                     overwrite=True)
+    save_safetensors(
+        path, {"z": made.z, "change": made.change}, {"mark": mark, "scale": repr(made.scale)}, overwrite=True
+    )
     return made

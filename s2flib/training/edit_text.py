@@ -24,7 +24,7 @@ from s2flib.instruct_pix2pix.networks import SIZE, TEXT_TOKENS, EditorSize, buil
 from s2flib.synthfaces.edits import Edit, all_words
 from s2flib.synthfaces.phrases import KINDS
 
-UNKNOWN, START, END = 0, -2, -1        # rows of the compact embedding; start and end are last, as in CLIP
+UNKNOWN, START, END = 0, -2, -1  # rows of the compact embedding; start and end are last, as in CLIP
 
 
 class Words:
@@ -57,11 +57,11 @@ class Words:
                 ids = list(ids)
                 place = int(rng.integers(len(ids) + 1))
                 if rng.random() < 0.5:
-                    ids[place:place] = [UNKNOWN] * int(rng.integers(1, 4))       # unknown words
+                    ids[place:place] = [UNKNOWN] * int(rng.integers(1, 4))  # unknown words
                 else:
-                    ids[place:place + 1] = [] if rng.random() < 0.4 else [UNKNOWN]
-            ids = ids[:TEXT_TOKENS - 2]
-            row[1:1 + len(ids)] = ids
+                    ids[place : place + 1] = [] if rng.random() < 0.4 else [UNKNOWN]
+            ids = ids[: TEXT_TOKENS - 2]
+            row[1 : 1 + len(ids)] = ids
         return torch.from_numpy(rows)
 
     def _ids(self, text: str) -> list[int]:
@@ -105,7 +105,7 @@ class EditClassifier(nn.Module):
         self.head = nn.Linear(width, len(classes))
 
     def forward(self, states: Tensor, ids: Tensor, end: int) -> Tensor:
-        last = (ids == end).int().argmax(1)                                  # first end token
+        last = (ids == end).int().argmax(1)  # first end token
         return self.head(states[torch.arange(len(ids), device=ids.device), last])
 
 

@@ -65,28 +65,28 @@ PREDICTIONS = ("sample", "v_prediction", "epsilon")
 class UNetConfig(RunConfig):
     """One run of the UNet's training."""
 
-    pairs: str                          # folder of edit pairs
-    vae: str                            # vae.safetensors of stage 1, or a pipeline's folder
-    init: str | None = None             # a pipeline's folder, to start from its UNet and text encoder
+    pairs: str  # folder of edit pairs
+    vae: str  # vae.safetensors of stage 1, or a pipeline's folder
+    init: str | None = None  # a pipeline's folder, to start from its UNet and text encoder
     steps: int = 12_000
-    batch: int = 32                     # pairs per step
-    lr: float = 1e-3                    # AdamW; falls linearly to a twentieth over ``steps``
-    text_lr: float = 0.3                # the text encoder's learning rate relative to lr
-    prediction: str = "sample"          # what the UNet predicts: sample (x₀), v_prediction or epsilon
-    drop: float = 0.05                  # probability of each: no text, no image, neither
-    focus: float = 1.0                  # weight of the pixels where the images differ, relative to 1 everywhere
-    small: float = 1.0                  # pairs are weighted by (mean change)^−small; 0: equally
+    batch: int = 32  # pairs per step
+    lr: float = 1e-3  # AdamW; falls linearly to a twentieth over ``steps``
+    text_lr: float = 0.3  # the text encoder's learning rate relative to lr
+    prediction: str = "sample"  # what the UNet predicts: sample (x₀), v_prediction or epsilon
+    drop: float = 0.05  # probability of each: no text, no image, neither
+    focus: float = 1.0  # weight of the pixels where the images differ, relative to 1 everywhere
+    small: float = 1.0  # pairs are weighted by (mean change)^−small; 0: equally
     # pairs of these kinds are sampled this many times as often as others
     often: str = "hair_color=2,eye_color=2,makeup=2,hat=2,age=2,expression=3"
-    noisy: float = 1.25                 # times t/1000 are sampled as u^(1/noisy); 1: uniform, larger: noisier
-    reader: str | None = None           # edit-reader.safetensors of s2f train --what edit-reader, for lambda_reading
-    lambda_lpips: float = 1.0           # weights of the image losses described at the top of the module, …
+    noisy: float = 1.25  # times t/1000 are sampled as u^(1/noisy); 1: uniform, larger: noisier
+    reader: str | None = None  # edit-reader.safetensors of s2f train --what edit-reader, for lambda_reading
+    lambda_lpips: float = 1.0  # weights of the image losses described at the top of the module, …
     lambda_change: float = 0.0
     lambda_reading: float = 0.0
-    shown_from: float = 0.7             # … used after this share of the steps, since they take as long as the rest, …
-    shown_share: float = 0.25           # … for this share of each batch
-    backwards: bool = True              # also use pairs from after to before
-    pretrain_text: int = 300            # batches of the text encoder's pretraining
+    shown_from: float = 0.7  # … used after this share of the steps, since they take as long as the rest, …
+    shown_share: float = 0.25  # … for this share of each batch
+    backwards: bool = True  # also use pairs from after to before
+    pretrain_text: int = 300  # batches of the text encoder's pretraining
     ema: float = 0.999
     save_every: float = 300.0
 
@@ -136,8 +136,11 @@ def reading_distance(read: Tensor, truth: Tensor, sizes: list[int]) -> Tensor:
     """
     lost = []
     for said, true, values in zip(read.split(sizes, 1), truth.split(sizes, 1), HEADS.values(), strict=True):
-        lost.append(F.kl_div(said.log_softmax(1), true.log_softmax(1), reduction="batchmean", log_target=True)
-                    if values else 16 * F.smooth_l1_loss(said, true))
+        lost.append(
+            F.kl_div(said.log_softmax(1), true.log_softmax(1), reduction="batchmean", log_target=True)
+            if values
+            else 16 * F.smooth_l1_loss(said, true)
+        )
     return torch.stack(lost).sum()
 
 
@@ -162,19 +165,21 @@ class UNetTrainer(Trainer):
         edit_vae.float_norms(self.vae)
         self.judge = perceptual_judge(cfg.preset).to(self.device)
         if cfg.lambda_reading and not cfg.reader:
-            raise S2FError("lambda_reading needs a reader network: add --set unet.reader=FILE, trained with s2f train "
-                           "--what edit-reader.")
+            raise S2FError(
+                "lambda_reading needs a reader network: add --set unet.reader=FILE, trained with s2f train "
+                "--what edit-reader."
+            )
         self.reader = load_edit_reader(cfg.reader).to(self.device) if cfg.lambda_reading and cfg.reader else None
         train, val = EditPairs(cfg.pairs, "train", side, cfg.limit), EditPairs(cfg.pairs, "val", side, cfg.limit or 64)
         often = times_drawn(cfg.often)
-        self.items: list[tuple[int, bool, Edits]] = []         # pair, backwards, requested edits
+        self.items: list[tuple[int, bool, Edits]] = []  # pair, backwards, requested edits
         for i, (there, back) in enumerate(train.both_ways()):
             for backwards, edits in ((False, there), (True, back if cfg.backwards else None)):
                 if edits:
                     self.items += [(i, backwards, edits)] * max(often.get(edit.kind, 1) for edit in edits)
         self.latents = cached_latents(out / "latents-train.safetensors", self.vae, train, self.autocast)
         self.weight = edit_vae.pair_weight(self.latents.change, cfg.small)
-        self.pictures = torch.stack(edit_vae.masked(train.arrays()), 1)               # (N, 2, 3, H, W) uint8
+        self.pictures = torch.stack(edit_vae.masked(train.arrays()), 1)  # (N, 2, 3, H, W) uint8
         arrays = val.arrays()
         self.val_rows, self.val_before, self.val_after = val.rows, arrays["before"], arrays["after"]
         self.val = encode_pairs(self.vae, arrays, self.latents.scale, autocast=self.autocast)
@@ -185,8 +190,10 @@ class UNetTrainer(Trainer):
             try:
                 unet.load_state_dict(pipe.unet.state_dict())
             except RuntimeError:
-                raise WeightsError(f"{cfg.init} contains another UNet than this version trains: use a pipeline written "
-                                   "by this version of s2f train-editor.") from None
+                raise WeightsError(
+                    f"{cfg.init} contains another UNet than this version trains: use a pipeline written "
+                    "by this version of s2f train-editor."
+                ) from None
             text.load_state_dict(self.words.compacted(pipe.text_encoder))
             self.latents.scale = self.val.scale = pipe.vae.config.scaling_factor
         elif cfg.pretrain_text and not (cfg.resume and (out / CHECKPOINT).exists()):
@@ -194,7 +201,7 @@ class UNetTrainer(Trainer):
             self.pretrained = pretrain_text_encoder(text, self.words, edits, cfg.pretrain_text, cfg.seed)
             found = "  ".join(f"{k} {v:.3f}" for k, v in self.pretrained.items())
             accelerator.print(f"text encoder pretrained: {found}", flush=True)
-        unet.picture_scale.fill_(self.latents.scale if cfg.prediction == "sample" else 0)     # ε and v: add nothing
+        unet.picture_scale.fill_(self.latents.scale if cfg.prediction == "sample" else 0)  # ε and v: add nothing
         nets: Any = nn.ModuleDict({"unet": slow_attention(unet), "text": text})
         self.nets = nets.to(self.device, memory_format=torch.channels_last)
         edit_vae.float_norms(self.nets)
@@ -205,7 +212,7 @@ class UNetTrainer(Trainer):
 
     @torch.no_grad()
     def _ema(self, average: Tensors, now: Tensors, n: Tensor | int) -> None:
-        decay = min(self.cfg.ema, (1 + int(n)) / (10 + int(n)))     # a shorter average at first
+        decay = min(self.cfg.ema, (1 + int(n)) / (10 + int(n)))  # a shorter average at first
         torch._foreach_lerp_(average, now, 1 - decay)
 
     def train_step(self) -> dict[str, float]:
@@ -215,21 +222,23 @@ class UNetTrainer(Trainer):
         pairs = torch.tensor([self.items[i][0] for i in index])
         back = torch.tensor([self.items[i][1] for i in index]).long()
         flip = torch.rand(len(index)) < 0.5
-        z = self.latents.z[flip.long(), pairs].float().to(self.device)             # (B, 2, C, h, w)
+        z = self.latents.z[flip.long(), pairs].float().to(self.device)  # (B, 2, C, h, w)
         rows = torch.arange(len(z))
         before, after = z[rows, back], z[rows, 1 - back]
         change = self.latents.change[pairs]
         change = torch.where(flip[:, None, None], change.flip(2), change).to(self.device)
-        texts, before = drop_conditions([sentence(self.items[i][2], rng) for i in index], before,
-                                        torch.rand(len(z), device=self.device), cfg.drop)
-        loss, error, guess = self.loss(self.nets, self.words(texts, rng), before, after, change,
-                                       weight=self.weight[pairs])
+        texts, before = drop_conditions(
+            [sentence(self.items[i][2], rng) for i in index], before, torch.rand(len(z), device=self.device), cfg.drop
+        )
+        loss, error, guess = self.loss(
+            self.nets, self.words(texts, rng), before, after, change, weight=self.weight[pairs]
+        )
         stats = {"loss": loss.item(), "error": error.item()}
-        seen = before.flatten(1).any(1).nonzero()[:, 0].cpu()[:max(1, round(cfg.shown_share * len(z)))]
-        if len(seen) and self.done >= cfg.shown_from * cfg.steps:          # dropout may have removed all images
+        seen = before.flatten(1).any(1).nonzero()[:, 0].cpu()[: max(1, round(cfg.shown_share * len(z)))]
+        if len(seen) and self.done >= cfg.shown_from * cfg.steps:  # dropout may have removed all images
             sides = as_float(self.pictures[pairs[seen]])
             sides = torch.where(flip[seen][:, None, None, None, None], sides.flip(4), sides).to(self.device)
-            x, truth = sides[rows[:len(seen)], back[seen]], sides[rows[:len(seen)], 1 - back[seen]]
+            x, truth = sides[rows[: len(seen)], back[seen]], sides[rows[: len(seen)], 1 - back[seen]]
             losses = self.picture_losses(self.shown(guess[seen], before[seen], x), x, truth, self.weight[pairs[seen]])
             for name, value in losses.items():
                 loss = loss + getattr(cfg, f"lambda_{name}") * value
@@ -238,15 +247,23 @@ class UNetTrainer(Trainer):
         self.average.update_parameters(self.nets)
         return stats
 
-    def loss(self, nets: Any, ids: Tensor, before: Tensor, after: Tensor, change: Tensor,
-             generator: torch.Generator | None = None, weight: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def loss(
+        self,
+        nets: Any,
+        ids: Tensor,
+        before: Tensor,
+        after: Tensor,
+        change: Tensor,
+        generator: torch.Generator | None = None,
+        weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted loss and mean squared error of the prediction at random times and noise, and its x₀ (B, C, h, w).
         weight (B,): of the pairs; None: equal."""
         x0 = after * self.latents.scale
         t = noise_times(len(x0), len(self.alpha_bar), self.cfg.noisy, generator).to(self.device)
         noise = torch.randn(x0.shape, generator=generator).to(self.device)
         alpha_bar = self.alpha_bar[t][:, None, None, None]
-        noisy = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise             # scheduler.add_noise
+        noisy = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise  # scheduler.add_noise
         with self.autocast():
             states = nets["text"](ids.to(self.device)).last_hidden_state
             said = nets["unet"](torch.cat([noisy, before], 1), t, states).sample.float()
@@ -254,8 +271,11 @@ class UNetTrainer(Trainer):
         place = edit_vae.place_weight(change, self.cfg.focus)
         if weight is not None:
             place = place * weight.to(self.device)[:, None, None, None]
-        return ((error * noise_weight(self.cfg.prediction, alpha_bar) * place).mean(), error.mean(),
-                clean_of(self.cfg.prediction, said, noisy, alpha_bar))
+        return (
+            (error * noise_weight(self.cfg.prediction, alpha_bar) * place).mean(),
+            error.mean(),
+            clean_of(self.cfg.prediction, said, noisy, alpha_bar),
+        )
 
     def shown(self, guess: Tensor, before: Tensor, x: Tensor) -> Tensor:
         """A prediction of x₀ as the image that ``edit`` returns. before: the latents of the input x (B, 3, H, W)."""
@@ -288,8 +308,10 @@ class UNetTrainer(Trainer):
         nets, generator = self.average.module.eval(), torch.Generator().manual_seed(1)
         z = self.val.z[0].float().to(self.device)
         ids = self.words([row.instruction for row in self.val_rows])
-        found = [self.loss(nets, ids, z[:, 0], z[:, 1], self.val.change.to(self.device), generator)[0].item()
-                 for _ in range(4)]
+        found = [
+            self.loss(nets, ids, z[:, 0], z[:, 1], self.val.change.to(self.device), generator)[0].item()
+            for _ in range(4)
+        ]
         copied = ((z[:, 0] - z[:, 1]) * self.latents.scale).square().mean().item()
         return {"val_loss": float(np.mean(found)), "val_nothing_done": copied}
 
@@ -301,15 +323,24 @@ class UNetTrainer(Trainer):
         vae.load_state_dict({k: v.cpu() for k, v in self.vae.state_dict().items()})
         vae.register_to_config(scaling_factor=self.latents.scale)
         # a new tokenizer: a used one keeps its call options, which would be saved
-        return assemble(unet.eval(), vae.eval(), self.words.full(average["text"], self.size), load_tokenizer(),
-                        build_scheduler(self.cfg.prediction))
+        return assemble(
+            unet.eval(),
+            vae.eval(),
+            self.words.full(average["text"], self.size),
+            load_tokenizer(),
+            build_scheduler(self.cfg.prediction),
+        )
 
     def picture(self) -> np.ndarray:
         """Rows of val pairs: before, edited with held-out phrasings, after."""
         n = min(8, len(self.val_rows))
         before, after = (torch.from_numpy(p[:n]) for p in (self.val_before, self.val_after))
-        made = edit_batch([p.permute(1, 2, 0).numpy() for p in before], [row.instruction for row in self.val_rows[:n]],
-                          self.cfg.preset, pipe=self.pipeline())
+        made = edit_batch(
+            [p.permute(1, 2, 0).numpy() for p in before],
+            [row.instruction for row in self.val_rows[:n]],
+            self.cfg.preset,
+            pipe=self.pipeline(),
+        )
         edited = torch.stack([torch.from_numpy(e.image).permute(2, 0, 1) for e in made])
         rows = torch.cat([before, edited, after]).permute(0, 2, 3, 1).numpy()
         return contact_sheet(rows, columns=n)
@@ -345,7 +376,9 @@ def use_decoder(folder: str | Path, vae: str | Path) -> Path:
     own = pipe.vae.state_dict()
     for name, tensor in tensors.items():
         if name.startswith(("encoder.", "quant_conv.")) and not torch.equal(tensor.half(), own[name].half()):
-            raise WeightsError(f"{vae} has another encoder than {folder}: train it with --stage decoder from the "
-                               "autoencoder that the UNet was trained with.")
+            raise WeightsError(
+                f"{vae} has another encoder than {folder}: train it with --stage decoder from the "
+                "autoencoder that the UNet was trained with."
+            )
     pipe.vae.load_state_dict(tensors)
     return save_pipeline(pipe, folder)

@@ -46,23 +46,23 @@ KIND = "editor-vae"
 class VaeConfig(RunConfig):
     """One run of the autoencoder's training."""
 
-    pairs: str | None = None          # folder of edit pairs, whose images before and after are used
-    kinds: str | None = None          # use only pairs of these kinds, "eye_color,makeup"; None: all
-    photos: bool = True               # also use the preset's training photos
+    pairs: str | None = None  # folder of edit pairs, whose images before and after are used
+    kinds: str | None = None  # use only pairs of these kinds, "eye_color,makeup"; None: all
+    photos: bool = True  # also use the preset's training photos
     steps: int = 6000
     batch: int = 8
-    lr: float = 1.2e-3                # AdamW; falls linearly to a twentieth over ``steps``
+    lr: float = 1.2e-3  # AdamW; falls linearly to a twentieth over ``steps``
     lambda_lpips: float = 0.5
-    lpips_from: float = 0.5           # first share of the steps, without the perceptual loss, which is as expensive …
-    lpips_share: float = 0.5          # … as the autoencoder and is only computed on this share of each batch
-    lambda_kl: float = 1e-6           # latent diffusion's weight
-    chroma: float = 20.0              # weight of the squared error of the colour component
-    focus: float = 1.0                # weight of the pixels where a pair's images differ, relative to 1 everywhere
-    lambda_change: float = 0.0        # weight of the decoded change's error; above 0, batches contain whole pairs, …
-    small: float = 1.0                # … that loss weights them by (mean change)^−small, and …
-    often: str = ""                   # … pairs of these kinds are sampled more often: "expression=3,eye_color=2"
-    init: str | None = None           # a vae.safetensors, or a pipeline's folder, to start from
-    decoder_only: bool = False        # freeze the encoder of ``init``
+    lpips_from: float = 0.5  # first share of the steps, without the perceptual loss, which is as expensive …
+    lpips_share: float = 0.5  # … as the autoencoder and is only computed on this share of each batch
+    lambda_kl: float = 1e-6  # latent diffusion's weight
+    chroma: float = 20.0  # weight of the squared error of the colour component
+    focus: float = 1.0  # weight of the pixels where a pair's images differ, relative to 1 everywhere
+    lambda_change: float = 0.0  # weight of the decoded change's error; above 0, batches contain whole pairs, …
+    small: float = 1.0  # … that loss weights them by (mean change)^−small, and …
+    often: str = ""  # … pairs of these kinds are sampled more often: "expression=3,eye_color=2"
+    init: str | None = None  # a vae.safetensors, or a pipeline's folder, to start from
+    decoder_only: bool = False  # freeze the encoder of ``init``
 
 
 def float_norms(module: nn.Module) -> nn.Module:
@@ -107,8 +107,12 @@ def training_pictures(cfg: VaeConfig) -> tuple[Tensor, Tensor, Tensor]:
         if cfg.kinds is not None:
             pairs.keep_kinds(cfg.kinds.split(","))
         parts += masked(pairs.arrays())
-        change = torch.cat([(a.float() - b.float()).abs().mean(1).round().byte()
-                            for a, b in zip(*(p.split(256) for p in parts), strict=True)]).repeat(2, 1, 1)
+        change = torch.cat(
+            [
+                (a.float() - b.float()).abs().mean(1).round().byte()
+                for a, b in zip(*(p.split(256) for p in parts), strict=True)
+            ]
+        ).repeat(2, 1, 1)
         arrays = EditPairs(cfg.pairs, "val", size, 16).arrays()
         held = torch.from_numpy(np.concatenate([arrays["before"], arrays["after"]]))
     if cfg.photos:
@@ -150,7 +154,8 @@ class VaeTrainer(Trainer):
             part.requires_grad_(not cfg.decoder_only)
         self.vae = float_norms(self.vae.to(self.device, memory_format=torch.channels_last))
         self.average = torch.optim.swa_utils.AveragedModel(
-            self.vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
+            self.vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
+        )
         learning = [p for p in self.vae.parameters() if p.requires_grad]
         adam = torch.optim.AdamW(learning, cfg.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         self.update = Updates(adam, self, clip=1.0)
@@ -159,7 +164,7 @@ class VaeTrainer(Trainer):
         self.n_pairs = len(self.change) // 2
         if cfg.lambda_change:
             self.drawn = pairs_drawn(cfg)
-            means = torch.stack([change.float().mean() / 255 for change in self.change[:self.n_pairs]])
+            means = torch.stack([change.float().mean() / 255 for change in self.change[: self.n_pairs]])
             self.weight = pair_weight(means[:, None, None], cfg.small)
 
     def train_step(self) -> dict[str, float]:
@@ -167,7 +172,7 @@ class VaeTrainer(Trainer):
         index, k = self.indices()
         x = as_float(self.pictures[index]).to(self.device).contiguous(memory_format=torch.channels_last)
         flip = torch.rand(len(x), device=self.device) < 0.5
-        flip[k:2 * k] = flip[:k]                                           # both images of a pair, or neither
+        flip[k : 2 * k] = flip[:k]  # both images of a pair, or neither
         x = torch.where(flip[:, None, None, None], x.flip(3), x)
         weight = place_weight(self.change_of(index).to(self.device), cfg.focus)
         weight = torch.where(flip[:, None, None, None], weight.flip(3), weight)
@@ -181,7 +186,7 @@ class VaeTrainer(Trainer):
         stats = {"l1": (y - x).abs().mean().item(), "weighted": l1.item(), "kl": kl.item()}
         if k:
             off = y - x
-            missed = (weight[:k] * self.error(off[k:2 * k] - off[:k])).mean((1, 2, 3))
+            missed = (weight[:k] * self.error(off[k : 2 * k] - off[:k])).mean((1, 2, 3))
             missed = (missed * self.weight[index[:k]].to(self.device)).mean()
             loss = loss + cfg.lambda_change * missed
             stats["missed"] = missed.item()
@@ -222,8 +227,10 @@ class VaeTrainer(Trainer):
     def rebuild(self, pictures: Tensor) -> Tensor:
         """uint8 → the average's reconstruction in [−1, 1]."""
         vae: Any = self.average.module.eval()
-        parts = [vae.decode(vae.encode(as_float(p).to(self.device)).latent_dist.mode()).sample.cpu()
-                 for p in pictures.split(8)]
+        parts = [
+            vae.decode(vae.encode(as_float(p).to(self.device)).latent_dist.mode()).sample.cpu()
+            for p in pictures.split(8)
+        ]
         return torch.cat(parts).clamp(-1, 1)
 
     def validate(self) -> dict[str, float]:
@@ -239,8 +246,13 @@ class VaeTrainer(Trainer):
 
     def export(self, out: Path) -> None:
         figures = {k: f"{v:.4f}" for k, v in self.validate().items()}
-        save_safetensors(out / "vae.safetensors", self.average.module.state_dict(), figures | {
-            "kind": KIND, "preset": self.cfg.preset, "images": self.done * self.cfg.batch}, half=False, overwrite=True)
+        save_safetensors(
+            out / "vae.safetensors",
+            self.average.module.state_dict(),
+            figures | {"kind": KIND, "preset": self.cfg.preset, "images": self.done * self.cfg.batch},
+            half=False,
+            overwrite=True,
+        )
 
 
 def vae_tensors(path: str | Path) -> dict[str, Tensor]:

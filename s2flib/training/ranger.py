@@ -17,8 +17,15 @@ class Ranger(torch.optim.RAdam):
     k:     every k steps the slow weights move by ``alpha`` towards the fast ones, which are then reset to them
     """
 
-    def __init__(self, params, lr: float = 1e-4, betas: tuple[float, float] = (0.95, 0.999), eps: float = 1e-5,
-                 k: int = 6, alpha: float = 0.5):
+    def __init__(
+        self,
+        params,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.95, 0.999),
+        eps: float = 1e-5,
+        k: int = 6,
+        alpha: float = 0.5,
+    ):
         super().__init__(params, lr=lr, betas=betas, eps=eps)
         self.k, self.alpha = k, alpha
 
@@ -31,7 +38,7 @@ class Ranger(torch.optim.RAdam):
                     continue
                 if "slow" not in self.state[p]:
                     self._start(p)
-                if p.grad.ndim > 1:                              # centralise: zero mean per output unit
+                if p.grad.ndim > 1:  # centralise: zero mean per output unit
                     p.grad.sub_(p.grad.mean(tuple(range(1, p.grad.ndim)), keepdim=True))
                 if not self._is_rectified(group["betas"][1], int(self.state[p]["step"]) + 1):
                     unrectified.append((p, p.clone()))
@@ -54,5 +61,6 @@ class Ranger(torch.optim.RAdam):
 
     def _start(self, p: torch.Tensor) -> None:
         # RAdam initialises a state only if it is empty, so all entries are created here
-        self.state[p].update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p),
-                             slow=p.detach().clone())
+        self.state[p].update(
+            step=torch.tensor(0.0), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p), slow=p.detach().clone()
+        )

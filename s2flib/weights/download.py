@@ -25,8 +25,8 @@ from s2flib.errors import WeightsError
 from s2flib.files import sha256_of
 
 CHUNK = 1 << 20
-TRIES = 5          # per URL; each resumes where the last one stopped
-TIMEOUT = 30.0     # seconds without a byte
+TRIES = 5  # per URL; each resumes where the last one stopped
+TIMEOUT = 30.0  # seconds without a byte
 
 
 class _NextAddress(Exception):
@@ -53,10 +53,13 @@ def download(urls: Sequence[str], path: str | Path, sha256: str | None = None, w
             return path if path.exists() else _download_locked(urls, path, sha256, wait)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WeightsError(f"the disk filled up while downloading {path.name}: free some space and run the same "
-                               f"command again; it resumes from {path.name}.part.") from e
-        raise WeightsError(f"cannot write {path} ({e.strerror or e}): make {path.parent} writable or set "
-                           "S2F_CACHE to another folder.") from e
+            raise WeightsError(
+                f"the disk filled up while downloading {path.name}: free some space and run the same "
+                f"command again; it resumes from {path.name}.part."
+            ) from e
+        raise WeightsError(
+            f"cannot write {path} ({e.strerror or e}): make {path.parent} writable or set S2F_CACHE to another folder."
+        ) from e
 
 
 def _download_locked(urls: Sequence[str], path: Path, sha256: str | None, wait: float) -> Path:
@@ -70,8 +73,10 @@ def _download_locked(urls: Sequence[str], path: Path, sha256: str | None, wait: 
         os.replace(part, path)
         _validator(part).unlink(missing_ok=True)
         return path
-    raise WeightsError(f"could not download {path.name} ({'; '.join(why)}): try again later, or download it "
-                       f"in a browser and save it as {path}.")
+    raise WeightsError(
+        f"could not download {path.name} ({'; '.join(why)}): try again later, or download it "
+        f"in a browser and save it as {path}."
+    )
 
 
 def _fetch(url: str, part: Path, sha256: str | None, wait: float, label: str) -> None:
@@ -91,7 +96,7 @@ def _fetch(url: str, part: Path, sha256: str | None, wait: float, label: str) ->
             continue
         except urllib.error.URLError as e:
             reason = f"no connection, {e.reason}"
-            if isinstance(e.reason, socket.gaierror):          # offline: retrying does not help
+            if isinstance(e.reason, socket.gaierror):  # offline: retrying does not help
                 raise _NextAddress(reason) from e
             continue
         except (TimeoutError, ConnectionError, HTTPException, ssl.SSLError) as e:
@@ -101,9 +106,9 @@ def _fetch(url: str, part: Path, sha256: str | None, wait: float, label: str) ->
             with open(part, "rb") as f:
                 os.fsync(f.fileno())
             return
-        _discard(part)                                          # never resume from incorrect data
+        _discard(part)  # never resume from incorrect data
         reason = "its SHA-256 is not the pinned one"
-        if attempt:                                             # a new download was also wrong
+        if attempt:  # a new download was also wrong
             raise _NextAddress(reason)
     raise _NextAddress(reason)
 
@@ -142,8 +147,9 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
         total = start + int(length) if length else None
         first = response.read(min(CHUNK, 4096))
         if start == 0 and _is_web_page(first, response.headers.get_content_type()):
-            raise _NextAddress("it sent a web page instead of the file, which usually means that its daily download "
-                               "quota is exceeded")
+            raise _NextAddress(
+                "it sent a web page instead of the file, which usually means that its daily download quota is exceeded"
+            )
         if total is None and not verified:
             raise _NextAddress("it does not send the file's size, so an incomplete download could not be detected")
         etag = response.headers.get("ETag", "")
@@ -151,10 +157,9 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
         with open(part, "r+b" if start else "wb") as f:
             f.seek(start)
             f.truncate()
-            _validator(part).write_text(strong)    # after truncating: it must never describe another file's data
+            _validator(part).write_text(strong)  # after truncating: it must never describe another file's data
             got = start
-            with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=label,
-                      file=sys.stderr) as bar:
+            with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=label, file=sys.stderr) as bar:
                 block = first
                 while block:
                     f.write(block)

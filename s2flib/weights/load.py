@@ -53,17 +53,32 @@ def safe_load(path: str | Path, with_metadata: bool = False) -> Any:
             # rosinality's and pSp's files store their options in a Namespace, which contains only values
             with torch.serialization.safe_globals([argparse.Namespace]):
                 contents, metadata = torch.load(path, map_location="cpu", weights_only=True), {}
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError,
-            AttributeError) as e:
+    except (
+        pickle.UnpicklingError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+    ) as e:
         if isinstance(e, pickle.UnpicklingError) and "nsupported" in str(e):
-            raise WeightsError(f"{path} is a pickle that would run code, so it was not opened: use weights saved as "
-                               "safetensors or as plain tensors.") from e
+            raise WeightsError(
+                f"{path} is a pickle that would run code, so it was not opened: use weights saved as "
+                "safetensors or as plain tensors."
+            ) from e
         raise WeightsError(f"{path} is damaged or not a weights file: download or train it again.") from e
     return (contents, metadata) if with_metadata else contents
 
 
-def save_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str],
-                     half: bool = True, overwrite: bool = False) -> Path:
+def save_safetensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    half: bool = True,
+    overwrite: bool = False,
+) -> Path:
     """Write tensors and metadata (by convention "kind" and "preset") atomically; returns the path.
 
     half: floating tensors are stored as float16, except those with values outside its range. An existing file raises
@@ -74,12 +89,12 @@ def save_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
         value = value.detach().cpu()
         if half and value.is_floating_point() and not (value.abs() > 65504).any():
             value = value.half()
-        out[key] = value.contiguous().clone()       # safetensors refuses tensors that share memory
+        out[key] = value.contiguous().clone()  # safetensors refuses tensors that share memory
     if path.exists() and not overwrite:
         raise WeightsError(f"{path} exists already: choose another name or pass overwrite=True.")
     with atomic_path(path) as part:
         save_file(out, part, {k: str(v) for k, v in metadata.items()})
-        part.chmod(0o644)                           # safetensors creates files that only the owner can read
+        part.chmod(0o644)  # safetensors creates files that only the owner can read
     return path
 
 
@@ -91,11 +106,15 @@ def verify_shipped(path: str | Path) -> None:
         return
     listed = read_sums(sums.parent)
     if path.name not in listed:
-        raise WeightsError(f"{path.name} is not listed in {sums}: run python scripts/update_sha256sums.py if "
-                           "you put it there on purpose.")
+        raise WeightsError(
+            f"{path.name} is not listed in {sums}: run python scripts/update_sha256sums.py if "
+            "you put it there on purpose."
+        )
     if sha256_of(path) != listed[path.name]:
-        raise WeightsError(f"{path} does not match its line in {SUMS}: restore it with git checkout, or run "
-                           "python scripts/update_sha256sums.py if you changed it on purpose.")
+        raise WeightsError(
+            f"{path} does not match its line in {SUMS}: restore it with git checkout, or run "
+            "python scripts/update_sha256sums.py if you changed it on purpose."
+        )
 
 
 def update_sha256sums(folder: str | Path | None = None) -> Path:
@@ -126,8 +145,10 @@ def load_tensors(path: str | Path, kind: str, preset: str | None = None, with_me
     for key, wanted in (("kind", kind), ("preset", preset)):
         if wanted is not None and meta.get(key) != wanted:
             what = "a checkpoint of another preset" if key == "preset" else "another kind of checkpoint"
-            raise WeightsError(f"{path} is {what} ({meta.get(key, 'not stated')}, not {wanted}): choose a "
-                               f"file that was saved as {wanted}.")
+            raise WeightsError(
+                f"{path} is {what} ({meta.get(key, 'not stated')}, not {wanted}): choose a "
+                f"file that was saved as {wanted}."
+            )
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     return (tensors, meta) if with_metadata else tensors
 
@@ -169,15 +190,15 @@ def load_generator(preset: str | Preset, path: str | Path | None = None) -> Gene
     return generator.eval().requires_grad_(False)
 
 
-def save_psp(path: str | Path, psp: PSP, preset: str | Preset, metadata: Mapping[str, str] | None = None,
-             overwrite: bool = False) -> Path:
+def save_psp(
+    path: str | Path, psp: PSP, preset: str | Preset, metadata: Mapping[str, str] | None = None, overwrite: bool = False
+) -> Path:
     """Write encoder.* and latent_avg, without the decoder, as float16 safetensors that :func:`load_psp` reads.
 
     The metadata contains the decoder's fingerprint, because an encoder fits only the generator it was trained with.
     """
     tensors = {k: v for k, v in psp.state_dict().items() if not k.startswith("decoder.")}
-    meta = {**(metadata or {}), "kind": "psp", "preset": get_preset(preset).name,
-            "decoder": fingerprint(psp.decoder)}
+    meta = {**(metadata or {}), "kind": "psp", "preset": get_preset(preset).name, "decoder": fingerprint(psp.decoder)}
     return save_safetensors(path, tensors, meta, overwrite=overwrite)
 
 
@@ -189,8 +210,10 @@ def psp_file(preset: str | Preset, path: str | Path | None = None) -> Path:
     if p.shipped_psp:
         return weights_dir() / p.shipped_psp
     if not p.published_psp:
-        raise WeightsError(f"no sketch encoder at {p.size} px is published: train one with s2f train --preset {p.name} "
-                           "and pass its file.")
+        raise WeightsError(
+            f"no sketch encoder at {p.size} px is published: train one with s2f train --preset {p.name} "
+            "and pass its file."
+        )
     return fetch(p.published_psp)
 
 
@@ -207,8 +230,10 @@ def load_psp(preset: str | Preset, path: str | Path | None = None, generator: st
         checkpoint = safe_load(path)
         n_styles = read_psp(checkpoint, str(path)).n_styles
         if n_styles != p.n_styles:
-            raise WeightsError(f"{path} is a checkpoint of another preset ({n_styles} styles, not {p.n_styles}): "
-                               f"choose one for {p.size} px.")
+            raise WeightsError(
+                f"{path} is a checkpoint of another preset ({n_styles} styles, not {p.n_styles}): "
+                f"choose one for {p.size} px."
+            )
         return build_psp(checkpoint, str(path))
     tensors, meta = load_tensors(path, "psp", p.name, with_metadata=True)
     first = tensors.get("encoder.input_layer.0.weight")
@@ -218,8 +243,10 @@ def load_psp(preset: str | Preset, path: str | Path | None = None, generator: st
     load_strict(encoder, under(tensors, "encoder."), str(path))
     decoder = load_generator(p, generator)
     if meta.get("decoder", "") not in ("", fingerprint(decoder)):
-        raise WeightsError(f"{path} was trained with another generator: pass the generator file it was trained with, "
-                           "or train the encoder again.")
+        raise WeightsError(
+            f"{path} was trained with another generator: pass the generator file it was trained with, "
+            "or train the encoder again."
+        )
     return PSP(encoder, decoder, tensors["latent_avg"]).eval()
 
 

@@ -26,21 +26,27 @@ def load_strict(module: nn.Module, state: State, what: str) -> None:
     own = module.state_dict()
     for key in own:
         if key not in state:
-            raise WeightsError(f"{what} lacks the tensor {key}: it was saved for another network; use the "
-                               "file that belongs to this preset.")
+            raise WeightsError(
+                f"{what} lacks the tensor {key}: it was saved for another network; use the "
+                "file that belongs to this preset."
+            )
         if state[key].shape != own[key].shape:
-            raise WeightsError(f"{what} has {key} as {tuple(state[key].shape)} instead of {tuple(own[key].shape)}: it "
-                               "is a checkpoint of another preset; use the file that belongs to this one.")
+            raise WeightsError(
+                f"{what} has {key} as {tuple(state[key].shape)} instead of {tuple(own[key].shape)}: it "
+                "is a checkpoint of another preset; use the file that belongs to this one."
+            )
     for key in state:
         if key not in own:
-            raise WeightsError(f"{what} has the unknown tensor {key}: it was saved for another network; use the file "
-                               "that belongs to this preset.")
+            raise WeightsError(
+                f"{what} has the unknown tensor {key}: it was saved for another network; use the file "
+                "that belongs to this preset."
+            )
     module.load_state_dict(state)
 
 
 def under(state: State, prefix: str) -> State:
     """The entries whose keys start with ``prefix``, with the prefix removed."""
-    return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
 
 def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) -> Tensor:
@@ -52,8 +58,10 @@ def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) 
     lack latent_avg and may contain mapping.w_avg; without both, w̄ is estimated.
     """
     if "g_ema" not in checkpoint:
-        raise WeightsError(f"{what} has no entry g_ema: it is not a StyleGAN2 checkpoint in the published "
-                           "layout; convert it with rosinality's convert_weight.py first.")
+        raise WeightsError(
+            f"{what} has no entry g_ema: it is not a StyleGAN2 checkpoint in the published "
+            "layout; convert it with rosinality's convert_weight.py first."
+        )
     state = dict(checkpoint["g_ema"])
     w_avg = [checkpoint.get("latent_avg"), state.pop("latent_avg", None), state.pop("mapping.w_avg", None)]
     own = generator.state_dict()
@@ -63,8 +71,10 @@ def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) 
             state[key] = torch.randn(value.shape, generator=draw)
         elif key.endswith(".kernel"):
             if not torch.allclose(state.setdefault(key, value).float(), value, atol=1e-4):
-                raise WeightsError(f"{what} was trained with another low-pass filter ({key}): only [1,3,3,1] "
-                                   "is supported; use a checkpoint of a standard config.")
+                raise WeightsError(
+                    f"{what} was trained with another low-pass filter ({key}): only [1,3,3,1] "
+                    "is supported; use a checkpoint of a standard config."
+                )
     load_strict(generator, state, what)
     for w in w_avg:
         if w is not None:
@@ -76,10 +86,10 @@ def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) 
 class PublishedPSP:
     """The contents of a ``psp_*.pt``; see :func:`read_psp`."""
 
-    encoder: State             # 621 keys at 18 styles
-    decoder: State             # 171 keys at 1024 px
-    latent_avg: Tensor         # (n_styles, 512); zeros for a model trained without start_from_latent_avg
-    input_nc: int              # 1: sketch; 3: photo; 19: segmentation map
+    encoder: State  # 621 keys at 18 styles
+    decoder: State  # 171 keys at 1024 px
+    latent_avg: Tensor  # (n_styles, 512); zeros for a model trained without start_from_latent_avg
+    input_nc: int  # 1: sketch; 3: photo; 19: segmentation map
     n_styles: int
 
 
@@ -87,14 +97,18 @@ def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
     """Split a published ``{state_dict: encoder.* + decoder.*, opts, latent_avg}``, or raise WeightsError."""
     state = checkpoint.get("state_dict")
     if not isinstance(state, dict) or "encoder.input_layer.0.weight" not in state:
-        raise WeightsError(f"{what} has no state_dict with encoder.* tensors: it is not a pSp checkpoint in "
-                           "the published layout; use a psp_*.pt file.")
+        raise WeightsError(
+            f"{what} has no state_dict with encoder.* tensors: it is not a pSp checkpoint in "
+            "the published layout; use a psp_*.pt file."
+        )
     opts = checkpoint.get("opts") or {}
     opts = dict(opts if isinstance(opts, dict) else vars(opts))
     kind = opts.get("encoder_type", "GradualStyleEncoder")
     if kind != "GradualStyleEncoder":
-        raise WeightsError(f"{what} contains a {kind}: only pSp's GradualStyleEncoder is supported; use a psp_*.pt "
-                           "file trained with it.")
+        raise WeightsError(
+            f"{what} contains a {kind}: only pSp's GradualStyleEncoder is supported; use a psp_*.pt "
+            "file trained with it."
+        )
     encoder, decoder = under(state, "encoder."), under(state, "decoder.")
     n_styles = 1 + max((int(m[1]) for k in encoder if (m := re.match(r"styles\.(\d+)\.", k))), default=-1)
     if n_styles == 0:
@@ -102,19 +116,22 @@ def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
     latent_avg = checkpoint.get("latent_avg")
     if latent_avg is None:
         if opts.get("start_from_latent_avg", True):
-            raise WeightsError(f"{what} lacks latent_avg, to which its encoder's codes are offsets: use the complete "
-                               "published file.")
+            raise WeightsError(
+                f"{what} lacks latent_avg, to which its encoder's codes are offsets: use the complete published file."
+            )
         latent_avg = torch.zeros(n_styles, PAPER.style_dim)
-    return PublishedPSP(encoder, decoder, latent_avg.detach().float(),
-                        encoder["input_layer.0.weight"].shape[1], n_styles)
+    return PublishedPSP(
+        encoder, decoder, latent_avg.detach().float(), encoder["input_layer.0.weight"].shape[1], n_styles
+    )
 
 
 def build_psp(checkpoint: dict[str, Any], what: str) -> PSP:
     """A PSP in eval mode from a published ``psp_*.pt``, with the size and input channels it was saved at."""
     p, c = PAPER, read_psp(checkpoint, what)
-    size = 2 ** (c.n_styles // 2 + 1)                              # n_styles = 2·log2(size) − 2
-    encoder = GradualStyleEncoder(c.input_nc, c.n_styles, p.style_dim, p.encoder_units, p.encoder_widths,
-                                  p.encoder_head, p.encoder_size)
+    size = 2 ** (c.n_styles // 2 + 1)  # n_styles = 2·log2(size) − 2
+    encoder = GradualStyleEncoder(
+        c.input_nc, c.n_styles, p.style_dim, p.encoder_units, p.encoder_widths, p.encoder_head, p.encoder_size
+    )
     decoder = Generator(size, p.style_dim, p.n_mlp, p.channel_base, p.channel_max)
     load_strict(encoder, c.encoder, f"the encoder of {what}")
     load_stylegan2(decoder, {"g_ema": c.decoder, "latent_avg": c.latent_avg}, f"the decoder of {what}")
@@ -130,11 +147,11 @@ class IRSE50(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.input_layer = nn.Sequential(
-            nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
+        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
         self.body = irse_body(PAPER.encoder_units, PAPER.encoder_widths, 64)
-        self.output_layer = nn.Sequential(nn.BatchNorm2d(512), nn.Dropout(0.6), nn.Flatten(),
-                                          nn.Linear(512 * 7 * 7, 512), nn.BatchNorm1d(512))
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(512), nn.Dropout(0.6), nn.Flatten(), nn.Linear(512 * 7 * 7, 512), nn.BatchNorm1d(512)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(self.output_layer(self.body(self.input_layer(x))))

@@ -21,7 +21,7 @@ class Published:
     what: str
     licence: str
     urls: tuple[str, ...]
-    sha256: str | None    # None: unknown; recorded next to the file on first use and checked from then on
+    sha256: str | None  # None: unknown; recorded next to the file on first use and checked from then on
 
 
 def _published(entry: dict[str, Any]) -> Published:
@@ -52,11 +52,16 @@ def fetch(name: str) -> Path:
     if entry.sha256 is None and not record.exists():
         with atomic_path(record) as part:
             part.write_text(f"{digest}  {entry.file}\n")
-        warnings.warn(f"the SHA-256 of {entry.file} was not known and is now PINNED to {digest} in {record}: "
-                      "compare it with another source if you need to be sure", stacklevel=2)
+        warnings.warn(
+            f"the SHA-256 of {entry.file} was not known and is now PINNED to {digest} in {record}: "
+            "compare it with another source if you need to be sure",
+            stacklevel=2,
+        )
         return path
     expected = entry.sha256 or record.read_text().split()[0]
     if digest != expected:
-        raise WeightsError(f"{path} has SHA-256 {digest[:12]}… but {expected[:12]}… is pinned: delete the "
-                           f"file and run s2f fetch {name}.")
+        raise WeightsError(
+            f"{path} has SHA-256 {digest[:12]}… but {expected[:12]}… is pinned: delete the "
+            f"file and run s2f fetch {name}."
+        )
     return path

@@ -13,9 +13,20 @@ import urllib.request
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-extensions", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--hide-scrollbars", "--remote-debugging-port=0", "--window-size=900,900")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-extensions",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-port=0",
+    "--window-size=900,900",
+)
 
 
 def find_browser() -> str | None:
@@ -31,8 +42,9 @@ class Browser:
         import websocket  # comes with JupyterLab's server
 
         self.log = open(folder / "chromium.log", "wb")
-        self.process = subprocess.Popen([find_browser(), *FLAGS, f"--user-data-dir={folder}", "about:blank"],
-                                        stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(
+            [find_browser(), *FLAGS, f"--user-data-dir={folder}", "about:blank"], stdout=self.log, stderr=self.log
+        )
         try:
             port = self._port(folder / "DevToolsActivePort")
             pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=20))
@@ -88,13 +100,14 @@ class Browser:
 
     def mouse(self, kind: str, x: float, y: float, **more) -> None:
         buttons = {} if kind == "mouseReleased" else {"buttons": 1}
-        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1,
-                  **{**buttons, **more})
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1, **{**buttons, **more})
 
     def drag(self, points: list[tuple], **more) -> None:
         """Press at the first point (x, y[, force]), move through the rest, release."""
+
         def extra(point):
             return {"force": point[2], **more} if len(point) > 2 else more
+
         self.mouse("mousePressed", *points[0][:2], **extra(points[0]))
         for point in points[1:]:
             self.mouse("mouseMoved", *point[:2], **extra(point))
@@ -103,8 +116,11 @@ class Browser:
     def touch(self, points: list[tuple[float, float]]) -> None:
         """One finger along the points."""
         for i, (x, y) in enumerate(points):
-            self.call("Input.dispatchTouchEvent", type="touchStart" if i == 0 else "touchMove",
-                      touchPoints=[{"x": x, "y": y, "id": 1}])
+            self.call(
+                "Input.dispatchTouchEvent",
+                type="touchStart" if i == 0 else "touchMove",
+                touchPoints=[{"x": x, "y": y, "id": 1}],
+            )
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def key(self, key: str, code: str = "", modifiers: int = 0, text: str = "") -> None:
@@ -112,8 +128,15 @@ class Browser:
         virtual = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, " ": 32, "Delete": 46}
         number = virtual.get(key, ord(key.upper()) if len(key) == 1 else 0)
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=code or key, modifiers=modifiers,
-                      windowsVirtualKeyCode=number, **({"text": text} if text and kind == "keyDown" else {}))
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=code or key,
+                modifiers=modifiers,
+                windowsVirtualKeyCode=number,
+                **({"text": text} if text and kind == "keyDown" else {}),
+            )
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

@@ -28,7 +28,8 @@ from s2flib.widgets.sliders import Control, Sliders  # noqa: E402
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(
     find_browser() is None,
-    reason="NO BROWSER: the widgets' front ends are NOT tested here; install chromium or set CHROMIUM")
+    reason="NO BROWSER: the widgets' front ends are NOT tested here; install chromium or set CHROMIUM",
+)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -63,8 +64,11 @@ def show(browser, address):
         browser.errors.clear()
         browser.open(f"{address}?{id(widget)}-{next(pages)}")
         browser.wait("window.ready")
-        state = {k: {"base64": base64.b64encode(v).decode()} if isinstance(v, bytes) else v
-                 for k, v in widget.get_state().items() if not k.startswith("_") and k != "layout"}
+        state = {
+            k: {"base64": base64.b64encode(v).decode()} if isinstance(v, bytes) else v
+            for k, v in widget.get_state().items()
+            if not k.startswith("_") and k != "layout"
+        }
         name = type(widget).__name__
         file = {"SketchPad": "pad.js", "Compare": "compare.js", "Sliders": "sliders.js"}[name]
         assert browser.run(f"start({json.dumps(file)}, {json.dumps(state)})")
@@ -82,8 +86,9 @@ def read(browser: Browser, name: str):
 
 def paper(browser: Browser):
     """(left, top, paper pixels per CSS pixel) of the drawing canvas."""
-    box = browser.run("(({left, top, width}) => [left, top, width])(document.querySelector('.paper')"
-                      ".getBoundingClientRect())")
+    box = browser.run(
+        "(({left, top, width}) => [left, top, width])(document.querySelector('.paper').getBoundingClientRect())"
+    )
     return box[0], box[1], browser.run("document.querySelector('.paper').width") / box[2]
 
 
@@ -100,8 +105,7 @@ def seen(browser: Browser) -> np.ndarray:
 
 
 def press(browser: Browser, text: str) -> None:
-    browser.run("[...document.querySelectorAll('button')]"
-                f".find((b) => b.textContent === {json.dumps(text)}).click()")
+    browser.run(f"[...document.querySelectorAll('button')].find((b) => b.textContent === {json.dumps(text)}).click()")
 
 
 FACE = [(100 + 8 * i, 256 + 90 * np.sin(i / 5)) for i in range(40)]
@@ -116,11 +120,11 @@ def test_mouse_strokes_arrive_in_python_as_seen(show):
     assert len(strokes) == 1 and browser.run("model.saved.length") == 1
     got = np.array(strokes[0]["p"]).reshape(-1, 3)
     assert len(got) == len(FACE) and np.abs(got[:, :2] - FACE).max() < 1.5 and (got[:, 2] == 1).all()
-    pad.strokes = strokes                                   # as the widget's message would
+    pad.strokes = strokes  # as the widget's message would
     mine, theirs = pad.to_array(), seen(browser)
     assert mine.min() < 60 and (mine == 255).mean() > 0.9
     difference = np.abs(mine.astype(int) - theirs)
-    assert difference.mean() < 0.25 and np.percentile(difference, 99.5) < 40     # antialiasing of edges only
+    assert difference.mean() < 0.25 and np.percentile(difference, 99.5) < 40  # antialiasing of edges only
 
 
 def test_overlapping_soft_strokes_and_eraser_look_alike(show):
@@ -134,8 +138,8 @@ def test_overlapping_soft_strokes_and_eraser_look_alike(show):
     assert [s["erase"] for s in pad.strokes] == [False, False, True]
     mine, theirs = pad.to_array(), seen(browser)
     assert np.abs(mine.astype(int) - theirs).mean() < 0.6
-    assert mine[128, 100] > 250 and theirs[128, 100] > 250                       # rubbed out
-    assert abs(int(mine[128, 60]) - 153) < 3                                     # 1 − 0.4, laid down once
+    assert mine[128, 100] > 250 and theirs[128, 100] > 250  # rubbed out
+    assert abs(int(mine[128, 60]) - 153) < 3  # 1 − 0.4, laid down once
 
 
 def test_pen_pressure_and_touch(show):
@@ -146,8 +150,8 @@ def test_pen_pressure_and_touch(show):
     assert pressure[0] < 0.2 and pressure[-1] > 0.7 and (np.diff(pressure) >= 0).all()
     pad.strokes = read(browser, "strokes")
     dark = (pad.to_array() < 128).sum(0)
-    assert dark[430] > 1.5 * dark[80] > 0                                        # pressed harder, drawn wider
-    browser.run("Date.now = ((now) => () => now() + 60000)(Date.now)")           # the pen was a minute ago
+    assert dark[430] > 1.5 * dark[80] > 0  # pressed harder, drawn wider
+    browser.run("Date.now = ((now) => () => now() + 60000)(Date.now)")  # the pen was a minute ago
     browser.touch([tuple(p) for p in to_page(browser, [(60, 400), (200, 400), (400, 420)])])
     assert len(read(browser, "strokes")) == 2
 
@@ -163,7 +167,7 @@ def test_undo_redo_clear(show):
     assert browser.run(count) == 3
     press(browser, "Clear")
     assert browser.run(count) == 0 and seen(browser).min() == 255
-    press(browser, "Undo")                                                       # a slip costs nothing
+    press(browser, "Undo")  # a slip costs nothing
     assert browser.run(count) == 3 and seen(browser).min() < 100
 
 
@@ -171,8 +175,10 @@ def test_keyboard_alone_draws(show):
     """Focus, space, arrows, space: a stroke; E, Control Z and Delete work; no key leaves the widget."""
     pad = SketchPad(256)
     browser = show(pad)
-    browser.run("window.leaked = []; document.addEventListener('keydown', (e) => leaked.push(e.key));"
-                "document.querySelector('.paper').focus()")
+    browser.run(
+        "window.leaked = []; document.addEventListener('keydown', (e) => leaked.push(e.key));"
+        "document.querySelector('.paper').focus()"
+    )
     browser.key(" ", "Space")
     for _ in range(6):
         browser.key("ArrowRight")
@@ -208,8 +214,9 @@ def test_upload_reaches_python_and_comes_back(show):
     sent = browser.run("model.sent[0]")
     pad._handle_custom_msg(sent["content"], [memoryview(base64.b64decode(sent["buffers"][0]["base64"]))])
     assert pad.message_ok and pad.strokes == [] and pad.background
-    state = json.dumps({"strokes": [], "background": {"base64": base64.b64encode(pad.background).decode()},
-                        "message": pad.message})
+    state = json.dumps(
+        {"strokes": [], "background": {"base64": base64.b64encode(pad.background).decode()}, "message": pad.message}
+    )
     browser.run(f"model.load({state})")
     browser.wait("document.querySelector('.status').textContent.includes('scan.png')")
     browser.wait("document.querySelector('.paper').getContext('2d').getImageData(64, 64, 1, 1).data[0] < 60")
@@ -233,7 +240,7 @@ def test_full_paper_says_so(show):
     pad.set_trait("max_points", 30)
     browser = show(pad)
     browser.drag(to_page(browser, [(4 + 3 * i, 40) for i in range(40)]))
-    assert len(read(browser, "strokes")[0]["p"]) == 90                            # stops at 30 points
+    assert len(read(browser, "strokes")[0]["p"]) == 90  # stops at 30 points
     browser.drag(to_page(browser, [(10, 90), (100, 90)]))
     assert len(read(browser, "strokes")) == 1
     assert "full" in browser.run("document.querySelector('.status.bad').textContent")
@@ -258,6 +265,7 @@ def test_text_is_legible_in_both_schemes(show, browser, scheme, tmp_path):
     def luminance(rgb):
         c = np.array(rgb) / 255
         return np.where(c <= 0.03928, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
     low, high = sorted((luminance(text), luminance(page)))
     assert (high + 0.05) / (low + 0.05) >= 7 and sheet == [255, 255, 255]
     assert (luminance(page) < 0.1) == (scheme == "dark")
@@ -267,8 +275,9 @@ def test_compare_wipes_by_mouse_and_keyboard(show):
     before, after = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
     browser = show(Compare(before, after, "sketch", "photo", width_px=320))
     browser.wait("[...document.images].every((i) => i.complete && i.naturalWidth === 64)")
-    box = browser.run("(({left, top, width}) => [left, top, width])(document.querySelector('.wipe')"
-                      ".getBoundingClientRect())")
+    box = browser.run(
+        "(({left, top, width}) => [left, top, width])(document.querySelector('.wipe').getBoundingClientRect())"
+    )
     browser.drag([(box[0] + 10, box[1] + 50), (box[0] + box[2] * 0.25, box[1] + 50)])
     assert abs(read(browser, "position") - 0.25) < 0.01
     clip = browser.run("getComputedStyle(document.querySelector('img.after')).clipPath")
@@ -287,18 +296,24 @@ def test_sliders_ask_python_and_only_the_latest_waits(show):
         asked.append((level, tint))
         return np.full((32, 32, 3), (level, tint, 0), np.uint8)
 
-    sliders = Sliders(render, [Control("level", "Level", 0, 255, 1, 10, "Red."),
-                               Control("tint", "Tint", 0, 255, 1, 20)])
+    sliders = Sliders(
+        render, [Control("level", "Level", 0, 255, 1, 10, "Red."), Control("tint", "Tint", 0, 255, 1, 20)]
+    )
     browser = show(sliders)
     browser.wait("document.images[0].naturalWidth === 32")
     for value in (50, 60, 70, 80):
-        browser.run(f"(() => {{ const i = document.querySelector('input[type=range]'); i.value = {value};"
-                    "i.dispatchEvent(new Event('input')); })()")
-    assert browser.run("model.saved.length") == 1                                # three more wait, as one
+        browser.run(
+            f"(() => {{ const i = document.querySelector('input[type=range]'); i.value = {value};"
+            "i.dispatchEvent(new Event('input')); })()"
+        )
+    assert browser.run("model.saved.length") == 1  # three more wait, as one
     for _ in range(2):
         sliders.request = read(browser, "request")
-        answer = {"image": {"base64": base64.b64encode(sliders.image).decode()}, "answered": sliders.answered,
-                  "values": sliders.values}
+        answer = {
+            "image": {"base64": base64.b64encode(sliders.image).decode()},
+            "answered": sliders.answered,
+            "values": sliders.values,
+        }
         browser.run(f"model.load({json.dumps(answer)})")
     assert asked == [(10, 20), (50, 20), (80, 20)] and browser.run("model.saved.length") == 2
     assert (from_png(read(browser, "image"))[0, 0] == (80, 20, 0)).all()

@@ -21,25 +21,34 @@ pytest.importorskip("websocket")
 from devtools import Browser, find_browser  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(
-    find_browser() is None, reason="NO BROWSER: the pad is NOT tested in JupyterLab; install chromium or set CHROMIUM")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        find_browser() is None,
+        reason="NO BROWSER: the pad is NOT tested in JupyterLab; install chromium or set CHROMIUM",
+    ),
+]
 
-PAD = ("from s2flib.widgets import SketchPad\n"
-        "pad = SketchPad(256)\n"
-        "def write(p):\n"
-        "    import json\n"
-        "    from pathlib import Path\n"
-        "    page = p.to_array()\n"
-        "    out = {'strokes': p.strokes, 'min': int(page.min()), 'size': page.shape[0],\n"
-        "           'background': len(p.background), 'message': p.message}\n"
-        "    Path('seen.part').write_text(json.dumps(out)); Path('seen.part').rename('seen.json')\n"
-        "pad.on_draw(write)\n"
-        "pad")
-PANEL = ("from s2flib.datasets import open_dataset\n"
-         "from s2flib.widgets import EditPanel\n"
-         "panel = EditPanel(open_dataset('tiny', 'test')[0]['photo'], steps=500)\n"
-         "panel.words.value = 'brown hair'\n"
-         "panel")
+PAD = (
+    "from s2flib.widgets import SketchPad\n"
+    "pad = SketchPad(256)\n"
+    "def write(p):\n"
+    "    import json\n"
+    "    from pathlib import Path\n"
+    "    page = p.to_array()\n"
+    "    out = {'strokes': p.strokes, 'min': int(page.min()), 'size': page.shape[0],\n"
+    "           'background': len(p.background), 'message': p.message}\n"
+    "    Path('seen.part').write_text(json.dumps(out)); Path('seen.part').rename('seen.json')\n"
+    "pad.on_draw(write)\n"
+    "pad"
+)
+PANEL = (
+    "from s2flib.datasets import open_dataset\n"
+    "from s2flib.widgets import EditPanel\n"
+    "panel = EditPanel(open_dataset('tiny', 'test')[0]['photo'], steps=500)\n"
+    "panel.words.value = 'brown hair'\n"
+    "panel"
+)
 
 
 @pytest.fixture
@@ -48,17 +57,41 @@ def lab(tmp_path, request):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": {
-        "name": "python3", "display_name": "Python 3", "language": "python"}}, "cells": [
-        {"cell_type": "code", "id": "cell", "metadata": {}, "source": request.param, "outputs": [],
-         "execution_count": None}]}
+    notebook = {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        "cells": [
+            {
+                "cell_type": "code",
+                "id": "cell",
+                "metadata": {},
+                "source": request.param,
+                "outputs": [],
+                "execution_count": None,
+            }
+        ],
+    }
     (tmp_path / "one.ipynb").write_text(json.dumps(notebook))
     own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    own |= {"PYTHONPATH": str(ROOT), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
-            "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"), "IPYTHONDIR": str(tmp_path / "ipython")}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
-               "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--IdentityProvider.token=s2f",
-               f"--ServerApp.root_dir={tmp_path}"]
+    own |= {
+        "PYTHONPATH": str(ROOT),
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--expose-app-in-browser",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--IdentityProvider.token=s2f",
+        f"--ServerApp.root_dir={tmp_path}",
+    ]
     with open(tmp_path / "lab.log", "wb") as log:
         server = subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, stdout=log, stderr=log)
         try:
@@ -94,11 +127,13 @@ def page(lab, tmp_path):
     folder = tmp_path / "chromium"
     folder.mkdir()
     with Browser(folder) as browser:
-        browser.call("Emulation.setFocusEmulationEnabled", enabled=True)    # JupyterLab's current tab follows focus
+        browser.call("Emulation.setFocusEmulationEnabled", enabled=True)  # JupyterLab's current tab follows focus
         browser.call("Page.navigate", url=lab)
         browser.wait("!!(window.jupyterapp && document.querySelector('.jp-Notebook .jp-CodeCell'))", 240)
-        browser.run("window.panel = [...jupyterapp.shell.widgets('main')].find((w) => w.sessionContext);"
-                    "jupyterapp.shell.activateById(panel.id); panel.sessionContext.ready.then(() => true)")
+        browser.run(
+            "window.panel = [...jupyterapp.shell.widgets('main')].find((w) => w.sessionContext);"
+            "jupyterapp.shell.activateById(panel.id); panel.sessionContext.ready.then(() => true)"
+        )
         browser.wait("jupyterapp.shell.currentWidget === panel")
         browser.run("void jupyterapp.commands.execute('notebook:run-all-cells')")
         yield browser
@@ -109,8 +144,9 @@ def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(page, tmp_path):
     page.wait("!!document.querySelector('.s2f canvas.paper')", 240)
     page.run("document.querySelector('.s2f canvas.paper').scrollIntoView({block: 'center'})")
     time.sleep(1)
-    left, top, width = page.run("(({left, top, width}) => [left, top, width])(document.querySelector('.paper')"
-                                ".getBoundingClientRect())")
+    left, top, width = page.run(
+        "(({left, top, width}) => [left, top, width])(document.querySelector('.paper').getBoundingClientRect())"
+    )
     scale = width / 256
     line = [(40 + 4 * i, 128 + 40 * np.sin(i / 6)) for i in range(40)]
     page.drag([(left + x * scale, top + y * scale) for x, y in line])
@@ -118,7 +154,7 @@ def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(page, tmp_path):
     got = np.array(found["strokes"][0]["p"]).reshape(-1, 3)[:, :2]
     assert np.abs(got - line).max() < 2 and found["min"] < 128 and found["size"] == 256
 
-    page.key("z", modifiers=2)                       # undo by keyboard: the pad's, not the notebook's
+    page.key("z", modifiers=2)  # undo by keyboard: the pad's, not the notebook's
     assert result(tmp_path, lambda f: f["strokes"] == [])["min"] == 255
     page.screenshot(tmp_path / "lab.png")
     assert page.run("document.querySelectorAll('.jp-CodeCell').length") == 1
@@ -127,6 +163,7 @@ def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(page, tmp_path):
 @pytest.mark.parametrize("lab", [PANEL], indirect=True, ids=["panel"])
 def test_an_edit_is_cancelled_in_jupyterlab(page, tmp_path):
     """500 steps take long enough to click Cancel; a kernel busy with the callback would hear it after the last."""
+
     def button(name: str) -> str:
         return f"[...document.querySelectorAll('.jupyter-button')].find((b) => b.textContent.trim() === '{name}')"
 

@@ -44,8 +44,14 @@ def refused(result, *words):
 
 
 def shell(*args, **options):
-    return subprocess.run([sys.executable, "-m", "s2flib", *map(str, args)], capture_output=True, text=True,
-                          cwd=REPO, timeout=120, **options)
+    return subprocess.run(
+        [sys.executable, "-m", "s2flib", *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=REPO,
+        timeout=120,
+        **options,
+    )
 
 
 @pytest.fixture
@@ -57,6 +63,7 @@ def page(tmp_path):
 
 # --- the command itself -----------------------------------------------------------------------------------------
 
+
 def test_help_names_every_command():
     result = s2f("--help")
     assert result.exit_code == 0
@@ -67,9 +74,11 @@ def test_help_names_every_command():
 
 def test_help_is_light():
     """No heavy module is imported before a command runs."""
-    code = ("import sys; from s2flib.cli import app; "
-            "heavy = {'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'scipy', 'pandas'} & set(sys.modules); "
-            "sys.exit(f'imported: {heavy}' if heavy else 0)")
+    code = (
+        "import sys; from s2flib.cli import app; "
+        "heavy = {'torch', 'numpy', 'cv2', 'PIL', 'matplotlib', 'scipy', 'pandas'} & set(sys.modules); "
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, timeout=60)
     assert done.returncode == 0, done.stderr
 
@@ -93,13 +102,16 @@ def test_a_bug_is_one_sentence_and_debug_shows_it(monkeypatch):
         assert isinstance(s2f(*args).exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("error, words", [
-    (OSError(errno.ENOSPC, "No space left on device"), ["disk is full"]),
-    (PermissionError(errno.EACCES, "Permission denied", "/x/y.png"), ["/x/y.png", "permission denied"]),
-    (MemoryError(), ["memory"]),
-    (ModuleNotFoundError("No module named 'papermill'", name="papermill"), ["papermill", "make setup"]),
-    (S2FError("two\nlines of\ntext."), ["two lines of text"]),
-])
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), ["disk is full"]),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y.png"), ["/x/y.png", "permission denied"]),
+        (MemoryError(), ["memory"]),
+        (ModuleNotFoundError("No module named 'papermill'", name="papermill"), ["papermill", "make setup"]),
+        (S2FError("two\nlines of\ntext."), ["two lines of text"]),
+    ],
+)
 def test_errors_become_sentences(monkeypatch, error, words):
     def fail(name):
         raise error
@@ -119,13 +131,16 @@ def test_ctrl_c_is_one_sentence_and_130(monkeypatch):
 
 def test_broken_pipe_is_quiet():
     """The reader is gone before the first line is written."""
-    done = subprocess.run(f"'{sys.executable}' -m s2flib --help | true", shell=True, capture_output=True,
-                          text=True, cwd=REPO, timeout=120)
+    done = subprocess.run(
+        f"'{sys.executable}' -m s2flib --help | true", shell=True, capture_output=True, text=True, cwd=REPO, timeout=120
+    )
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("90", 90), ("90s", 90), ("15m", 900), ("1h30m", 5400), ("1d", 86400), ("2.5", 2.5), (None, None)])
+@pytest.mark.parametrize(
+    "text, expected",
+    [("90", 90), ("90s", 90), ("15m", 900), ("1h30m", 5400), ("1d", 86400), ("2.5", 2.5), (None, None)],
+)
 def test_lengths_of_time(text, expected):
     assert seconds(text) == expected
 
@@ -138,11 +153,15 @@ def test_bad_lengths_of_time(text):
 
 # --- generate ---------------------------------------------------------------------------------------------------
 
+
 def test_generate(stand_in, page, tmp_path):
     result = s2f("generate", page, "-o", tmp_path / "out", "--n", 2, "--seed", 3)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "overview.png", "page_face_1.png", "page_face_2.png"]
+        "overview.png",
+        "page_face_1.png",
+        "page_face_2.png",
+    ]
     assert "synthetic" in result.output and "overview.png" in result.output
     refused(s2f("generate", page, "-o", tmp_path / "out"), "exists already", "--overwrite")
     assert s2f("generate", page, "-o", tmp_path / "out", "--n", 1, "--overwrite").exit_code == 0
@@ -156,11 +175,14 @@ def test_generate_says_what_it_did_to_the_drawing(stand_in, tmp_path):
 
 def test_another_presets_checkpoint(stand_in, page, tmp_path):
     model = PSP.from_preset("tiny")
-    other = weights.save_safetensors(tmp_path / "other.safetensors", model.encoder.state_dict(),
-                                     {"kind": "psp", "preset": "colab"})
+    other = weights.save_safetensors(
+        tmp_path / "other.safetensors", model.encoder.state_dict(), {"kind": "psp", "preset": "colab"}
+    )
     refused(s2f("generate", page, "-o", tmp_path / "out", "--weights", other), "preset", "other.safetensors")
-    refused(s2f("generate", page, "-o", tmp_path / "out", "--weights",
-                stand_in / "weights" / "tiny-stylegan2.safetensors"), "checkpoint")
+    refused(
+        s2f("generate", page, "-o", tmp_path / "out", "--weights", stand_in / "weights" / "tiny-stylegan2.safetensors"),
+        "checkpoint",
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -185,11 +207,12 @@ def test_missing_and_damaged_weights(stand_in, page, tmp_path):
 
 # --- bad pictures (conftest.BadImages), to generate and sketch alike --------------------------------------------
 
+
 @pytest.mark.parametrize("command", ["generate", "sketch"])
 def test_bad_pictures_are_refused(stand_in, bad_images, tmp_path, command):
     for name, path in bad_images.unreadable.items():
         if (command, name) == ("sketch", "folder"):
-            continue                                    # a folder is what sketch may be given
+            continue  # a folder is what sketch may be given
         refused(s2f(command, path, "-o", tmp_path / name), path.name)
         assert not (tmp_path / name).exists()
 
@@ -212,11 +235,13 @@ def test_no_face_and_two_faces(stand_in, tmp_path):
     face = astronaut[:300, 80:380]
     Image.fromarray(np.hstack([face, face[:, ::-1]])).save(tmp_path / "two.png")
     refused(s2f("generate", tmp_path / "none.png", "-o", tmp_path / "a", "--from-photo", "--align"), "none.png", "face")
-    refused(s2f("generate", tmp_path / "two.png", "-o", tmp_path / "a", "--from-photo", "--align"),
-            "two.png", "which=0")
+    refused(
+        s2f("generate", tmp_path / "two.png", "-o", tmp_path / "a", "--from-photo", "--align"), "two.png", "which=0"
+    )
     assert not (tmp_path / "a").exists()
-    chosen = s2f("generate", tmp_path / "two.png", "-o", tmp_path / "b", "--n", 1, "--from-photo", "--align",
-                 "--which", 1)
+    chosen = s2f(
+        "generate", tmp_path / "two.png", "-o", tmp_path / "b", "--n", 1, "--from-photo", "--align", "--which", 1
+    )
     assert chosen.exit_code == 0, chosen.output
 
 
@@ -243,6 +268,7 @@ def test_unwritable_folder(stand_in, page, tmp_path):
 
 # --- sketch -----------------------------------------------------------------------------------------------------
 
+
 def test_sketch_file_to_file_with_mask(tmp_path):
     from s2flib.sketch import sketch
 
@@ -251,8 +277,9 @@ def test_sketch_file_to_file_with_mask(tmp_path):
     mask[40:180, 60:200] = 1
     Image.fromarray(photo).save(tmp_path / "photo.png")
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    result = s2f("sketch", tmp_path / "photo.png", "-o", tmp_path / "s.png", "--masks", tmp_path / "mask.png",
-                 "--sigma", 12)
+    result = s2f(
+        "sketch", tmp_path / "photo.png", "-o", tmp_path / "s.png", "--masks", tmp_path / "mask.png", "--sigma", 12
+    )
     assert result.exit_code == 0, result.output
     image = Image.open(tmp_path / "s.png")
     assert np.array_equal(np.asarray(image), sketch(photo, mask, 12)) and "synthetic" not in image.text
@@ -291,6 +318,7 @@ def test_sketches_that_would_collide(tmp_path):
 
 # --- train, sweep -----------------------------------------------------------------------------------------------
 
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     out: str
@@ -304,16 +332,25 @@ class Config:
 
 
 def test_config_from_options():
-    config = cli_train.build_config(Config, {"out": "x", "steps": 3, "lr": None, "resume": True},
-                                    ["ratio=0.5", "cpu=true", "widths=3,4,5"], "encoder")
+    config = cli_train.build_config(
+        Config,
+        {"out": "x", "steps": 3, "lr": None, "resume": True},
+        ["ratio=0.5", "cpu=true", "widths=3,4,5"],
+        "encoder",
+    )
     assert config == Config("x", steps=3, ratio=0.5, cpu=True, resume=True, widths=(3, 4, 5))
     assert cli_train.build_config(Config, {"out": "x"}, ["ratio=none"], "encoder").ratio is None
 
 
-@pytest.mark.parametrize("given, more, message", [
-    ({"lambda4": 1.0}, [], "--lambda4 does not apply"),
-    ({}, ["colour=red"], "is not a field"), ({}, ["steps"], "is not a field"), ({}, ["steps=many"], "'many'"),
-])
+@pytest.mark.parametrize(
+    "given, more, message",
+    [
+        ({"lambda4": 1.0}, [], "--lambda4 does not apply"),
+        ({}, ["colour=red"], "is not a field"),
+        ({}, ["steps"], "is not a field"),
+        ({}, ["steps=many"], "'many'"),
+    ],
+)
 def test_options_that_do_not_fit(given, more, message):
     with pytest.raises(S2FError, match=message):
         cli_train.build_config(Config, {"out": "x"} | given, more, "generator")
@@ -353,6 +390,7 @@ def test_sweep_refusals(tmp_path):
 
 # --- evaluate, lineup, run, fetch -------------------------------------------------------------------------------
 
+
 def test_evaluate_and_lineup(tmp_path, monkeypatch, stand_in):
     """The real commands on a few real pictures; the encoder is untrained, so only the form is checked."""
     for name in ("dlib-resnet.safetensors", "st-lpips-alex.safetensors"):
@@ -363,8 +401,7 @@ def test_evaluate_and_lineup(tmp_path, monkeypatch, stand_in):
     out = tmp_path / "e"
     result = s2f("evaluate", "-o", out, "--limit", 9, "--batch", 4, "--no-baselines", "--debug")
     assert result.exit_code == 0, (result.output, result.exception)
-    assert {"table1.txt", "table1.csv", "table1.png", "run.json", "scores_pSp.npz"} <= {
-        p.name for p in out.iterdir()}
+    assert {"table1.txt", "table1.csv", "table1.png", "run.json", "scores_pSp.npz"} <= {p.name for p in out.iterdir()}
     assert "pSp" in result.output and "n = 9" in result.output and "tiny preset" in result.output
     refused(s2f("evaluate", "-o", out, "--limit", 9), "--overwrite")
     result = s2f("lineup", "-o", tmp_path / "l", "--limit", 9, "--debug")
@@ -392,6 +429,7 @@ def test_fetch_lists_and_refuses(tmp_path, monkeypatch):
 
 # --- as people run it -------------------------------------------------------------------------------------------
 
+
 def test_as_a_process(tmp_path):
     done = shell("sketch", tmp_path / "none.png", "-o", tmp_path / "out.png")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "none.png" in done.stderr
@@ -401,10 +439,15 @@ def test_as_a_process(tmp_path):
 def test_interrupted_run_leaves_no_half_file(stand_in, page, tmp_path):
     """SIGINT in the middle of many faces: exit code 130, one sentence, and every file there is whole."""
     out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-m", "s2flib", "generate", *[page] * 40, "-o", out, "--n", "64"],
-                               cwd=REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                               # a shell's background job ignores SIGINT, and its children would inherit that
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s2flib", "generate", *[page] * 40, "-o", out, "--n", "64"],
+        cwd=REPO,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # a shell's background job ignores SIGINT, and its children would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 100
         while not (out / "page_face_2.png").exists() and time.monotonic() < deadline:

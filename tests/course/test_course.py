@@ -120,7 +120,8 @@ def test_setup_line_takes_the_checkout_the_notebook_lies_in(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text((lesson.ROOT / "s2flib" / f"{file}.py").read_text())
     program = (
-        "import sys\npreset, seed, out_dir, fast = 'tiny', 3, 'here', True\n" + lesson.setup_line("x")
+        "import sys\npreset, seed, out_dir, fast = 'tiny', 3, 'here', True\n"
+        + lesson.setup_line("x")
         + "\nimport os, s2flib; os.chdir('/'); print(s2flib.__file__); print(lesson.out)"
     )
     for folder in ("notebooks", "notebooks/solutions"):
@@ -162,8 +163,10 @@ def test_setup_seeds_and_makes_the_folder(tmp_path, capsys):
 
 @pytest.fixture
 def fake_requirements(tmp_path, monkeypatch):
-    text = ('[project]\ndependencies = ["numpy>=2", "no-such-package-s2f>=1", "pillow>=999"]\n'
-            '[project.optional-dependencies]\ncourse = ["jupyterlab>=999", "anywidget>=999"]\n')
+    text = (
+        '[project]\ndependencies = ["numpy>=2", "no-such-package-s2f>=1", "pillow>=999"]\n'
+        '[project.optional-dependencies]\ncourse = ["jupyterlab>=999", "anywidget>=999"]\n'
+    )
     (tmp_path / "pyproject.toml").write_text(text)
     monkeypatch.setattr(lesson, "ROOT", tmp_path)
 
@@ -323,7 +326,12 @@ def test_check_prints_and_strict_raises(capsys):
 def test_expect_close_says_what_differs():
     expect(True, "")
     expect_close(torch.ones(2, requires_grad=True), np.ones(2), "")
-    for answer, hint in ((np.ones(3), r"shape is \(3,\)"), (None, "return"), ("text", "numbers"),
-                         (np.array([1, np.nan]), "not finite"), (np.array([1, 1.5]), "difference is 0.5")):
+    for answer, hint in (
+        (np.ones(3), r"shape is \(3,\)"),
+        (None, "return"),
+        ("text", "numbers"),
+        (np.array([1, np.nan]), "not finite"),
+        (np.array([1, 1.5]), "difference is 0.5"),
+    ):
         with pytest.raises(exercises.Wrong, match=hint):
             expect_close(answer, np.ones(2), "hint")

@@ -44,8 +44,10 @@ def overwrites(vertices, targets, weights):
 
 
 WRONG = [
-    ("02.morph", in_place, "work on a copy"), ("02.morph", overwrites, "belongs to both"),
-    ("02.morph", lambda v, t, w: v.copy(), "Nothing moved"), ("02.mirror", lambda m: m[:, ::-1], "in a mirror"),
+    ("02.morph", in_place, "work on a copy"),
+    ("02.morph", overwrites, "belongs to both"),
+    ("02.morph", lambda v, t, w: v.copy(), "Nothing moved"),
+    ("02.mirror", lambda m: m[:, ::-1], "in a mirror"),
     ("02.mirror", lambda m: mirror(m)[:, ::-1], "flip along x"),
     ("02.remember", lambda x, m, s, e, n: m + (1 - e) * (x - m) + e * s * n, "not with 1 − e"),
     ("02.remember", lambda x, m, s, e, n: x + e * s * n, "nothing of the truth"),

@@ -29,7 +29,7 @@ def test_similarity_transform_equals_umeyamas_svd_on_noisy_points():
     a, b = rng.normal(size=(2, 5, 2))
     b += 2 * a
     da, db = a - a.mean(0), b - b.mean(0)
-    u, s, vt = np.linalg.svd(db.T @ da)                       # Umeyama (1991), Eqs. 38-42
+    u, s, vt = np.linalg.svd(db.T @ da)  # Umeyama (1991), Eqs. 38-42
     sign = np.diag([1, np.sign(np.linalg.det(u @ vt))])
     turn = np.trace(np.diag(s) @ sign) / (da**2).sum() * u @ sign @ vt
     expected = np.hstack([turn, (b.mean(0) - turn @ a.mean(0))[:, None]])

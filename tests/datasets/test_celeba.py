@@ -11,16 +11,19 @@ from s2flib.errors import DataError
 def test_celeba_published_layout(celeba_folder, tmp_path):
     cache = tmp_path / "cache"
     sets = {s: CelebAMaskHQ(celeba_folder, s, size=256, cache=cache) for s in SPLITS}
-    assert {s: d.names for s, d in sets.items()} == {      # published split by CelebA index; 10 after 9, not 1
-        "train": [str(i) for i in range(8)], "val": ["8", "9"], "test": ["10", "11"]}
+    assert {s: d.names for s, d in sets.items()} == {  # published split by CelebA index; 10 after 9, not 1
+        "train": [str(i) for i in range(8)],
+        "val": ["8", "9"],
+        "test": ["10", "11"],
+    }
     assert sets["test"].identities.tolist() == [10, 11]
     sample = sets["train"][3]
     assert sample["photo"].shape == (3, 256, 256) and abs((sample["photo"].mean() + 1) * 127.5 - 60) < 2
     assert sample["attributes"] == {"Male": 1, "Young": 1, "Smiling": 0}
     assert sets["train"][2]["attributes"]["Male"] == 0
-    mask = sample["mask"].numpy()                                # 512 → 256
+    mask = sample["mask"].numpy()  # 512 → 256
     assert mask[0, 0] == 0 and mask[120, 100] == LABELS.index("skin")
-    assert mask[60, 100] == LABELS.index("hair")                 # painted over the skin
+    assert mask[60, 100] == LABELS.index("hair")  # painted over the skin
     assert mask[105, 85] == LABELS.index("l_eye")
     assert (sample["sketch"][0][sample["mask"] == 0] == 1).all()
     assert sets["train"][7]["mask"][40, 100] == LABELS.index("hat")
@@ -45,12 +48,12 @@ def test_celeba_masks_are_combined_once(celeba_folder, tmp_path):
     first = dataset.read(0)[1]
     for part in (celeba_folder / celeba.MASKS / "0").glob("00000_*.png"):
         part.unlink()
-    assert np.array_equal(dataset.read(0)[1], first)             # from the cache
+    assert np.array_equal(dataset.read(0)[1], first)  # from the cache
     cached = next(cache.rglob("00000.png"))
-    cached.write_bytes(cached.read_bytes()[:40])                 # a damaged cache is made again, not believed
+    cached.write_bytes(cached.read_bytes()[:40])  # a damaged cache is made again, not believed
     with pytest.raises(DataError, match="00000_"):
         dataset.read(0)
-    assert not [p for p in celeba_folder.rglob("*") if "cache" in p.name]     # the user's folder is untouched
+    assert not [p for p in celeba_folder.rglob("*") if "cache" in p.name]  # the user's folder is untouched
 
 
 def test_celeba_second_annotation_folder(celeba_folder, tmp_path):
@@ -61,15 +64,18 @@ def test_celeba_second_annotation_folder(celeba_folder, tmp_path):
     assert set(np.unique(celeba.combine_parts(celeba_folder, 2000))) == {0, 1}
 
 
-@pytest.mark.parametrize(("break_it", "message"), [
-    (lambda r: (r / celeba.MAPPING).unlink(), "CelebA-HQ-to-CelebA-mapping"),
-    (lambda r: (r / celeba.ATTRIBUTES).unlink(), "attribute-anno"),
-    (lambda r: (r / celeba.IMAGES / "4.jpg").unlink(), r"4\.jpg.*11 of 12"),
-    (lambda r: (r / celeba.ATTRIBUTES).write_text("1\nMale Young\n0.jpg 1\n"), "line 3"),
-    (lambda r: (r / celeba.ATTRIBUTES).write_text("1\nMale\n0.jpg 1\n"), "no line for 1.jpg"),
-    (lambda r: (r / celeba.MAPPING).write_text("idx orig_idx orig_file\n0 zero 000001.jpg\n"), "line 2"),
-    (lambda r: (r / celeba.IDENTITIES).write_text("000001.jpg one\n"), "identity_CelebA"),
-])
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda r: (r / celeba.MAPPING).unlink(), "CelebA-HQ-to-CelebA-mapping"),
+        (lambda r: (r / celeba.ATTRIBUTES).unlink(), "attribute-anno"),
+        (lambda r: (r / celeba.IMAGES / "4.jpg").unlink(), r"4\.jpg.*11 of 12"),
+        (lambda r: (r / celeba.ATTRIBUTES).write_text("1\nMale Young\n0.jpg 1\n"), "line 3"),
+        (lambda r: (r / celeba.ATTRIBUTES).write_text("1\nMale\n0.jpg 1\n"), "no line for 1.jpg"),
+        (lambda r: (r / celeba.MAPPING).write_text("idx orig_idx orig_file\n0 zero 000001.jpg\n"), "line 2"),
+        (lambda r: (r / celeba.IDENTITIES).write_text("000001.jpg one\n"), "identity_CelebA"),
+    ],
+)
 def test_celeba_what_is_missing_is_named(celeba_folder, tmp_path, break_it, message):
     break_it(celeba_folder)
     with pytest.raises(DataError, match=message):
@@ -107,6 +113,7 @@ def test_celeba_attribute_targets(celeba_folder, tmp_path):
     with pytest.raises(DataError, match="Mouth_Slightly_Open"):  # this folder's file has three of the 40
         attribute_targets(dataset)
     from s2flib.datasets.attributes import ATTRIBUTES
+
     dataset.attributes = [{a.celeba: int(a.name in ("male", "bangs")) for a in ATTRIBUTES if a.celeba}] * 2
     targets = dict(zip(ATTRIBUTE_NAMES, attribute_targets(dataset)[1], strict=True))
     assert targets["male"] == 1 and targets["bangs"] == 1 and targets["young"] == 0

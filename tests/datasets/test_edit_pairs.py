@@ -11,6 +11,7 @@ from s2flib.synthfaces.edits import Edit
 
 # --- pairs ------------------------------------------------------------------------------------------------------
 
+
 def test_pairs_are_split_by_person_and_read_whole(pairs_folder):
     splits = {s: EditPairs(pairs_folder, s, size=64) for s in ("train", "val", "test")}
     people = [{row.identity for row in pairs.rows} for pairs in splits.values()]
@@ -64,21 +65,31 @@ def test_the_way_back_is_known_where_words_say_what_was_there():
         return way and (way[0].kind, way[0].value, way[0].words)
 
     assert back("glasses", "clear") == back("sunglasses", "sun") == ("no_glasses", "", "")
-    assert back("sunglasses", "sun", glasses="round") is None           # others were under them
+    assert back("sunglasses", "sun", glasses="round") is None  # others were under them
     assert back("makeup", "0.9") == ("no_makeup", "0", "")
     assert back("hat", "cap") == ("no_hat", "", "")
     assert back("beard", "full") == ("no_beard", "none", "")
-    assert back("beard", "full", beard="goatee") == back("no_beard", "none", beard="goatee") == (
-        "beard", "goatee", "a goatee")
+    assert (
+        back("beard", "full", beard="goatee")
+        == back("no_beard", "none", beard="goatee")
+        == ("beard", "goatee", "a goatee")
+    )
     assert back("hair_style", "afro") == ("hair_style", "bob", "a bob")
-    assert back("hair_style", "afro", hair_style="mohawk") is None      # no words for that
+    assert back("hair_style", "afro", hair_style="mohawk") is None  # no words for that
     assert back("skin_tone", "3.8") == ("skin_tone", "2.0", "lighter")
     assert back("age", "42.0") == ("age", "30.0", "younger")
-    assert back("age", "60.0") is None                                  # no "thirty years younger"
-    assert back("age", "46.0", age=34.0) is None                        # hair greys from 45 on
-    for kind, value in (("hair_color", "blond"), ("eye_color", "blue"), ("expression", "grin"), ("no_hat", ""),
-                        ("no_glasses", ""), ("no_makeup", "0"), ("background", "7")):
-        assert back(kind, value) is None                                # what was there was the person's own
+    assert back("age", "60.0") is None  # no "thirty years younger"
+    assert back("age", "46.0", age=34.0) is None  # hair greys from 45 on
+    for kind, value in (
+        ("hair_color", "blond"),
+        ("eye_color", "blue"),
+        ("expression", "grin"),
+        ("no_hat", ""),
+        ("no_glasses", ""),
+        ("no_makeup", "0"),
+        ("background", "7"),
+    ):
+        assert back(kind, value) is None  # what was there was the person's own
 
 
 def test_a_pair_of_two_changes_goes_back_by_both_or_not_at_all():

@@ -26,10 +26,20 @@ def shipped():
 
 # --- the shipped set
 
+
 def test_labels_are_celebamask_hqs():
     assert len(LABELS) == 19
     assert [LABELS[i] for i in (0, 1, 2, 3, 13, 14, 15, 17, 18)] == [
-        "background", "skin", "nose", "eye_g", "hair", "hat", "ear_r", "neck", "cloth"]
+        "background",
+        "skin",
+        "nose",
+        "eye_g",
+        "hair",
+        "hat",
+        "ear_r",
+        "neck",
+        "cloth",
+    ]
 
 
 def test_shipped_splits_are_8_1_1_and_disjoint_by_identity(shipped):
@@ -70,9 +80,9 @@ def test_drawings_and_landmarks_belong_to_their_photos(shipped):
     for i in (0, 333):
         drawing, mask, points = dataset.drawing(i), dataset.read(i)[1], dataset.landmarks(i)
         assert drawing.shape == (128, 128) and drawing.dtype == np.uint8 and drawing.min() < 100
-        assert (drawing > 200).mean() > 0.6                          # lines on white
+        assert (drawing > 200).mean() > 0.6  # lines on white
         assert points.shape == (68, 2)
-        for label, some in (("l_eye", slice(42, 48)), ("r_eye", slice(36, 42))):     # dlib's order
+        for label, some in (("l_eye", slice(42, 48)), ("r_eye", slice(36, 42))):  # dlib's order
             ys, xs = np.nonzero(mask == LABELS.index(label))
             if len(xs) > 8:
                 assert np.abs(points[some].mean(0) - (xs.mean(), ys.mean())).max() < 4
@@ -99,7 +109,7 @@ def test_a_sample_is_what_the_contract_says(shipped):
     assert -1 <= photo.min() < -0.5 and 0 < photo.max() <= 1
     assert lines.shape == (1, 128, 128) and lines.min() == 0 and lines.max() == 1
     assert mask.shape == (128, 128) and mask.dtype == torch.uint8 and mask.max() < 19
-    assert (lines[0][mask == 0] == 1).all()                      # white ground
+    assert (lines[0][mask == 0] == 1).all()  # white ground
     assert sample["identity"] == dataset.identities[7] and sample["name"] == dataset.names[7]
     assert isinstance(sample["attributes"]["age"], float) and sample["attributes"]["gender"] in ("male", "female")
     assert torch.equal(dataset[-1]["photo"], dataset[len(dataset) - 1]["photo"])
@@ -143,8 +153,10 @@ def test_arrays_hold_the_same_samples_and_are_made_once():
     arrays = dataset.arrays()
     assert arrays is dataset.arrays()
     assert {k: (v.shape, v.dtype) for k, v in arrays.items()} == {
-        "photos": ((12, 3, 128, 128), np.uint8), "sketches": ((12, 1, 128, 128), np.uint8),
-        "masks": ((12, 128, 128), np.uint8)}
+        "photos": ((12, 3, 128, 128), np.uint8),
+        "sketches": ((12, 1, 128, 128), np.uint8),
+        "masks": ((12, 128, 128), np.uint8),
+    }
     for i in (0, 5, 11):
         sample = dataset[i]
         assert np.array_equal(arrays["photos"][i], ((sample["photo"] + 1) * 127.5).round().numpy())
@@ -155,17 +167,17 @@ def test_arrays_hold_the_same_samples_and_are_made_once():
 def test_another_size_resizes_all_three_together():
     small = SynthFaces(SHIPPED, "val", size=64, limit=3)
     sample = small[1]
-    photo, mask = small.read(1)                                  # the stored 128 px
+    photo, mask = small.read(1)  # the stored 128 px
     assert sample["photo"].shape == (3, 64, 64) and sample["mask"].shape == (64, 64)
     pooled = photo.reshape(64, 2, 64, 2, 3).mean((1, 3))
     assert np.abs((sample["photo"].permute(1, 2, 0).numpy() + 1) * 127.5 - pooled).max() <= 0.51
-    assert set(sample["mask"].unique().tolist()) <= set(np.unique(mask).tolist())         # no blended ids
+    assert set(sample["mask"].unique().tolist()) <= set(np.unique(mask).tolist())  # no blended ids
     assert (sample["sketch"][0][sample["mask"] == 0] == 1).all()
 
 
 def test_loader_workers_and_pickling():
     dataset = open_dataset("tiny", "val", root=SHIPPED, limit=8)
-    first = dataset[0]["photo"]                                  # opens the archives in this process
+    first = dataset[0]["photo"]  # opens the archives in this process
     loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=1)
     batch = next(iter(loader))
     assert batch["photo"].shape == (4, 3, 128, 128) and batch["sketch"].shape == (4, 1, 128, 128)
@@ -177,12 +189,13 @@ def test_loader_workers_and_pickling():
 def test_a_forked_process_opens_the_archives_anew(small_set, monkeypatch):
     """A shared handle is a shared file position: two processes reading at once would get each other's bytes."""
     import os
+
     opened, real = [], zipfile.ZipFile
     monkeypatch.setattr(zipfile, "ZipFile", lambda path: opened.append(Path(path).name) or real(path))
     dataset = open_dataset("tiny", "train", root=small_set[0])
     dataset[0], dataset[1]
     assert opened == ["images-train.zip", "masks-train.zip"]
-    monkeypatch.setattr(os, "getpid", lambda: -1)                # what a fork changes
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # what a fork changes
     dataset[0]
     assert opened == ["images-train.zip", "masks-train.zip"] * 2
 
@@ -206,6 +219,7 @@ def test_attribute_targets(shipped):
 
 # --- a damaged or foreign SynthFaces folder
 
+
 @pytest.fixture
 def small_set(tmp_path):
     """Four photos of two people in the shipped format; rewrite(rows) changes the manifest."""
@@ -220,8 +234,18 @@ def small_set(tmp_path):
             with zipfile.ZipFile(root / f"{kind}-{split}.zip", "a") as z:
                 z.writestr(f"p{k}.webp", buffer.getvalue())
             data.append(hashlib.sha256(buffer.getvalue()).hexdigest())
-        rows.append({"file": f"p{k}.webp", "sha256": data[0], "mask_sha256": data[1], "identity": k // 2,
-                     "shot": k % 2, "split": split, "age": 20.5 + k, "hat": "none"})
+        rows.append(
+            {
+                "file": f"p{k}.webp",
+                "sha256": data[0],
+                "mask_sha256": data[1],
+                "identity": k // 2,
+                "shot": k % 2,
+                "split": split,
+                "age": 20.5 + k,
+                "hat": "none",
+            }
+        )
 
     def rewrite(rows):
         with open(root / "manifest.csv", "w", newline="") as f:
@@ -237,7 +261,7 @@ def test_any_folder_of_the_format_is_read(small_set):
     dataset = open_dataset("tiny", "train", root=small_set[0])
     assert dataset.names == ["p0", "p1"] and dataset.attributes[1] == {"age": 21.5, "hat": "none"}
     assert dataset[1]["mask"].unique().tolist() == [1]
-    assert open_dataset("paper", "test", root=small_set[0]).size == PAPER.size            # root decides the kind
+    assert open_dataset("paper", "test", root=small_set[0]).size == PAPER.size  # root decides the kind
     assert len(open_dataset(TINY, "train", root=small_set[0], limit=1)) == 1
 
 
@@ -245,7 +269,7 @@ def test_damage_is_named(small_set):
     root, rows, rewrite = small_set
     archive = root / "images-train.zip"
     data = bytearray(archive.read_bytes())
-    data[data.index(b"WEBPVP8") + 12] ^= 255                     # one byte of p0.webp
+    data[data.index(b"WEBPVP8") + 12] ^= 255  # one byte of p0.webp
     archive.write_bytes(data)
     dataset = open_dataset("tiny", "train", root=root)
     assert dataset[1]["name"] == "p1"

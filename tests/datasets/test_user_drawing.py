@@ -18,8 +18,17 @@ def face_lines(size=512, ink=20, paper=255, thickness=4):
     thickness = max(1, round(thickness * s))
 
     def ellipse(x, y, a, b, start=0, end=360):
-        cv2.ellipse(page, (round(x * s), round(y * s)), (round(a * s), round(b * s)), 0, start, end, colour,
-                    thickness, cv2.LINE_AA)
+        cv2.ellipse(
+            page,
+            (round(x * s), round(y * s)),
+            (round(a * s), round(b * s)),
+            0,
+            start,
+            end,
+            colour,
+            thickness,
+            cv2.LINE_AA,
+        )
 
     ellipse(256, 260, 150, 210)
     ellipse(256, 240, 190, 225, 180, 360)
@@ -35,7 +44,7 @@ def shaded_sketch(size=128):
     grey = np.full((size, size), 255, np.uint8)
     cv2.ellipse(grey, (size // 2, size // 2), (size // 2 - 4, size // 2 - 6), 0, 0, 360, 40, -1)
     cv2.ellipse(grey, (size // 2, size // 2 + 8), (size // 3, size // 3), 0, 0, 360, 235, -1)
-    grey[size - 20:] = 90
+    grey[size - 20 :] = 90
     return grey
 
 
@@ -113,10 +122,12 @@ def test_not_square_keeps_everything():
     rows, cols = np.flatnonzero(dark.any(1)), np.flatnonzero(dark.any(0))
     height, width = np.ptp(rows) + 1, np.ptp(cols) + 1
     reference = drawn(face_lines())[0] < 0.8
-    drawn_height, drawn_width = np.ptp(np.flatnonzero(reference.any(1))) + 1, np.ptp(
-        np.flatnonzero(reference.any(0))) + 1
-    assert abs(width / height - drawn_width / drawn_height) < 0.08           # nothing squeezed
-    assert abs(cols.mean() - SIZE / 2) < 3                                   # and in the middle
+    drawn_height, drawn_width = (
+        np.ptp(np.flatnonzero(reference.any(1))) + 1,
+        np.ptp(np.flatnonzero(reference.any(0))) + 1,
+    )
+    assert abs(width / height - drawn_width / drawn_height) < 0.08  # nothing squeezed
+    assert abs(cols.mean() - SIZE / 2) < 3  # and in the middle
 
 
 def test_small_drawing_is_cut_out():
@@ -163,5 +174,5 @@ def test_a_photograph_draws_a_hint():
 @pytest.mark.parametrize("shape", [(16, 16, 3), (17, 400, 3), (400, 16, 3), (3000, 200, 3)])
 def test_any_shape(shape):
     page = np.full(shape, 255, np.uint8)
-    page[shape[0] // 4:3 * shape[0] // 4, shape[1] // 4:shape[1] // 2 + 1] = 0
+    page[shape[0] // 4 : 3 * shape[0] // 4, shape[1] // 4 : shape[1] // 2 + 1] = 0
     drawn(page)

@@ -51,7 +51,7 @@ def test_mean_face_minimises_mse_among_constants(train):
     for shift in (-0.05, 0.05):
         face = mean_face(NoArrays(train)).face + shift
         worse = evaluate(lambda s, face=face: face.expand(len(s), -1, -1, -1), train, "tiny", judges).mse.mean()
-        assert worse == pytest.approx(best + shift ** 2, rel=1e-3)
+        assert worse == pytest.approx(best + shift**2, rel=1e-3)
 
 
 @pytest.mark.parametrize("wrap", [lambda d: d, NoArrays])
@@ -59,7 +59,7 @@ def test_nearest_sketch_equals_brute_force(train, wrap):
     test = Faces(people=6, shots=1, seed=9)
     sketches = torch.stack([test[i]["sketch"] for i in range(6)])
     own = torch.stack([train[i]["sketch"] for i in range(len(train))])
-    expected = [int(((s - own) ** 2).sum(dim=(1, 2, 3)).argmin()) for s in sketches]     # cells: exact at 32 px
+    expected = [int(((s - own) ** 2).sum(dim=(1, 2, 3)).argmin()) for s in sketches]  # cells: exact at 32 px
     found = nearest_sketch(wrap(train))
     np.testing.assert_array_equal(found.index(sketches), expected)
     torch.testing.assert_close(found(sketches), train.photos[expected])
@@ -97,8 +97,10 @@ def test_w_plus_optimisation_reaches_a_reachable_photo():
     torch.manual_seed(0)
     psp, test = LinearPSP(), Faces(people=3, shots=1)
     judges = fake_judges()
-    short, long = (evaluate(w_plus_optimisation(psp, "tiny", MeanAbsolute(), steps=n, lr=0.02), test, "tiny", judges)
-                   for n in (2, 60))
+    short, long = (
+        evaluate(w_plus_optimisation(psp, "tiny", MeanAbsolute(), steps=n, lr=0.02), test, "tiny", judges)
+        for n in (2, 60)
+    )
     assert long.mse.max() < 1e-3 < short.mse.min()
     assert psp.weight.grad is None and psp.weight.requires_grad
 
@@ -106,8 +108,8 @@ def test_w_plus_optimisation_reaches_a_reachable_photo():
 def test_w_plus_optimisation_is_never_worse_than_its_start():
     psp, test = LinearPSP(), Faces(people=3, shots=1)
     sketches, photos = (torch.stack([test[i][k] for i in range(3)]) for k in ("sketch", "photo"))
-    predict = w_plus_optimisation(psp, "tiny", MeanAbsolute(), steps=3, lr=1000.0)                     # it diverges
-    assert predict(sketches, photos).abs().max() == 0                                                  # w̄ gives grey
+    predict = w_plus_optimisation(psp, "tiny", MeanAbsolute(), steps=3, lr=1000.0)  # it diverges
+    assert predict(sketches, photos).abs().max() == 0  # w̄ gives grey
 
 
 def test_w_plus_optimisation_rejects_nonsense():

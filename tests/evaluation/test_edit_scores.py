@@ -75,9 +75,20 @@ def oracle(pairs):
 
 # --- reading ----------------------------------------------------------------------------------------------------
 
+
 def attributes(**changes):
-    return {"hair_color": "blond", "hair_style": "short", "eye_color": "blue", "glasses": "round", "beard": "none",
-            "makeup": 0.2, "expression": "smile", "hat": "none", "age": 61.0, "skin_tone": 3.0} | changes
+    return {
+        "hair_color": "blond",
+        "hair_style": "short",
+        "eye_color": "blue",
+        "glasses": "round",
+        "beard": "none",
+        "makeup": 0.2,
+        "expression": "smile",
+        "hat": "none",
+        "age": 61.0,
+        "skin_tone": 3.0,
+    } | changes
 
 
 def test_truth_leaves_out_what_cannot_be_seen():
@@ -90,9 +101,21 @@ def test_truth_leaves_out_what_cannot_be_seen():
 
 
 def test_every_kind_of_edit_has_a_head():
-    for kind, value in (("hair_color", "red"), ("hair_style", "bob"), ("eye_color", "grey"), ("glasses", "clear"),
-                        ("no_glasses", ""), ("sunglasses", "sun"), ("beard", "full"), ("no_beard", "none"),
-                        ("makeup", "0.9"), ("no_makeup", "0"), ("expression", "grin"), ("hat", "cap"), ("no_hat", "")):
+    for kind, value in (
+        ("hair_color", "red"),
+        ("hair_style", "bob"),
+        ("eye_color", "grey"),
+        ("glasses", "clear"),
+        ("no_glasses", ""),
+        ("sunglasses", "sun"),
+        ("beard", "full"),
+        ("no_beard", "none"),
+        ("makeup", "0.9"),
+        ("no_makeup", "0"),
+        ("expression", "grin"),
+        ("hat", "cap"),
+        ("no_hat", ""),
+    ):
         head, place = expected_reading(Edit(kind, value))
         assert HEADS[head][place] in (value, "none", "yes", "no")
     assert expected_reading(Edit("age", "50")) == ("age", None) and expected_reading(Edit("background", "1")) is None
@@ -116,7 +139,7 @@ def test_strips_are_read_beside_the_face(judge):
     x = torch.zeros(1, 3, 128, 128)
     for head, (top, bottom, left, right) in STRIPS.items():
         strip = torch.zeros(128, 128, dtype=torch.bool)
-        strip[round(top * 128):round(bottom * 128), round(left * 128):round(right * 128)] = True
+        strip[round(top * 128) : round(bottom * 128), round(left * 128) : round(right * 128)] = True
         inside, outside = (blind.heads(torch.where(where, torch.randn_like(x), x)) for where in (strip, ~strip))
         before = blind.heads(x)
         assert not torch.allclose(inside[head], before[head]) and torch.equal(outside[head], before[head])
@@ -129,14 +152,19 @@ def test_unknown_targets_do_not_count():
     target = torch.full((4, len(HEADS)), float("nan"))
     target[1, 0] = 2.0
     heads_loss(out, target, sizes).backward()
-    assert out.grad[1, :sizes[0]].abs().sum() > 0 and out.grad[0].abs().sum() == 0 and out.grad[:, sizes[0]:].sum() == 0
+    assert (
+        out.grad[1, : sizes[0]].abs().sum() > 0 and out.grad[0].abs().sum() == 0 and out.grad[:, sizes[0] :].sum() == 0
+    )
     x = torch.rand(8, 3, 32, 32)
     assert disturb(x).shape == x.shape and (disturb(x).mean((0, 2, 3)) - x.mean((0, 2, 3))).abs().max() < 0.01
 
 
 def test_judge_trains_saves_and_loads(pairs_folder, tmp_path):
-    path = train_judge(JudgeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=False, steps=2, batch=4, limit=6,
-                                   cpu=True, log_every=1))
+    path = train_judge(
+        JudgeConfig(
+            out=str(tmp_path), pairs=str(pairs_folder), photos=False, steps=2, batch=4, limit=6, cpu=True, log_every=1
+        )
+    )
     assert load_edit_judge(path).heads(torch.zeros(1, 3, 128, 128))["hat"].shape == (1, 4)
     with pytest.raises(WeightsError):
         load_edit_judge(tmp_path / "none.safetensors")
@@ -144,20 +172,24 @@ def test_judge_trains_saves_and_loads(pairs_folder, tmp_path):
 
 # --- success ----------------------------------------------------------------------------------------------------
 
+
 def reads(head, *logits):
     return {head: torch.tensor(logits).log_softmax(0) if len(logits) > 1 else torch.tensor(logits[0])}
 
 
 def test_success_is_the_new_value_before_the_old_one():
-    item = {"before": np.zeros((8, 8, 3), np.uint8), "after": np.full((8, 8, 3), 200, np.uint8),
-            "mask": np.ones((8, 8), bool)}
+    item = {
+        "before": np.zeros((8, 8, 3), np.uint8),
+        "after": np.full((8, 8, 3), 200, np.uint8),
+        "mask": np.ones((8, 8), bool),
+    }
 
     def found(before, after, made, request=None):
         return verdict(request or Edit("hat", "cap"), item, item["before"], before, after, made, 1.0)
 
     none, cap = reads("hat", 5.0, 0.0, 0.0, 0.0), reads("hat", 0.0, 0.0, 5.0, 0.0)
     assert found(none, cap, cap) and not found(none, cap, none)
-    beanie = reads("hat", 0.0, 5.0, 2.0, 0.0)              # a hat, though another one: better than none, not strict
+    beanie = reads("hat", 0.0, 5.0, 2.0, 0.0)  # a hat, though another one: better than none, not strict
     assert found(none, cap, beanie) and not strictly(Edit("hat", "cap"), beanie, True)
     assert strictly(Edit("hat", "cap"), cap, True)
     older = Edit("age", "60")
@@ -188,8 +220,12 @@ def test_oracle_and_doing_nothing_stand_at_the_ends(pairs, judge):
     assert best.overall("outside").value == 0 and none.overall("similarity").value == 1
     assert best.of_kind("background").value == 1 and none.of_kind("background").value == 0
     assert best.overall().n == len(pairs) and best.skipped == 0
-    half = measure(lambda p, t: [((a.astype(int) + b) // 2).astype(np.uint8)
-                                 for a, b in zip(p, oracle(pairs)(p, t), strict=True)], pairs, judge, JUDGES)
+    half = measure(
+        lambda p, t: [((a.astype(int) + b) // 2).astype(np.uint8) for a, b in zip(p, oracle(pairs)(p, t), strict=True)],
+        pairs,
+        judge,
+        JUDGES,
+    )
     gain = half.lpips_gain()
     assert gain.low <= gain.value <= gain.high and gain.value == pytest.approx(0.5, abs=0.02)
 
@@ -228,6 +264,7 @@ def test_phrasings_are_found_again():
 
 # --- reports ----------------------------------------------------------------------------------------------------
 
+
 def test_report_is_written_whole(pairs, judge, tmp_path):
     scores = measure(oracle(pairs), pairs, judge, JUDGES)
     paths = report.save_report(tmp_path, scores)
@@ -239,9 +276,15 @@ def test_report_is_written_whole(pairs, judge, tmp_path):
     assert sum(r["n"] for r in rows) == len(pairs) and rows[0]["success"] <= rows[-1]["success"]
 
 
-@pytest.mark.parametrize("gain, words", [
-    ((0.3, 0.25, 0.35), "30 % [25, 35] below"), ((-0.2, -0.26, -0.14), "20 % [14, 26] above"),
-    ((0.02, -0.01, 0.05), "2 % [-1, 5] below"), ((-0.02, -0.05, 0.01), "2 % [-1, 5] above")])
+@pytest.mark.parametrize(
+    "gain, words",
+    [
+        ((0.3, 0.25, 0.35), "30 % [25, 35] below"),
+        ((-0.2, -0.26, -0.14), "20 % [14, 26] above"),
+        ((0.02, -0.01, 0.05), "2 % [-1, 5] below"),
+        ((-0.02, -0.05, 0.01), "2 % [-1, 5] above"),
+    ],
+)
 def test_a_gain_says_on_which_side_of_doing_nothing_it_lies(gain, words):
     from s2flib.evaluation.intervals import Interval
 
@@ -262,11 +305,20 @@ def test_suited_guidance_is_chosen_from_the_pairs_of_the_grid():
     few, people = np.arange(10) < 2, np.arange(10)
 
     def point(scale, image=1.0):
-        pairs = {"kind": np.array(["hat"] * 9 + ["age"]), "identity": people, "moved": np.where(few, 0.5, 9.0) * scale,
-                 "lpips": np.where(few, 0.001, 0.01 * scale), "lpips_nothing": np.full(10, 0.1),
-                 "similarity": np.where(people == 9, 0.0, 1 - scale / 10), "outside": np.full(10, scale)}
-        changes = {"identity": np.repeat(people, 2), "success": np.repeat(~few | (scale == 7), 2).astype(float),
-                   "kind": np.repeat(pairs["kind"], 2)}
+        pairs = {
+            "kind": np.array(["hat"] * 9 + ["age"]),
+            "identity": people,
+            "moved": np.where(few, 0.5, 9.0) * scale,
+            "lpips": np.where(few, 0.001, 0.01 * scale),
+            "lpips_nothing": np.full(10, 0.1),
+            "similarity": np.where(people == 9, 0.0, 1 - scale / 10),
+            "outside": np.full(10, scale),
+        }
+        changes = {
+            "identity": np.repeat(people, 2),
+            "success": np.repeat(~few | (scale == 7), 2).astype(float),
+            "kind": np.repeat(pairs["kind"], 2),
+        }
         scores = EditScores(changes, pairs)
         return edit_guidance.GridPoint(scale, image, 0, 0, 0, 0, scores)
 
@@ -274,14 +326,20 @@ def test_suited_guidance_is_chosen_from_the_pairs_of_the_grid():
     suited, expected = edit_guidance.choose_suited(points)
     assert suited.scales == (7, 1) and 0.5 < suited.limits[0] <= 9
     assert expected.success == 1 and expected.lpips_gain == pytest.approx(1 - (2 * 0.001 + 8 * 0.01) / 10 / 0.1)
-    assert expected.similarity == pytest.approx((2 * 0.3 + 7 * 0.9) / 9)          # age need not keep the person
+    assert expected.similarity == pytest.approx((2 * 0.3 + 7 * 0.9) / 9)  # age need not keep the person
     assert expected.outside == pytest.approx((2 * 7 + 8 * 1) / 10)
-    assert set(edit_guidance.plain(points[0])) == {"guidance", "image_guidance", "success", "lpips_gain", "similarity",
-                                            "outside"}
+    assert set(edit_guidance.plain(points[0])) == {
+        "guidance",
+        "image_guidance",
+        "success",
+        "lpips_gain",
+        "similarity",
+        "outside",
+    }
     assert edit_guidance.grid_figure(points, (suited, expected)) is not None
     with pytest.raises(DataError, match="guidance 1"):
         edit_guidance.choose_suited(points[1:])
-    nearest, near = edit_guidance.choose_suited(points, gain=0.99)                       # none lies so near
+    nearest, near = edit_guidance.choose_suited(points, gain=0.99)  # none lies so near
     assert near.lpips_gain == pytest.approx(1 - (2 * 0.001 + 8 * 0.01) / 10 / 0.1) and nearest.scales[-1] == 1
 
 
@@ -291,15 +349,21 @@ def test_suited_guidance_must_lie_near_and_counts_every_kind_alike():
     succeeds = {1: ~age, 2: age | (people < 5), 3: age | ~age}
 
     def point(scale):
-        pairs = {"kind": np.where(age, "age", "hat"), "identity": people, "moved": np.ones(10), "outside": np.ones(10),
-                 "lpips": np.full(10, {1: 0.02, 2: 0.06, 3: 0.08}[scale]), "lpips_nothing": np.full(10, 0.1),
-                 "similarity": np.ones(10)}
+        pairs = {
+            "kind": np.where(age, "age", "hat"),
+            "identity": people,
+            "moved": np.ones(10),
+            "outside": np.ones(10),
+            "lpips": np.full(10, {1: 0.02, 2: 0.06, 3: 0.08}[scale]),
+            "lpips_nothing": np.full(10, 0.1),
+            "similarity": np.ones(10),
+        }
         changes = {"identity": people, "success": succeeds[scale].astype(float), "kind": pairs["kind"]}
         return edit_guidance.GridPoint(scale, 1, 0, 0, 0, 0, EditScores(changes, pairs))
 
     points = [point(s) for s in (1, 2, 3)]
     suited, expected = edit_guidance.choose_suited(points)
-    assert suited.scales == (2,)                      # (5 / 8 + 1) / 2 of the kinds, though only 7 of 10 edits
+    assert suited.scales == (2,)  # (5 / 8 + 1) / 2 of the kinds, though only 7 of 10 edits
     assert expected.success == pytest.approx(0.7) and expected.lpips_gain == pytest.approx(0.4)
     assert edit_guidance.choose_suited(points, gain=0.2)[0].scales == (3,)
     assert edit_guidance.choose_suited(points, gain=0.5)[0].scales == (1,)
@@ -323,8 +387,23 @@ def test_true_latents_are_the_best_that_an_autoencoder_lets_through(pairs_folder
 
 def test_command_measures_a_pipeline(pairs_folder, tiny_pipeline_folder, tmp_path):
     out = tmp_path / "out"
-    command = ["evaluate-editor", "--pairs", str(pairs_folder), "--pipeline", str(tiny_pipeline_folder), "-o", str(out),
-               "--grid", "2", "--limit", "2", "--faces", "1", "--steps", "1"]
+    command = [
+        "evaluate-editor",
+        "--pairs",
+        str(pairs_folder),
+        "--pipeline",
+        str(tiny_pipeline_folder),
+        "-o",
+        str(out),
+        "--grid",
+        "2",
+        "--limit",
+        "2",
+        "--faces",
+        "1",
+        "--steps",
+        "1",
+    ]
     done = CliRunner().invoke(cli.app, command)
     assert done.exit_code == 0, done.output
     record = json.loads((out / "run.json").read_text())
@@ -339,8 +418,9 @@ def test_command_measures_a_pipeline(pairs_folder, tiny_pipeline_folder, tmp_pat
 def test_grid_is_measured_on_validation_pairs_only(pairs_folder, tiny_pipe, judge):
     with pytest.raises(DataError, match="validation"):
         edit_guidance.guidance_grid(tiny_pipe, EditPairs(pairs_folder, "test"), judge, JUDGES)
-    points = edit_guidance.guidance_grid(tiny_pipe, EditPairs(pairs_folder, "val"), judge, JUDGES, (2.0,), (1.0, 1.5),
-                                         steps=1)
+    points = edit_guidance.guidance_grid(
+        tiny_pipe, EditPairs(pairs_folder, "val"), judge, JUDGES, (2.0,), (1.0, 1.5), steps=1
+    )
     assert [(p.guidance, p.image_guidance) for p in points] == [(2.0, 1.0), (2.0, 1.5)]
 
 

@@ -33,20 +33,24 @@ def scores_of(values, identity=None, column="mse", name=None, **changes) -> Scor
     base = {c: np.full(n, 0.5) for c in ("runtime_s", "mse", "lpips", "similarity")}
     base[column] = np.asarray(values, float)
     labels = {"preset": "tiny", "perceptual": "ST-LPIPS (alex)", "identifier": "dlib", **changes}
-    return Scores(**base, identity=np.arange(n) if identity is None else np.asarray(identity),
-                  name=np.array(name or [f"{i}" for i in range(n)]), **labels)
+    return Scores(
+        **base,
+        identity=np.arange(n) if identity is None else np.asarray(identity),
+        name=np.array(name or [f"{i}" for i in range(n)]),
+        **labels,
+    )
 
 
 # -- evaluate -------------------------------------------------------------------------------------------
 def test_columns_by_hand_and_no_dropped_tail(faces):
-    scores = evaluate(offset(0.1), faces, "tiny", fake_judges(), batch=4)            # 21 = 5 · 4 + 1
+    scores = evaluate(offset(0.1), faces, "tiny", fake_judges(), batch=4)  # 21 = 5 · 4 + 1
     assert len(scores) == 21 and list(scores.name) == faces.names
     np.testing.assert_array_equal(scores.identity, faces.identities)
     for i in (0, 13, 20):
         x, y = faces[i]["photo"][:1].expand(3, -1, -1).double() + 0.1, faces[i]["photo"].double()
         assert scores.mse[i] == pytest.approx(((x - y) ** 2).mean().item(), rel=1e-5)
         assert scores.lpips[i] == pytest.approx((x - y).abs().mean().item(), rel=1e-5)
-        a, b = x[:, ::SIZE // 4, ::SIZE // 4].flatten(), y[:, ::SIZE // 4, ::SIZE // 4].flatten()
+        a, b = x[:, :: SIZE // 4, :: SIZE // 4].flatten(), y[:, :: SIZE // 4, :: SIZE // 4].flatten()
         assert scores.similarity[i] == pytest.approx((a @ b / a.norm() / b.norm()).item(), abs=1e-5)
     assert scores.embedding.shape == (21, 48) and (scores.runtime_s > 0).all()
     assert (scores.perceptual, scores.identifier, scores.preset) == (MeanAbsolute.label, Cells.label, "tiny")
@@ -71,6 +75,7 @@ def test_photo_embeddings_are_the_same_thing(faces):
 def test_larger_outputs_are_pooled_to_the_eval_size(faces):
     def predict(sketches):
         return torch.nn.functional.interpolate(offset(0)(sketches), scale_factor=2)
+
     big = evaluate(predict, faces, "tiny", fake_judges())
     np.testing.assert_allclose(big.mse, evaluate(offset(0), faces, "tiny", fake_judges()).mse, rtol=1e-5)
 
@@ -81,6 +86,7 @@ def test_warm_up_calls_come_before_the_timed_ones_and_photos_go_to_ceilings_only
     def predict(*arguments):
         calls.append(len(arguments[0]))
         return arguments[-1] if len(arguments) == 2 else offset(0)(arguments[0])
+
     evaluate(predict, faces, "tiny", fake_judges(), batch=16, warmup=3)
     assert calls == [16, 16, 16, 16, 5]
     predict.needs_photo = True
@@ -100,14 +106,15 @@ def test_broken_predictors_are_named(faces):
 def test_bootstrap_equals_scipys_when_every_cluster_is_one():
     values = np.random.default_rng(1).gamma(2, size=80)
     ours = bootstrap_mean(values, np.arange(80), resamples=20_000)
-    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile",
-                                   rng=np.random.default_rng(5)).confidence_interval
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
+    ).confidence_interval
     assert ours.value == values.mean() and (ours.n, ours.n_identities) == (80, 80)
     np.testing.assert_allclose(ours[1:3], theirs, atol=0.03 * (theirs.high - theirs.low))
 
 
 def test_bootstrap_draws_people_not_images():
-    people = np.repeat(np.random.default_rng(2).normal(size=50), 4)      # four equal images of each person
+    people = np.repeat(np.random.default_rng(2).normal(size=50), 4)  # four equal images of each person
     identity = np.repeat(np.arange(50), 4)
     clustered, naive = bootstrap_mean(people, identity), bootstrap_mean(people, np.arange(200))
     one_each = bootstrap_mean(people[::4], np.arange(50))
@@ -120,7 +127,7 @@ def test_bootstrap_weighs_people_by_their_images():
     interval = bootstrap_mean(values, identity, resamples=4000)
     assert interval.value == 0.25 and (interval.low, interval.high) == (0.0, 1.0)
     draws = [bootstrap_mean(values, identity, resamples=1, seed=s).low for s in range(400)]
-    assert set(np.round(draws, 6)) == {0.0, 0.25, 1.0}                   # both people: 1 of 4 images, not 1/2
+    assert set(np.round(draws, 6)) == {0.0, 0.25, 1.0}  # both people: 1 of 4 images, not 1/2
 
 
 def test_bootstrap_is_seeded_and_says_when_it_cannot():
@@ -158,7 +165,7 @@ def test_t_interval_is_scipys():
 # -- comparisons ----------------------------------------------------------------------------------------
 def runs_of(shift_per_seed, noise, n=100, column="mse"):
     rng = np.random.default_rng(4)
-    base = rng.normal(size=n)                                            # hard and easy images, shared by both sides
+    base = rng.normal(size=n)  # hard and easy images, shared by both sides
     a = [scores_of(base, column=column) for _ in shift_per_seed]
     b = [scores_of(base + s + rng.normal(size=n) * noise, column=column) for s in shift_per_seed]
     return a, b
@@ -184,22 +191,29 @@ def test_difference_equals_the_mean_of_all_paired_differences():
     assert c.seed_interval == pytest.approx(tuple(expected))
 
 
-@pytest.mark.parametrize("shifts, noise, column, words", [
-    ([0.0, 0.0, 0.0], 1.0, "mse", "no difference can be told from noise at n ="),
-    ([-0.1, 0.3, 0.02], 0.01, "mse", "no difference can be told from training luck"),
-    ([0.1], 0.01, "mse", "one seed cannot tell it from luck"),
-    ([0.1, 0.11, 0.1], 0.01, "mse", "worse, beyond noise"),
-    ([0.1, 0.11, 0.1], 0.01, "similarity", "better, beyond noise"),
-    ([-0.1, -0.11, -0.1], 0.01, "lpips", "lowers ST-LPIPS (alex) by 0.10"),
-])
+@pytest.mark.parametrize(
+    "shifts, noise, column, words",
+    [
+        ([0.0, 0.0, 0.0], 1.0, "mse", "no difference can be told from noise at n ="),
+        ([-0.1, 0.3, 0.02], 0.01, "mse", "no difference can be told from training luck"),
+        ([0.1], 0.01, "mse", "one seed cannot tell it from luck"),
+        ([0.1, 0.11, 0.1], 0.01, "mse", "worse, beyond noise"),
+        ([0.1, 0.11, 0.1], 0.01, "similarity", "better, beyond noise"),
+        ([-0.1, -0.11, -0.1], 0.01, "lpips", "lowers ST-LPIPS (alex) by 0.10"),
+    ],
+)
 def test_verdicts_in_words(shifts, noise, column, words):
     assert words in compare_paired(*runs_of(shifts, noise, column=column), column).verdict
 
 
 def test_what_cannot_be_compared_is_refused():
     a = scores_of([0.1, 0.2])
-    for b in (scores_of([0.1, 0.2], name=["0", "x"]), scores_of([0.1]), [a, a],
-              scores_of([0.1, 0.2], perceptual="LPIPS (alex)")):
+    for b in (
+        scores_of([0.1, 0.2], name=["0", "x"]),
+        scores_of([0.1]),
+        [a, a],
+        scores_of([0.1, 0.2], perceptual="LPIPS (alex)"),
+    ):
         with pytest.raises(DataError):
             compare_paired(a, b)
     with pytest.raises(S2FError, match="unknown column"):
@@ -225,8 +239,10 @@ def test_scores_survive_the_disk_and_damage_is_noticed(tmp_path, faces):
 def test_table_text_csv_and_figure_agree(tmp_path):
     rng = np.random.default_rng(0)
     identity = np.repeat(np.arange(20), 3)
-    rows = {"pSp (λ4 = 0)": [scores_of(rng.normal(0.08, 0.01, 60), identity) for _ in range(3)],
-            "mean face": scores_of(rng.normal(0.2, 0.01, 60), identity)}
+    rows = {
+        "pSp (λ4 = 0)": [scores_of(rng.normal(0.08, 0.01, 60), identity) for _ in range(3)],
+        "mean face": scores_of(rng.normal(0.2, 0.01, 60), identity),
+    }
     subset = rows["mean face"].subset(["3", "7", "30"])
     rows["W+ optimisation (ceiling)"] = subset
     table = table1(rows, seeds=(0, 1, 2))
@@ -236,11 +252,17 @@ def test_table_text_csv_and_figure_agree(tmp_path):
     assert float(records[0]["mse_low"]) < mean < float(records[0]["mse_high"])
     assert [r["n"] for r in records] == ["60", "60", "3"]
     assert f"{mean:.4f}" in table.text and "W+ optimisation (ceiling), n = 3" in table.text
-    for words in ("tiny preset: not the paper's numbers", "n = 60 images of 20 people", "seeds 0, 1, 2",
-                  "ST-LPIPS (alex)", "dlib", "95 %"):
+    for words in (
+        "tiny preset: not the paper's numbers",
+        "n = 60 images of 20 people",
+        "seeds 0, 1, 2",
+        "ST-LPIPS (alex)",
+        "dlib",
+        "95 %",
+    ):
         assert words in table.text
-    assert len({len(line) for line in table.text.splitlines()[2:5]}) == 1          # aligned
-    assert (0, 2) in table.bold and (1, 2) not in table.bold                       # mean face is worse on MSE
+    assert len({len(line) for line in table.text.splitlines()[2:5]}) == 1  # aligned
+    assert (0, 2) in table.bold and (1, 2) not in table.bold  # mean face is worse on MSE
     names = {p.name for p in table.save(tmp_path)}
     assert names == {"table1.txt", "table1.csv", "table1.png"}
     with pytest.raises(S2FError):
@@ -261,6 +283,7 @@ def test_a_row_of_one_person_has_no_interval_and_may_come_first():
 def test_psp_predictor_refuses_another_presets_net():
     class Other(torch.nn.Module):
         latent_avg = torch.zeros(14, 512)
+
     with pytest.raises(WeightsError, match="tiny preset"):
         evaluation.psp_predictor(Other(), "tiny")
 

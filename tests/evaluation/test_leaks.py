@@ -43,7 +43,7 @@ def rendered(tmp_path_factory):
 
 
 def test_targets_are_the_renderers_inputs(rendered):
-    dataset = SynthFaces(rendered, "train", size=48)                       # 6 and 7
+    dataset = SynthFaces(rendered, "train", size=48)  # 6 and 7
     targets = leak_targets(dataset)
     assert set(targets) == set(TARGETS) and all(v.shape == (4,) for v in targets.values())
     _, person, shot = render_shot(5, 7, 1, size=32)

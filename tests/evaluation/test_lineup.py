@@ -60,7 +60,7 @@ def test_gallery_is_another_shot_of_everybody_once():
     shot = shots(identities, names)
     np.testing.assert_array_equal(shot, [2, 0, 1, 0, 1, 2, 0, 1, 0])
     galleries, probes = gallery_indices(identities, names)
-    np.testing.assert_array_equal(probes, np.arange(8))                  # person 9 has one photo: no probe
+    np.testing.assert_array_equal(probes, np.arange(8))  # person 9 has one photo: no probe
     for gallery in galleries.values():
         assert sorted(identities[gallery]) == [2, 4, 7, 9]
     for p in probes:
@@ -84,7 +84,7 @@ photo_of.needs_photo = True
 
 def test_ceiling_control_and_chance(faces):
     result = lineup(photo_of, faces, "tiny", Cells())
-    np.testing.assert_array_equal(result.output.rank, result.ceiling.rank)         # its output is the photo
+    np.testing.assert_array_equal(result.output.rank, result.ceiling.rank)  # its output is the photo
     assert result.ceiling.rate(1).value > 0.9 and result.skipped == 0 and len(result.probes) == 120
     control = result.shuffled.rate(10)
     assert control.value < 0.5 and abs(control.value - result.chance.rate(10).value) < 0.15
@@ -96,6 +96,7 @@ def test_ceiling_control_and_chance(faces):
 def test_noise_is_at_chance_and_seeded(faces):
     def noise(sketches):
         return torch.rand(len(sketches), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
     a, b = (lineup(noise, faces, "tiny", Cells(), batch=120) for _ in range(2))
     np.testing.assert_array_equal(a.shuffled.rank, b.shuffled.rank)
     assert a.output.rate(1).value < 0.15
@@ -106,6 +107,7 @@ def test_noise_is_at_chance_and_seeded(faces):
 def test_scores_give_the_same_line_up_as_their_predictor(faces):
     def half(sketches):
         return sketches.expand(-1, 3, -1, -1) * 2 - 1
+
     judges = fake_judges()
     scores = evaluate(half, faces, "tiny", judges)
     direct, reused = (lineup(p, faces, "tiny", judges.identity) for p in (half, scores))
@@ -113,8 +115,12 @@ def test_scores_give_the_same_line_up_as_their_predictor(faces):
     with pytest.raises(DataError, match="not of this data set"):
         lineup(scores, Faces(40, 2), "tiny", judges.identity)
     table = table1({"half": scores}, reused.rows("half"))
-    assert [r["method"] for r in table.records] == ["half", "photo against photo (ceiling)",
-                                                    "shuffled people (control)", "chance"]
+    assert [r["method"] for r in table.records] == [
+        "half",
+        "photo against photo (ceiling)",
+        "shuffled people (control)",
+        "chance",
+    ]
     assert table.records[0]["rank1"] == pytest.approx((direct.output.rank == 1).mean())
     assert table.records[3]["rank5"] == 5 / 40 and table.records[3]["rank5_low"] == ""
 

@@ -29,6 +29,7 @@ WORDS = "make the hair blond"
 
 # --- one call ---------------------------------------------------------------------------------------------------
 
+
 def test_the_same_seed_gives_the_same_picture_and_another_one_another(face, tiny_pipe):
     one, again, other = (edit(face, WORDS, pipe=tiny_pipe, seed=s, **FAST).image for s in (3, 3, 4))
     assert one.shape == (128, 128, 3) and one.dtype == np.uint8
@@ -43,8 +44,9 @@ def test_several_seeds_at_once_equal_each_alone(face, tiny_pipe):
 
 def test_a_batch_keeps_order_and_does_not_depend_on_neighbours(face, tiny_pipe):
     flipped = face[:, ::-1].copy()
-    made = edit_batch([face, flipped, face], [WORDS, "add glasses", "blue eyes"], seeds=[1, 2, 3], pipe=tiny_pipe,
-                      batch=2, **FAST)
+    made = edit_batch(
+        [face, flipped, face], [WORDS, "add glasses", "blue eyes"], seeds=[1, 2, 3], pipe=tiny_pipe, batch=2, **FAST
+    )
     assert [e.instruction for e in made] == [WORDS, "add glasses", "blue eyes"]
     assert close(made[2].image, edit(face, "blue eyes", pipe=tiny_pipe, seed=3, **FAST).image)
     assert (made[1].before == flipped).all()
@@ -87,15 +89,17 @@ def test_progress_counts_every_step_of_every_batch(face, tiny_pipe):
     edit_batch([face] * 3, [WORDS] * 3, guidance=2.0, **common)
     assert seen == [(i, 6) for i in (0, 1, 2, 3, 3, 4, 5, 6)]
     seen.clear()
-    edit_batch([face] * 3, [WORDS] * 3, guidance=Suited((4.0, 2.0), (0.0,)), **common)     # first unguided, then guided
+    edit_batch([face] * 3, [WORDS] * 3, guidance=Suited((4.0, 2.0), (0.0,)), **common)  # first unguided, then guided
     assert seen == [(i, 12) for i in (0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12)]
 
 
 def test_guidance_suits_the_size_of_the_change(face, tiny_pipe):
     """Two pictures in one batch: the one that the unguided edit changes less gets the louder words."""
     pictures, texts = [face, np.full_like(face, 120)], [WORDS, "blue eyes"]
-    plain = [edit(p, t, pipe=tiny_pipe, guidance=1, image_guidance=1, **FAST).image.astype(float)
-             for p, t in zip(pictures, texts, strict=True)]
+    plain = [
+        edit(p, t, pipe=tiny_pipe, guidance=1, image_guidance=1, **FAST).image.astype(float)
+        for p, t in zip(pictures, texts, strict=True)
+    ]
     moved = [np.abs(a - p).mean() for a, p in zip(plain, pictures, strict=True)]
     assert abs(moved[0] - moved[1]) > 0.5
     made = edit_batch(pictures, texts, pipe=tiny_pipe, guidance=Suited((6.0, 2.0), (sum(moved) / 2,)), **FAST)
@@ -107,8 +111,7 @@ def test_guidance_suits_the_size_of_the_change(face, tiny_pipe):
     assert edit(face, WORDS, pipe=tiny_pipe, **FAST).parameters["guidance"] in TINY.edit.guidance.scales
     three = Suited((7.0, 3.0, 1.5), (0.2, 2.0))
     assert [three.of(m) for m in (0, 0.1, 0.2, 1.9, 2, 90)] == [7, 7, 3, 3, 1.5, 1.5]
-    assert str(three) == ("7 for changes below 0.2 grey levels, 3 for changes below 2 grey levels, "
-                          "1.5 for larger ones")
+    assert str(three) == ("7 for changes below 0.2 grey levels, 3 for changes below 2 grey levels, 1.5 for larger ones")
     assert str(Suited((4.0,), ())) == "4"
 
 
@@ -129,14 +132,22 @@ def test_cancel_stops_between_steps(face, tiny_pipe):
 
 # --- the equation -----------------------------------------------------------------------------------------------
 
+
 @torch.no_grad()
 def test_guidance_is_the_papers_equation(face, tiny_pipe):
     """One step of the pipeline from known noise equals Eq. 3 written out, followed by the scheduler's step."""
     pipe, s_t, s_i = tiny_pipe, 4.0, 1.6
     x = images.to_photo(face, 128)[None]
     noise = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    made = pipe([WORDS], image=x / 2 + 0.5, num_inference_steps=1, guidance_scale=s_t, image_guidance_scale=s_i,
-                latents=noise.clone(), output_type="latent").images
+    made = pipe(
+        [WORDS],
+        image=x / 2 + 0.5,
+        num_inference_steps=1,
+        guidance_scale=s_t,
+        image_guidance_scale=s_i,
+        latents=noise.clone(),
+        output_type="latent",
+    ).images
     pipe.scheduler.set_timesteps(1)
     t = pipe.scheduler.timesteps[0]
     z = noise * pipe.scheduler.init_noise_sigma
@@ -160,8 +171,8 @@ def test_text_guidance_acts_within_its_interval_only(face, tiny_pipe):
     pipe.scheduler.set_timesteps(4)
     assert guidance_schedule(pipe.scheduler, 4.0, (0.6, 0.8)) == pytest.approx([1, 4, 1, 1], abs=1e-5)
     assert guidance_schedule(pipe.scheduler, 4.0, (0.0, 1.0)) == [4, 4, 4, 4]
-    assert guidance_schedule(pipe.scheduler, 1, (0.6, 0.8)) == [1, 1, 1, 1]            # no guidance at all
-    assert min(guidance_schedule(pipe.scheduler, 4.0, (0.6, 0.8))) > 1                 # else s_I would be left out
+    assert guidance_schedule(pipe.scheduler, 1, (0.6, 0.8)) == [1, 1, 1, 1]  # no guidance at all
+    assert min(guidance_schedule(pipe.scheduler, 4.0, (0.6, 0.8))) > 1  # else s_I would be left out
     made = edit(face, WORDS, pipe=pipe, steps=4, guidance=s_t, image_guidance=s_i, interval=(0.6, 0.8), keep=False)
     x = images.to_photo(face, 128)[None]
     condition, nothing = pipe.vae.encode(x).latent_dist.mode(), torch.zeros(1, 16, 16, 16)
@@ -194,10 +205,11 @@ def test_detail_is_kept_where_nothing_changes_and_dropped_where_much_does():
     assert torch.equal(out[..., 40:], x[..., 40:])
     assert torch.allclose(out[..., :28], after[..., :28], atol=1e-5)
     slight = rebuilt + 0.1
-    assert (keep_detail(x, rebuilt, slight) - x - 0.1).abs().mean() < 0.06      # the change, on the old detail
+    assert (keep_detail(x, rebuilt, slight) - x - 0.1).abs().mean() < 0.06  # the change, on the old detail
 
 
 # --- chains -----------------------------------------------------------------------------------------------------
+
 
 def test_session_chains_undoes_and_redoes(face, tiny_pipe, tmp_path):
     session = EditSession(face, pipe=tiny_pipe, **FAST)
@@ -232,11 +244,22 @@ def test_a_failed_edit_leaves_the_session_as_it_was(face, tiny_pipe):
 
 # --- bad input --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("words, message", [
-    ("", "empty"), ("  \n", "empty"), (None, "empty"), ("12 ?!", "no words"), ("hair " * 1000, "shorter"),
-    ("x" * 50_000, "shorter"), ("сделай волосы светлыми", "English"), ("把头发染成金色", "English"),
-    ("mach bitte seine Haare heller", "does not know"), ("rends ses cheveux noirs", "does not know"),
-])
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("", "empty"),
+        ("  \n", "empty"),
+        (None, "empty"),
+        ("12 ?!", "no words"),
+        ("hair " * 1000, "shorter"),
+        ("x" * 50_000, "shorter"),
+        ("сделай волосы светлыми", "English"),
+        ("把头发染成金色", "English"),
+        ("mach bitte seine Haare heller", "does not know"),
+        ("rends ses cheveux noirs", "does not know"),
+    ],
+)
 def test_bad_instructions_are_one_sentence_with_the_mend(face, tiny_pipe, words, message):
     with pytest.raises(S2FError, match=message) as caught:
         edit(face, words, pipe=tiny_pipe, **FAST)
@@ -247,25 +270,45 @@ def test_unknown_words_among_known_ones_are_named(face, tiny_pipe):
     assert "wheat" in " ".join(edit(face, "make the hair blond like wheat", pipe=tiny_pipe, **FAST).notes)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"steps": 0}, "steps"), ({"steps": 1.5}, "steps"), ({"guidance": 0.5}, "guidance"), ({"guidance": 99}, "guidance"),
-    ({"image_guidance": 0.2}, "image_guidance"), ({"guidance": 1, "image_guidance": 1.5}, "no effect"),
-    ({"guidance": Suited((40.0, 2.0), (1.0,))}, "guidance"), ({"guidance": Suited((4.0, 0.5), (1.0,))}, "guidance"),
-    ({"guidance": Suited((4.0, 2.0), ())}, "one scale more"), ({"guidance": Suited((4, 3, 2), (2.0, 1.0))}, "rising"),
-    ({"interval": (0.8, 0.2)}, "interval"), ({"interval": (0.2, 1.2)}, "interval"), ({"interval": (0.5,)}, "interval"),
-    ({"seed": -1}, "seed"), ({"seed": []}, "seeds"), ({"preset": "huge"}, "unknown preset"),
-    ({"negative": "hair " * 100}, "shorter"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": 1.5}, "steps"),
+        ({"guidance": 0.5}, "guidance"),
+        ({"guidance": 99}, "guidance"),
+        ({"image_guidance": 0.2}, "image_guidance"),
+        ({"guidance": 1, "image_guidance": 1.5}, "no effect"),
+        ({"guidance": Suited((40.0, 2.0), (1.0,))}, "guidance"),
+        ({"guidance": Suited((4.0, 0.5), (1.0,))}, "guidance"),
+        ({"guidance": Suited((4.0, 2.0), ())}, "one scale more"),
+        ({"guidance": Suited((4, 3, 2), (2.0, 1.0))}, "rising"),
+        ({"interval": (0.8, 0.2)}, "interval"),
+        ({"interval": (0.2, 1.2)}, "interval"),
+        ({"interval": (0.5,)}, "interval"),
+        ({"seed": -1}, "seed"),
+        ({"seed": []}, "seeds"),
+        ({"preset": "huge"}, "unknown preset"),
+        ({"negative": "hair " * 100}, "shorter"),
+    ],
+)
 def test_bad_numbers_are_refused(face, tiny_pipe, options, message):
     with pytest.raises(S2FError, match=message):
         edit(face, WORDS, pipe=tiny_pipe, **options)
 
 
-@pytest.mark.parametrize("array", [
-    np.zeros((64, 64, 3), np.float32), np.zeros((64, 64, 2), np.uint8), np.zeros((2, 64, 64, 3), np.uint8),
-    np.zeros((8, 8, 3), np.uint8), np.zeros((0, 4, 3), np.uint8), torch.full((3, 64, 64), float("nan")),
-    torch.zeros(2, 64, 64),
-])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((64, 64, 3), np.float32),
+        np.zeros((64, 64, 2), np.uint8),
+        np.zeros((2, 64, 64, 3), np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        torch.full((3, 64, 64), float("nan")),
+        torch.zeros(2, 64, 64),
+    ],
+)
 def test_bad_pictures_are_image_errors(tiny_pipe, array):
     with pytest.raises(ImageError):
         edit(array, WORDS, pipe=tiny_pipe, **FAST)
@@ -305,6 +348,7 @@ def test_no_weights_says_how_to_get_them(face, monkeypatch, tmp_path):
 
 # --- the command ------------------------------------------------------------------------------------------------
 
+
 def test_command_edits_in_a_chain_and_refuses_in_one_sentence(tiny_pipeline_folder, face, tmp_path):
     Image.fromarray(face).save(tmp_path / "face.png")
     common = ["--pipeline", str(tiny_pipeline_folder), "--steps", "1"]
@@ -318,14 +362,18 @@ def test_command_edits_in_a_chain_and_refuses_in_one_sentence(tiny_pipeline_fold
     assert run(tmp_path / "face.png", "brown hair", "-o", tmp_path / "out.png").exit_code == 2
     assert run(tmp_path / "face.png", "brown hair", "-n", 2, "-o", tmp_path / "many").exit_code == 0
     assert len(list((tmp_path / "many").glob("face_edit_*.png"))) == 2
-    for bad in (["face.png"], ["face.png", "", "-o", tmp_path / "x.png"],
-                [tmp_path / "gone.png", "brown hair", "-o", tmp_path / "x.png"],
-                [tmp_path / "face.png", "brown hair"]):
+    for bad in (
+        ["face.png"],
+        ["face.png", "", "-o", tmp_path / "x.png"],
+        [tmp_path / "gone.png", "brown hair", "-o", tmp_path / "x.png"],
+        [tmp_path / "face.png", "brown hair"],
+    ):
         refused = run(*bad)
         assert refused.exit_code == 2 and refused.output.count("\n") == 1, refused.output
 
 
 # --- the panel --------------------------------------------------------------------------------------------------
+
 
 def test_panel_applies_undoes_and_never_raises(face, tiny_pipe):
     from s2flib.widgets.edit_panel import EditPanel
@@ -377,13 +425,13 @@ def test_panel_cancels(face, tiny_pipe, monkeypatch):
     worker = panel._worker
     panel.apply()
     panel.undo()
-    assert panel._worker is worker and panel.session.history == []      # neither does anything now
+    assert panel._worker is worker and panel.session.history == []  # neither does anything now
     panel.stop.click()
     go_on.set()
     assert panel.wait(60) and seen == [0]
     assert panel.session.history == [] and panel.words.value == "brown hair" and "cancelled" in panel.status.value
     assert not panel.go.disabled and not panel.back.disabled and panel.stop.disabled
-    panel.go.click()                                                     # the next one is not cancelled
+    panel.go.click()  # the next one is not cancelled
     assert panel.wait(60) and panel.session.instructions == ["brown hair"]
 
 
@@ -391,12 +439,19 @@ def test_exercises_name_the_usual_mistakes():
     from s2flib.course.exercises import grade
 
     wrong = {
-        "noise": [(lambda z, e, a: a.view(-1, 1, 1, 1) * z + (1 - a.view(-1, 1, 1, 1)) * e, "square roots"),
-                  (lambda z, e, a: (1 - a.view(-1, 1, 1, 1)).sqrt() * z + a.view(-1, 1, 1, 1).sqrt() * e, "changed")],
-        "guidance": [(lambda n, p, b, i, t: n + t * (p - n) + i * (b - p), "changed places"),
-                     (lambda n, p, b, i, t: n + i * (p - n) + t * (b - n), "starts from")],
-        "dropout": [(lambda u, s: (u < s, u < s), "dropped in 5 %"), (lambda u, s: u < s, "pair"),
-                    (lambda u, s: (u < 2 * s, (u > s) & (u < 2 * s)), "dropped in 5 %")],
+        "noise": [
+            (lambda z, e, a: a.view(-1, 1, 1, 1) * z + (1 - a.view(-1, 1, 1, 1)) * e, "square roots"),
+            (lambda z, e, a: (1 - a.view(-1, 1, 1, 1)).sqrt() * z + a.view(-1, 1, 1, 1).sqrt() * e, "changed"),
+        ],
+        "guidance": [
+            (lambda n, p, b, i, t: n + t * (p - n) + i * (b - p), "changed places"),
+            (lambda n, p, b, i, t: n + i * (p - n) + t * (b - n), "starts from"),
+        ],
+        "dropout": [
+            (lambda u, s: (u < s, u < s), "dropped in 5 %"),
+            (lambda u, s: u < s, "pair"),
+            (lambda u, s: (u < 2 * s, (u > s) & (u < 2 * s)), "dropped in 5 %"),
+        ],
     }
     for name, cases in wrong.items():
         for function, hint in cases:

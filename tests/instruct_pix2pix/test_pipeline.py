@@ -25,7 +25,7 @@ def test_saved_pipeline_is_verified_and_gives_the_same_pictures(face, tiny_pipe,
     monkeypatch.setenv("S2F_WEIGHTS", str(tiny_pipeline_folder.parent))
     loaded = edit_pipeline.load_pipeline("tiny", device="cpu")
     a, b = (edit(face, WORDS, pipe=p, **FAST).image.astype(int) for p in (tiny_pipe, loaded))
-    assert np.abs(a - b).mean() < 2                                            # float16 on disk
+    assert np.abs(a - b).mean() < 2  # float16 on disk
     assert max(p.stat().st_size for p in tiny_pipeline_folder.rglob("*")) < 25e6
     assert sum(p.stat().st_size for p in tiny_pipeline_folder.rglob("*") if p.is_file()) < 40e6
 
@@ -63,11 +63,18 @@ def test_a_damaged_missing_or_foreign_file_is_named(tiny_pipeline_folder, tmp_pa
 def test_sums_of_a_weights_folder_cover_its_pipelines(tiny_pipeline_folder):
     weights = tiny_pipeline_folder.parent
     assert [p.relative_to(weights).as_posix() for p in edit_pipeline.update_all_sums(weights)] == [
-        "SHA256SUMS", "tiny-instruct-pix2pix/SHA256SUMS"]
+        "SHA256SUMS",
+        "tiny-instruct-pix2pix/SHA256SUMS",
+    ]
     lines = (tiny_pipeline_folder / "SHA256SUMS").read_text().splitlines()
     listed = {line.split(maxsplit=1)[1] for line in lines}
-    assert {"model_index.json", "unet/config.json", "vae/diffusion_pytorch_model.safetensors",
-            "text_encoder/model.safetensors", "tokenizer/tokenizer.json"} <= listed
+    assert {
+        "model_index.json",
+        "unet/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+    } <= listed
 
 
 @pytest.mark.parametrize("preset", ["colab", "paper"])
@@ -76,7 +83,7 @@ def test_the_published_layout_runs_by_the_same_call(published, astronaut, preset
     assert made.image.shape == (512, 640, 3) and "edited at 640×512" in made.notes[0]
     assert made.parameters["preset"] == preset and made.parameters["keep_detail"] is False
     again = edit(astronaut[:400], "turn her into a painting", preset=preset, steps=2)
-    assert close(made.image, again.image)                        # an ancestral sampler's noise is seeded, too
+    assert close(made.image, again.image)  # an ancestral sampler's noise is seeded, too
     with pytest.raises(S2FError, match="at most 75"):
         edit(astronaut, "paint her " * 100, preset=preset, steps=2)
 
@@ -89,15 +96,35 @@ def test_frames_for_the_published_model():
 
 
 def test_files_wanted_of_the_published_repository():
-    names = ["README.md", "model_index.json", "instruct-pix2pix-00-22000.ckpt", "scheduler/scheduler_config.json",
-             "tokenizer/vocab.json", "unet/config.json", "unet/diffusion_pytorch_model.bin",
-             "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
-             "vae/config.json", "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json",
-             "text_encoder/model.safetensors", "safety_checker/model.safetensors"]
-    assert sorted(edit_pipeline.wanted_files(names)) == sorted([
-        "model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "unet/config.json",
-        "unet/diffusion_pytorch_model.fp16.safetensors", "vae/config.json", "vae/diffusion_pytorch_model.safetensors",
-        "text_encoder/config.json", "text_encoder/model.safetensors"])
+    names = [
+        "README.md",
+        "model_index.json",
+        "instruct-pix2pix-00-22000.ckpt",
+        "scheduler/scheduler_config.json",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "safety_checker/model.safetensors",
+    ]
+    assert sorted(edit_pipeline.wanted_files(names)) == sorted(
+        [
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "tokenizer/vocab.json",
+            "unet/config.json",
+            "unet/diffusion_pytorch_model.fp16.safetensors",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.safetensors",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors",
+        ]
+    )
 
 
 def test_a_download_is_pinned_to_a_revision_and_its_hashes(published, monkeypatch, tmp_path):

@@ -44,7 +44,8 @@ def test_it_is_small_and_says_what_it_is():
     files = [p for p in shipped_folder().rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files) < 40e6 and max(p.stat().st_size for p in files) < 25e6
     assert json.loads((shipped_folder() / "model_index.json").read_text())["_class_name"] == (
-        "StableDiffusionInstructPix2PixPipeline")
+        "StableDiffusionInstructPix2PixPipeline"
+    )
 
 
 def test_edits_of_new_people_in_new_words_succeed(pipe, judge):
@@ -53,22 +54,29 @@ def test_edits_of_new_people_in_new_words_succeed(pipe, judge):
 
     pairs = FreshPairs(16, seed=4321)
     scores = measure(report.pipeline_editor(pipe), pairs, judge, Judges(Nothing(), identity_judge("tiny")))
-    assert scores.overall().value >= 0.7                        # the card's, less what 16 pairs may miss it by
-    assert scores.overall("floor").value <= 0.2                 # … and it does not come by itself
+    assert scores.overall().value >= 0.7  # the card's, less what 16 pairs may miss it by
+    assert scores.overall("floor").value <= 0.2  # … and it does not come by itself
     assert scores.similarity_kept().value > 0.6
 
 
 def test_edits_of_faces_drawn_from_sketches_succeed(pipe, judge):
     """The paper's Fig. 4: sketch → face → edit."""
-    made = report.edit_generated(weights.load_psp("tiny"), open_dataset("tiny", "test"), report.pipeline_editor(pipe),
-                                 judge, identity_judge("tiny"), n=4)
+    made = report.edit_generated(
+        weights.load_psp("tiny"),
+        open_dataset("tiny", "test"),
+        report.pipeline_editor(pipe),
+        judge,
+        identity_judge("tiny"),
+        n=4,
+    )
     assert made.rate().value >= 0.6
 
 
 def test_words_decide_what_happens(pipe):
     face = open_dataset("tiny", "test", limit=1)[0]["photo"]
-    blond, black, red = (edit(face, f"make the hair {c}", pipe=pipe).image.astype(float)
-                         for c in ("platinum blond", "black", "red"))
+    blond, black, red = (
+        edit(face, f"make the hair {c}", pipe=pipe).image.astype(float) for c in ("platinum blond", "black", "red")
+    )
     hair = np.abs(blond - black).mean(2) > 30
     assert hair.mean() > 0.02 and blond[hair].mean() > black[hair].mean() + 30
     assert (red[hair][:, 0] - red[hair][:, 2]).mean() > (black[hair][:, 0] - black[hair][:, 2]).mean() + 15

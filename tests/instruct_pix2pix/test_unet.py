@@ -28,7 +28,7 @@ def test_what_the_net_says_is_added_to_the_scaled_picture():
     assert torch.allclose(unet(sample, t, words).sample, expected, atol=1e-6)
     as_tuple = unet(sample, t, encoder_hidden_states=words, return_dict=False)
     assert torch.equal(as_tuple[0], unet(sample, t, words).sample)
-    nothing = torch.cat([noisy, torch.zeros_like(picture)], 1)                       # no picture: nothing is added
+    nothing = torch.cat([noisy, torch.zeros_like(picture)], 1)  # no picture: nothing is added
     assert torch.allclose(unet(nothing, t, words).sample, plain(nothing, t, words).sample, atol=1e-6)
 
 
@@ -48,8 +48,10 @@ def test_diffusers_reads_it_back_by_itself(tmp_path):
         assert read.unet.config.layers_per_block == list(SIZE.unet_layers)
         for name, tensor in unet.state_dict().items():
             assert torch.equal(tensor.half(), read.unet.state_dict()[name].half()), name
-    code = f"from s2flib.instruct_pix2pix.pipeline import load_pipeline as load; print(load('tiny', {str(folder)!r}).unet)"
-    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)       # nothing imported yet
+    code = (
+        f"from s2flib.instruct_pix2pix.pipeline import load_pipeline as load; print(load('tiny', {str(folder)!r}).unet)"
+    )
+    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # nothing imported yet
     assert "ResidualUNet" in fresh.stdout, fresh.stderr
 
 

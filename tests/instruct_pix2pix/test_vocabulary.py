@@ -16,13 +16,13 @@ def split_words(text):
 
 def test_no_training_phrasing_is_a_held_out_one_or_shares_four_words_with_one():
     held = {split_words(t) for kind in KINDS for t in phrases.templates(kind, held_out=True)}
-    runs = {h[i:i + 4] for h in held for i in range(len(h) - 3)}
+    runs = {h[i : i + 4] for h in held for i in range(len(h) - 3)}
     for kind in KINDS:
         assert set(vocabulary.MORE[kind]).isdisjoint(phrases.templates(kind) + phrases.templates(kind, held_out=True))
         for template in (*vocabulary.MORE[kind], *crossed(kind)):
             own = split_words(template)
             assert own not in held, template
-            assert not any(own[i:i + 4] in runs for i in range(len(own) - 3)), template
+            assert not any(own[i : i + 4] in runs for i in range(len(own) - 3)), template
 
 
 def crossed(kind):

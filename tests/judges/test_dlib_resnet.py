@@ -47,7 +47,7 @@ def test_dlib_block_pads_like_add_prev():
     torch.nn.init.zeros_(block.conv2.weight)
     torch.nn.init.zeros_(block.conv2.bias)
     x = torch.arange(64.0).view(1, 1, 8, 8)
-    y = block(x).detach()                        # conv gives 3×3, the average-pooled input 4×4: zeros fill up
+    y = block(x).detach()  # conv gives 3×3, the average-pooled input 4×4: zeros fill up
     assert y.shape == (1, 2, 4, 4)
     torch.testing.assert_close(y[:, :1], torch.nn.functional.avg_pool2d(x, 2))
     assert y[:, 1].abs().max() == 0

@@ -20,7 +20,7 @@ from s2flib.weights import registry
 
 def test_face_crop_is_the_frame_and_differentiable():
     x = torch.zeros(1, 3, 100, 100)
-    x[:, :, 20:90, 15:85] = 1                       # centre (0.5, 0.55), side 0.7
+    x[:, :, 20:90, 15:85] = 1  # centre (0.5, 0.55), side 0.7
     assert face_crop(x, 70).min() == 1
     assert face_crop(x, 35).shape == (1, 3, 35, 35) and face_crop(x, 150).min() > 0.9999
     x.requires_grad_()
@@ -135,7 +135,7 @@ def test_lpips_loads_torchvisions_trunk_strictly(offline, monkeypatch):
     shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
     trunk = {f"features.{i}.weight": 0.05 * torch.randn(shape) for i, shape in shapes.items()}
     trunk |= {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}
-    trunk["classifier.6.bias"] = torch.zeros(1000)                # in the published file, of no use here
+    trunk["classifier.6.bias"] = torch.zeros(1000)  # in the published file, of no use here
     torch.save(trunk, offline / "trunk.pth")
     monkeypatch.setattr(judges, "fetch", lambda name: offline / "trunk.pth")
     judge = judges.perceptual_judge("paper")

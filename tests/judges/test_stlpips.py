@@ -43,10 +43,10 @@ def test_st_lpips_is_a_labelled_batched_frozen_distance(st_lpips):
 def test_st_lpips_is_float32_under_autocast(st_lpips):
     x = torch.rand(4, 3, 128, 128) * 2 - 1
     y = (x + 0.05 * torch.randn_like(x)).requires_grad_()
-    want, = torch.autograd.grad(st_lpips(x, y).sum(), y)
+    (want,) = torch.autograd.grad(st_lpips(x, y).sum(), y)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = st_lpips(x, y)
-    got, = torch.autograd.grad(mixed.sum(), y)
+    (got,) = torch.autograd.grad(mixed.sum(), y)
     torch.testing.assert_close(mixed, st_lpips(x, y))
     torch.testing.assert_close(got, want)
 
@@ -65,7 +65,7 @@ def test_st_lpips_gradient_is_that_of_finite_differences():
     assert (gradient * step).sum().item() == pytest.approx(slope.item(), rel=1e-4)
     black = torch.zeros(1, 3, 32, 32, requires_grad=True)
     dead = STLPIPS()
-    dead(torch.zeros(1, 3, 32, 32), black).sum().backward()     # every feature is zero here
+    dead(torch.zeros(1, 3, 32, 32), black).sum().backward()  # every feature is zero here
     assert torch.isfinite(black.grad).all()
 
 

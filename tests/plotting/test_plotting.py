@@ -20,13 +20,23 @@ def holds(image: np.ndarray, colour, at_least: int, tolerance: int = 2) -> bool:
     return (np.abs(image.astype(int) - np.asarray(colour)).max(axis=2) <= tolerance).sum() >= at_least
 
 
-@pytest.mark.parametrize("given, expected", [
-    (torch.full((3, 4, 5), -1.0), 0.0), (torch.full((3, 4, 5), 0.0), 0.5), (torch.full((3, 4, 5), 3.0), 1.0),
-    (torch.full((1, 4, 5), 0.25), 0.25), (torch.full((1, 1, 4, 5), 0.25), 0.25),
-    (np.full((4, 5), 51, np.uint8), 0.2), (np.full((4, 5, 3), 51, np.uint8), 0.2),
-    (np.full((4, 5), 0.3), 0.3), (np.full((4, 5, 1), 0.3), 0.3), (Image.new("L", (5, 4), 51), 0.2),
-    (Image.new("RGB", (5, 4), (51, 51, 51)), 0.2), (torch.full((3, 4, 5), 0.0, dtype=torch.bfloat16), 0.5),
-])
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        (torch.full((3, 4, 5), -1.0), 0.0),
+        (torch.full((3, 4, 5), 0.0), 0.5),
+        (torch.full((3, 4, 5), 3.0), 1.0),
+        (torch.full((1, 4, 5), 0.25), 0.25),
+        (torch.full((1, 1, 4, 5), 0.25), 0.25),
+        (np.full((4, 5), 51, np.uint8), 0.2),
+        (np.full((4, 5, 3), 51, np.uint8), 0.2),
+        (np.full((4, 5), 0.3), 0.3),
+        (np.full((4, 5, 1), 0.3), 0.3),
+        (Image.new("L", (5, 4), 51), 0.2),
+        (Image.new("RGB", (5, 4), (51, 51, 51)), 0.2),
+        (torch.full((3, 4, 5), 0.0, dtype=torch.bfloat16), 0.5),
+    ],
+)
 def test_to_display_ranges(given, expected):
     out = plotting.to_display(given)
     assert out.shape == (4, 5, 3)
@@ -38,8 +48,9 @@ def test_to_display_keeps_channel_order():
     np.testing.assert_allclose(plotting.to_display(red)[0, 0], [1, 0, 0])
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(2, 3, 4, 4), torch.zeros(7, 4, 4), np.zeros((4, 4), np.int64),
-                                 np.zeros(4), np.zeros((4, 4, 4))])
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(2, 3, 4, 4), torch.zeros(7, 4, 4), np.zeros((4, 4), np.int64), np.zeros(4), np.zeros((4, 4, 4))]
+)
 def test_to_display_rejects(bad):
     with pytest.raises(ImageError):
         plotting.to_display(bad)
@@ -57,7 +68,7 @@ def test_overlay_is_grey_where_cold_and_coloured_where_hot():
     heat[0, 3, 3] = 7
     out = plotting.overlay(torch.zeros(3, 32, 32), heat)
     assert np.ptp(out[0, 0]) < 0.01
-    assert out[31, 31, 0] > out[31, 31, 2] + 0.2            # yellow
+    assert out[31, 31, 0] > out[31, 31, 2] + 0.2  # yellow
     with pytest.raises(ImageError):
         plotting.overlay(torch.zeros(3, 32, 32), torch.zeros(5, 4, 4))
 
@@ -76,9 +87,9 @@ def test_caption_is_below_and_makes_the_figure_taller():
     without, with_ = (pixels(plotting.image_row([image], caption=c)) for c in (None, "Look here. " * 30))
     assert with_.shape[0] > without.shape[0] + 50
     bottom = np.flatnonzero((with_ == (200, 30, 30)).all(axis=2).any(axis=1)).max()
-    below = with_[bottom + 5:]
-    assert (below < 100).any()                                           # the text lies below the picture …
-    assert (below[:, -4:] > 250).all() and (below[-2:] > 250).all()      # … and inside the figure
+    below = with_[bottom + 5 :]
+    assert (below < 100).any()  # the text lies below the picture …
+    assert (below[:, -4:] > 250).all() and (below[-2:] > 250).all()  # … and inside the figure
 
 
 def test_grid_rejects_what_does_not_fit():
@@ -101,7 +112,7 @@ def test_sketch_output_photo_grid_rows():
 def test_lineup_figure_frames_the_right_person_only():
     grey = np.full((8, 8, 3), 128, np.uint8)
     probe = {"sketch": grey, "output": grey, "gallery": [grey] * 3}
-    green = tuple(int(plotting.COLOURS[2][i:i + 2], 16) for i in (1, 3, 5))
+    green = tuple(int(plotting.COLOURS[2][i : i + 2], 16) for i in (1, 3, 5))
     assert holds(pixels(plotting.lineup_figure([{**probe, "correct": 1}], k=3)), green, 100)
     for correct in (None, 3):
         assert not holds(pixels(plotting.lineup_figure([{**probe, "correct": correct}], k=3)), green, 1)
@@ -131,8 +142,13 @@ def test_intervals_fill_only_what_leaves_zero_out():
 
 
 def test_table_figure_text_stays_inside():
-    figure = plotting.table_figure(["Method", "MSE ↓"], [["pSp with a long name indeed", "0.1\n[0.05, 0.15]"]] * 3,
-                                   "footer", bold=[(0, 1)], rules_after=[0])
+    figure = plotting.table_figure(
+        ["Method", "MSE ↓"],
+        [["pSp with a long name indeed", "0.1\n[0.05, 0.15]"]] * 3,
+        "footer",
+        bold=[(0, 1)],
+        rules_after=[0],
+    )
     picture = pixels(figure)
     assert (picture[:, :3] > 250).all() and (picture[:, -3:] > 250).all()
     texts = [t.get_text() for t in figure.texts]

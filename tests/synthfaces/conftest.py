@@ -9,6 +9,7 @@ from s2flib.synthfaces.shot import sample_shot
 @pytest.fixture(scope="session")
 def scene():
     """scene(index, seed=21): a photo before it is taken."""
+
     def make(index: int = 0, seed: int = 21, **fixed) -> Scene:
         person = sample_identity(seed, index, **fixed)
         return Scene(person, sample_look(person, seed, index), sample_shot(person, seed, index))

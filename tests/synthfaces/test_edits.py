@@ -37,8 +37,19 @@ def test_every_edit_changes_only_what_its_mask_allows(scene, index, male):
         assert (change > 6).any(), edit
         assert pair.mask.mean() < 0.97
         seen.add(edit.kind)
-    assert seen >= {"hair_color", "hair_style", "eye_color", "glasses", "sunglasses", "expression", "age", "skin_tone",
-                    "hat", "background", "beard" if male else "no_makeup"}
+    assert seen >= {
+        "hair_color",
+        "hair_style",
+        "eye_color",
+        "glasses",
+        "sunglasses",
+        "expression",
+        "age",
+        "skin_tone",
+        "hat",
+        "background",
+        "beard" if male else "no_makeup",
+    }
 
 
 def test_taking_off_undoes_putting_on(scene):

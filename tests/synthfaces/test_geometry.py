@@ -70,7 +70,7 @@ def test_rasteriser_agrees_with_point_in_triangle():
         best = np.where(inside & (z < best), z, best)
     covered = np.isfinite(best)
     assert covered.sum() > 200
-    assert (np.isfinite(hits.depth) != covered).mean() < 0.005          # float32 at edges
+    assert (np.isfinite(hits.depth) != covered).mean() < 0.005  # float32 at edges
     both = covered & np.isfinite(hits.depth)
     assert np.abs(hits.depth[both] - best[both]).max() < 1e-3
     assert np.allclose(hits.gather(p[:, 2].astype(np.float32), t), hits.depth[hits.pixel], atol=1e-3)
@@ -119,7 +119,7 @@ def test_identities_repeat_and_their_components_are_separate():
     assert all(18 <= p.age <= 80 and abs(sum(p.ancestry) - 1) < 1e-9 for p in people)
     assert max(abs(v) for p in people for v in p.sliders.values()) <= 0.9
     mean = np.mean([p.ancestry for p in people], 0)
-    assert mean.min() > 0.25                                            # balanced by design
+    assert mean.min() > 0.25  # balanced by design
 
 
 def test_sampled_faces_have_plausible_proportions():

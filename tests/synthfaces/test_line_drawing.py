@@ -36,8 +36,10 @@ def test_three_hands_draw_three_drawings(sitter):
     cheek = 0.45 * cheek + 0.55 * picture.landmarks[30]
 
     def dark(points, reach=3):
-        patches = [drawings["clean"][int(y) - reach:int(y) + reach + 1, int(x) - reach:int(x) + reach + 1]
-                   for x, y in points]
+        patches = [
+            drawings["clean"][int(y) - reach : int(y) + reach + 1, int(x) - reach : int(x) + reach + 1]
+            for x, y in points
+        ]
         return np.mean([255 - p.mean() for p in patches])
 
     assert dark(eyes) > 40 and dark(mouth) > 22 and dark(cheek) < 0.7 * min(dark(eyes), dark(mouth))
@@ -64,7 +66,7 @@ def test_thinning_and_tracing_follow_a_thick_ring_and_a_cross():
     cross = np.zeros((41, 41), bool)
     cross[20], cross[:, 20] = True, True
     lengths = [len(c) for c in trace(cross, shortest=3)]
-    assert max(lengths) == 41 and sum(lengths) >= 79                         # straight on through the crossing
+    assert max(lengths) == 41 and sum(lengths) >= 79  # straight on through the crossing
 
 
 def test_strokes_taper_and_corners_split():

@@ -50,17 +50,36 @@ def test_size_changes_only_the_resolution(plain):
 def test_every_face_label_lies_where_the_geometry_says(plain):
     person, _, picture = plain
     present = {LABELS[i] for i in np.unique(picture.labels)}
-    assert present >= {"background", "skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "u_lip", "l_lip", "hair",
-                       "neck", "cloth", "l_ear", "r_ear"}
+    assert present >= {
+        "background",
+        "skin",
+        "nose",
+        "l_eye",
+        "r_eye",
+        "l_brow",
+        "r_brow",
+        "u_lip",
+        "l_lip",
+        "hair",
+        "neck",
+        "cloth",
+        "l_ear",
+        "r_ear",
+    }
 
     def centre(name):
         return np.array(np.nonzero(picture.labels == LABEL[name])).mean(1)[::-1]
 
     points = picture.landmarks
-    for name, index in (("r_eye", slice(36, 42)), ("l_eye", slice(42, 48)), ("r_brow", slice(17, 22)),
-                        ("l_brow", slice(22, 27)), ("nose", slice(27, 36))):
+    for name, index in (
+        ("r_eye", slice(36, 42)),
+        ("l_eye", slice(42, 48)),
+        ("r_brow", slice(17, 22)),
+        ("l_brow", slice(22, 27)),
+        ("nose", slice(27, 36)),
+    ):
         assert np.hypot(*(centre(name) - points[index].mean(0))) < 4, name
-    assert centre("r_eye")[0] < centre("nose")[0] < centre("l_eye")[0]          # the person's right is on the left
+    assert centre("r_eye")[0] < centre("nose")[0] < centre("l_eye")[0]  # the person's right is on the left
     assert centre("l_brow")[1] < centre("l_eye")[1] < centre("u_lip")[1] < centre("l_lip")[1] < centre("neck")[1]
     mouth = points[48:68].mean(0).round().astype(int)
     assert picture.labels[mouth[1], mouth[0]] in (LABEL["u_lip"], LABEL["l_lip"], LABEL["mouth"])
@@ -89,13 +108,13 @@ def test_landmarks_follow_the_camera_and_the_mirror(plain):
     assert abs(p[27:31].mean(0)[0] - 64) < 3
     turned = photograph(person, replace(shot, yaw=0.35), 64).landmarks
     nose = (turned[30, 0] - turned[36:48, 0].mean()) / 64
-    assert nose > 0.03                                                       # towards the picture's right
+    assert nose > 0.03  # towards the picture's right
 
 
 def test_an_expression_moves_the_mouth_and_not_the_frame(plain):
     person, shot, picture = plain
     opened = photograph(person, replace(shot, action={"jawOpen": 0.5}), 128)
-    assert opened.landmarks[57, 1] - picture.landmarks[57, 1] > 3             # lower lip
+    assert opened.landmarks[57, 1] - picture.landmarks[57, 1] > 3  # lower lip
     assert np.abs(opened.landmarks[36:48] - picture.landmarks[36:48]).max() < 0.5
     assert (opened.labels == LABEL["mouth"]).sum() > (picture.labels == LABEL["mouth"]).sum() + 20
     shut = photograph(person, replace(shot, action={"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}), 128)
@@ -109,7 +128,7 @@ def test_other_shots_keep_the_person(scene):
     assert a != b and a.light != b.light and a.background != b.background
     first = Person(person, sample_look(person, 21, 5))
     second = Person(person, sample_look(person, 21, 5, day=1), like=first)
-    assert second.base is first.base                                         # geometry is the identity's alone
+    assert second.base is first.base  # geometry is the identity's alone
 
 
 @pytest.mark.parametrize("style", HAIR_STYLES)
@@ -131,7 +150,7 @@ def test_every_accessory_beard_light_and_expression_renders(scene):
         assert np.ptp(top) > SIZE / 3
     for sun in (True, False):
         picture = photograph(Person(s.identity, replace(base, glasses=sample_glasses(rng, sun))), s.shot, SIZE)
-        assert (picture.labels == LABEL["eye_g"]).mean() > 0.02              # lenses belong to it
+        assert (picture.labels == LABEL["eye_g"]).mean() > 0.02  # lenses belong to it
     bare = photograph(Person(s.identity, base), s.shot, SIZE)
     for beard in BEARDS[1:]:
         picture = photograph(Person(s.identity, replace(base, beard=beard)), s.shot, SIZE)
@@ -160,8 +179,10 @@ def test_tone_orders_brightness_and_light_comes_from_its_side(scene):
         lit = replace(light, name="x", key_direction=(x, 0.3, 0.5), key_rgb=(1.4,) * 3, key_size=0.1, rim_rgb=(0, 0, 0))
         picture = photograph(person, replace(shot, light=lit), SIZE)
         skin = picture.labels == LABEL["skin"]
-        left, right = (picture.rgb[skin & side].mean() for side in
-                       (np.arange(SIZE)[None] < SIZE // 2, np.arange(SIZE)[None] >= SIZE // 2))
+        left, right = (
+            picture.rgb[skin & side].mean()
+            for side in (np.arange(SIZE)[None] < SIZE // 2, np.arange(SIZE)[None] >= SIZE // 2)
+        )
         assert (right > left + 10) if x > 0 else (left > right + 10)
 
 

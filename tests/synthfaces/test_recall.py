@@ -30,7 +30,11 @@ def test_distance_grows_with_error_and_description_stays():
             face = recall(person, error, stream(2, i))
             assert face == recall(person, error, stream(2, i))
             assert (face.gender, face.hair_color, face.eye_color, face.seed) == (
-                person.gender, person.hair_color, person.eye_color, person.seed)
+                person.gender,
+                person.hair_color,
+                person.eye_color,
+                person.seed,
+            )
             assert 18 <= face.age <= 80 and sum(face.ancestry) == pytest.approx(1)
             distances.append(np.linalg.norm(head.morph(shape_weights(head, face)) - truth, axis=1).mean())
         growth.append(distances)
@@ -55,6 +59,7 @@ def test_recalled_faces_stay_as_varied_as_true_ones():
 
 def test_curve_pairs_truth_with_recalled_face():
     """With similarity = minus mean pixel distance of a crop, forgetting must not look better than remembering."""
+
     def similarity(a, b):
         assert a.shape == b.shape == (3, 32, 32, 3)
         return -np.abs(a.astype(float) - b).mean((1, 2, 3))

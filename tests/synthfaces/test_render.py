@@ -28,12 +28,12 @@ def test_the_loader_reads_it(rendered):
     from s2flib.datasets import SynthFaces, attribute_targets
 
     sets = {split: SynthFaces(rendered, split, size=48) for split in ("train", "val", "test")}
-    assert [len(sets[s]) for s in ("train", "val", "test")] == [2, 2, 2]       # identities 7, 8, 9
+    assert [len(sets[s]) for s in ("train", "val", "test")] == [2, 2, 2]  # identities 7, 8, 9
     sample = sets["test"][1]
     picture, person, shot = render_shot(5, 9, 1, size=48)
     assert (sample["mask"].numpy() == picture.labels).all()
     photo = (sample["photo"].permute(1, 2, 0).numpy() + 1) * 127.5
-    assert np.abs(photo - picture.rgb).mean() < 6                              # WebP
+    assert np.abs(photo - picture.rgb).mean() < 6  # WebP
     assert sample["identity"] == 9 and sample["attributes"]["expression"] == shot.expression
     assert set(render.attributes(person.identity, person.look, shot)) <= set(sample["attributes"])
     assert np.isfinite(attribute_targets(sets["train"])).all()
@@ -71,10 +71,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(rendered, tmp_path, monkey
         render_dataset(tmp_path / "set", workers=1, **settings)
     assert not (tmp_path / "set" / "manifest.csv").exists()
     render_dataset(tmp_path / "set", workers=1, **settings)
-    assert calls == [7, 8, 8, 9]                                               # 7 was not rendered again
+    assert calls == [7, 8, 8, 9]  # 7 was not rendered again
     assert _files(tmp_path / "set") == _files(rendered)
     calls.clear()
-    render_dataset(tmp_path / "set", workers=1, **settings)                    # complete: nothing to do
+    render_dataset(tmp_path / "set", workers=1, **settings)  # complete: nothing to do
     assert calls == []
 
 
@@ -92,8 +92,15 @@ def test_other_recipes_and_impossible_numbers_are_refused(rendered, tmp_path):
     with pytest.raises(DataError, match="empty folder"):
         render_dataset(tmp_path, 1, 1)
     assert (tmp_path / "manifest.csv").read_text() == "mine"
-    for wrong in (dict(n_identities=0), dict(size=8), dict(edits=-1), dict(shots=0), dict(seed=-1),
-                  dict(split="test"), dict(split="dev", n_identities=20)):
+    for wrong in (
+        dict(n_identities=0),
+        dict(size=8),
+        dict(edits=-1),
+        dict(shots=0),
+        dict(seed=-1),
+        dict(split="test"),
+        dict(split="dev", n_identities=20),
+    ):
         with pytest.raises(S2FError):
             render_dataset(tmp_path / "new", **{"n_identities": 1, "shots": 1, **wrong})
     assert json.loads((rendered / "render.json").read_text())["seed"] == 5
@@ -101,8 +108,9 @@ def test_other_recipes_and_impossible_numbers_are_refused(rendered, tmp_path):
 
 def test_one_split_alone(rendered, tmp_path):
     """Only the split's people are rendered, and they are the same as in the whole set."""
-    out = render_dataset(tmp_path / "set", n_identities=3, shots=2, size=48, seed=5, workers=1, first_identity=7,
-                         split="test")
+    out = render_dataset(
+        tmp_path / "set", n_identities=3, shots=2, size=48, seed=5, workers=1, first_identity=7, split="test"
+    )
     assert {p.name for p in out.glob("*.zip")} == {"images-test.zip", "masks-test.zip", "drawings-test.zip"}
     assert (out / "images-test.zip").read_bytes() == (rendered / "images-test.zip").read_bytes()
 
@@ -129,16 +137,35 @@ def test_the_command_renders_goes_on_and_explains(tmp_path):
     def s2f(*args):
         return CliRunner().invoke(cli.app, [str(a) for a in args])
 
-    settings = ("render", "-o", tmp_path / "set", "--people", 2, "--shots", 1, "--size", 32, "--seed", 5, "--first", 8,
-                "--edits", 1, "--workers", 1)
+    settings = (
+        "render",
+        "-o",
+        tmp_path / "set",
+        "--people",
+        2,
+        "--shots",
+        1,
+        "--size",
+        32,
+        "--seed",
+        5,
+        "--first",
+        8,
+        "--edits",
+        1,
+        "--workers",
+        1,
+    )
     done = s2f(*settings)
     assert done.exit_code == 0 and "synthetic" in done.output, done.output
     assert len(SynthFaces(tmp_path / "set", "val", size=32)) == len(SynthFaces(tmp_path / "set", "test", size=32)) == 1
     assert (tmp_path / "set" / "edits.csv").is_file()
-    assert s2f(*settings).exit_code == 0                                       # there already
-    wrong = {"its seed differ": (*settings[:-2], "--seed", 6),
-             "32 to 1024": ("render", "-o", tmp_path / "b", "--size", 8),
-             "none of": ("render", "-o", tmp_path / "b", "--people", 3, "--split", "test")}
+    assert s2f(*settings).exit_code == 0  # there already
+    wrong = {
+        "its seed differ": (*settings[:-2], "--seed", 6),
+        "32 to 1024": ("render", "-o", tmp_path / "b", "--size", 8),
+        "none of": ("render", "-o", tmp_path / "b", "--people", 3, "--split", "test"),
+    }
     for words, extra in wrong.items():
         failed = s2f(*extra)
         assert failed.exit_code == 2 and words in failed.output and "Traceback" not in failed.output, failed.output

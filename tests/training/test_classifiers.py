@@ -42,7 +42,7 @@ def test_arcface_punishes_more_the_larger_the_angle_even_beyond_pi():
 
 
 def test_jitter_without_jitter_is_the_crop(monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda *s, **k: torch.full(s, 0.5))      # the middle of every range: no change
+    monkeypatch.setattr(torch, "rand", lambda *s, **k: torch.full(s, 0.5))  # the middle of every range: no change
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     x = torch.linspace(-0.9, 0.9, 3 * 40 * 40).view(1, 3, 40, 40)
     y = jitter(x, 0.1, 0.1, 20, 0.5, (0.5, 0.5))
@@ -65,7 +65,7 @@ def test_attribute_scores_against_counting():
     s = attribute_scores(logits, y)
     assert s["accuracy"] == pytest.approx((2 + 3 + 4) / 12)
     assert s["majority"] == pytest.approx((0.75 + 0.5 + 1) / 3)
-    assert s["balanced"] == pytest.approx(((2 / 3 + 0) / 2 + (0.5 + 1) / 2) / 2)     # the third never occurs
+    assert s["balanced"] == pytest.approx(((2 / 3 + 0) / 2 + (0.5 + 1) / 2) / 2)  # the third never occurs
 
 
 def test_identity_training_learns_and_resumes_exactly(tmp_path):

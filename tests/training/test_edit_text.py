@@ -21,8 +21,9 @@ def test_instructions_become_compact_tokens(words):
     assert ids.shape == (2, TEXT_TOKENS) and ids.max() < words.size < 1000
     assert ids[0, 0] == words.size - 2 and ids[0, 5] == words.size - 1
     assert set(ids[1, 1:].tolist()) == {UNKNOWN, words.size - 1}
-    known = words([vocabulary.sentence((Edit("hat", "cap", "a baseball cap"),), np.random.default_rng(k))
-                   for k in range(60)])
+    known = words(
+        [vocabulary.sentence((Edit("hat", "cap", "a baseball cap"),), np.random.default_rng(k)) for k in range(60)]
+    )
     assert (known != UNKNOWN).all(), "every training sentence is in words that are trained"
 
 

@@ -1,6 +1,5 @@
 """Training the tiny InstructPix2Pix's UNet: recipe, resume, export."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -30,6 +29,7 @@ SMALL = dict(cpu=True, mixed_precision="no", log_every=1, save_every=1e9, seed=3
 
 # --- the recipe -------------------------------------------------------------------------------------------------
 
+
 def test_conditions_are_dropped_five_percent_each():
     n, u = 20_000, torch.rand(20_000, generator=torch.Generator().manual_seed(0))
     texts, pictures = drop_conditions(["hat"] * n, torch.ones(n, 1, 1, 1), u, 0.05)
@@ -46,13 +46,13 @@ def test_targets_are_what_the_scheduler_takes_them_for(prediction):
     scheduler = build_scheduler(prediction)
     scheduler.set_timesteps(10)
     x0, noise = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
-    for t in scheduler.timesteps[1:]:                       # at pure noise ε says nothing about x₀
+    for t in scheduler.timesteps[1:]:  # at pure noise ε says nothing about x₀
         a = scheduler.alphas_cumprod[t].view(1, 1, 1, 1)
         noisy = scheduler.add_noise(x0, noise, t[None])
         assert torch.allclose(noisy, a.sqrt() * x0 + (1 - a).sqrt() * noise, atol=1e-5)
         found = scheduler.step(target_of(prediction, x0, noise, a), t, noisy).pred_original_sample
         assert torch.allclose(found, x0, atol=2e-3)
-    assert scheduler.alphas_cumprod[-1] < 1e-6              # the last time is pure noise
+    assert scheduler.alphas_cumprod[-1] < 1e-6  # the last time is pure noise
 
 
 @pytest.mark.parametrize("prediction", editor.PREDICTIONS)
@@ -85,13 +85,12 @@ def test_noisy_times_come_more_often():
     for noisy in (1.0, 2.0):
         t = noise_times(40_000, 1000, noisy, generator)
         assert t.min() >= 0 and t.max() == 999 and t.dtype == torch.int64
-        for x in (0.25, 0.5, 0.75):                              # the distribution is x^noisy
+        for x in (0.25, 0.5, 0.75):  # the distribution is x^noisy
             assert (t < 1000 * x).float().mean().item() == pytest.approx(x**noisy, abs=0.01)
 
 
 def test_some_kinds_are_drawn_more_often(pairs_folder, vae_file, tmp_path):
     from collections import Counter
-
 
     assert times_drawn("age=2,hat=3") == {"age": 2, "hat": 3} and times_drawn("") == {}
     for wrong in ("aeg=2", "age", "age=0", "age=x", "age:2", "age=1.5"):
@@ -100,15 +99,24 @@ def test_some_kinds_are_drawn_more_often(pairs_folder, vae_file, tmp_path):
     rows, items = EditPairs(pairs_folder, "train", limit=8).rows, {}
     hit = rows[0].edits[0].kind
     for often in ("", f"{hit}=3"):
-        cfg = UNetConfig(out=str(tmp_path), pairs=str(pairs_folder), vae=str(vae_file), limit=8, pretrain_text=0,
-                           often=often, **SMALL)
-        items[often] = Counter((i, back, wish[0].kind) for i, back, wish in editor.UNetTrainer(
-            cfg, make_accelerator(cpu=True)).items)
+        cfg = UNetConfig(
+            out=str(tmp_path),
+            pairs=str(pairs_folder),
+            vae=str(vae_file),
+            limit=8,
+            pretrain_text=0,
+            often=often,
+            **SMALL,
+        )
+        items[often] = Counter(
+            (i, back, wish[0].kind) for i, back, wish in editor.UNetTrainer(cfg, make_accelerator(cpu=True)).items
+        )
     assert set(items[""].values()) == {1} and len(items[""]) >= len(rows)
     assert items[f"{hit}=3"] == {item: 3 if item[2] == hit else 1 for item in items[""]}
 
 
 # --- stage 2 ----------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def trained(pairs_folder, vae_file, tmp_path_factory):
@@ -156,8 +164,9 @@ def test_training_goes_on_from_a_pipeline(trained, tmp_path):
     trainer = editor.UNetTrainer(cfg, make_accelerator(cpu=True))
     made = trainer.pipeline()
     for part in ("unet", "vae", "text_encoder"):
-        for (name, a), b in zip(getattr(made, part).state_dict().items(), getattr(pipe, part).state_dict().values(),
-                                strict=True):
+        for (name, a), b in zip(
+            getattr(made, part).state_dict().items(), getattr(pipe, part).state_dict().values(), strict=True
+        ):
             # the scale is taken from the pipeline's settings, where it is not rounded to float16
             assert torch.allclose(a, b.float(), rtol=1e-3 if name == "picture_scale" else 0, atol=0), (part, name)
     assert made.vae.config.scaling_factor == pipe.vae.config.scaling_factor == trainer.latents.scale
@@ -166,22 +175,32 @@ def test_training_goes_on_from_a_pipeline(trained, tmp_path):
 def test_training_does_not_go_on_from_another_unet(trained, tmp_path):
     from diffusers import UNet2DConditionModel
 
-
     _, common, folder = trained
     pipe = edit_pipeline.load_pipeline("tiny", folder, "cpu")
     plain = UNet2DConditionModel.from_config(pipe.unet.config)
     other = edit_pipeline.save_pipeline(
-        edit_pipeline.assemble(plain, pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.scheduler), tmp_path / "plain")
+        edit_pipeline.assemble(plain, pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.scheduler), tmp_path / "plain"
+    )
     with pytest.raises(WeightsError, match="another UNet"):
-        editor.UNetTrainer(UNetConfig(out=str(tmp_path), init=str(other), **common | {"vae": str(folder)}),
-                             make_accelerator(cpu=True))
+        editor.UNetTrainer(
+            UNetConfig(out=str(tmp_path), init=str(other), **common | {"vae": str(folder)}), make_accelerator(cpu=True)
+        )
 
 
 def test_editor_loss_falls(pairs_folder, vae_file, tmp_path):
     """On two pairs, repeated, the weighted error of the prediction drops well below its first value."""
 
-    cfg = UNetConfig(out=str(tmp_path), pairs=str(pairs_folder), vae=str(vae_file), batch=4, limit=2, pretrain_text=0,
-                       steps=100, lr=1e-2, **SMALL)
+    cfg = UNetConfig(
+        out=str(tmp_path),
+        pairs=str(pairs_folder),
+        vae=str(vae_file),
+        batch=4,
+        limit=2,
+        pretrain_text=0,
+        steps=100,
+        lr=1e-2,
+        **SMALL,
+    )
     trainer = editor.UNetTrainer(cfg, make_accelerator(cpu=True))
     z = trainer.latents.z[0].float()
     ids = trainer.words([row.instruction for row in EditPairs(pairs_folder, "train", limit=2).rows])
@@ -190,8 +209,12 @@ def test_editor_loss_falls(pairs_folder, vae_file, tmp_path):
     def error():
         """At the same times and noises before and after."""
         generator = torch.Generator().manual_seed(0)
-        return np.mean([trainer.loss(trainer.nets, ids, z[:, 0], z[:, 1], trainer.latents.change, generator)[0].item()
-                        for _ in range(16)])
+        return np.mean(
+            [
+                trainer.loss(trainer.nets, ids, z[:, 0], z[:, 1], trainer.latents.change, generator)[0].item()
+                for _ in range(16)
+            ]
+        )
 
     first = error()
     losses = [trainer.step()["loss"] for _ in range(30)]
@@ -206,7 +229,7 @@ def test_mirrored_latents_are_those_of_the_mirrored_pair(vae_file):
     after = before.clone()
     after[:, :, 8:16, 8:16] = 0
     mask = (before != after).any(1)
-    after[:, :, 24:, 24:] ^= 1                                   # WebP's losses outside the mask are not learnt
+    after[:, :, 24:, 24:] ^= 1  # WebP's losses outside the mask are not learnt
     arrays = {"before": before.numpy(), "after": after.numpy(), "mask": mask.numpy()}
     made = editor.encode_pairs(vae, arrays)
     assert made.z.shape == (2, 2, 2, 16, 4, 4) and made.change.shape == (2, 4, 4)
@@ -220,14 +243,14 @@ def test_training_refuses_what_cannot_be(pairs_folder, vae_file, tmp_path):
     with pytest.raises(WeightsError, match="--stage vae"):
         train_unet(UNetConfig(out=str(tmp_path), pairs=str(pairs_folder), vae=str(tmp_path / "none.safetensors")))
     with pytest.raises(S2FError, match="v_prediction"):
-        train_unet(UNetConfig(out=str(tmp_path), pairs=str(pairs_folder), vae=str(vae_file), prediction="x",
-                                  **SMALL))
+        train_unet(UNetConfig(out=str(tmp_path), pairs=str(pairs_folder), vae=str(vae_file), prediction="x", **SMALL))
 
 
 def test_a_decoder_for_other_latents_is_refused(trained, tmp_path):
     torch.manual_seed(5)
-    other = save_safetensors(tmp_path / "vae.safetensors", build_vae().state_dict(),
-                             {"kind": editor_vae.KIND, "preset": "tiny"}, half=False)
+    other = save_safetensors(
+        tmp_path / "vae.safetensors", build_vae().state_dict(), {"kind": editor_vae.KIND, "preset": "tiny"}, half=False
+    )
     with pytest.raises(WeightsError, match="another encoder"):
         editor.use_decoder(trained[2], other)
     with pytest.raises(S2FError, match="encoder"):

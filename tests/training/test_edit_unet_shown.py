@@ -20,17 +20,38 @@ SMALL = dict(cpu=True, mixed_precision="no", log_every=1, save_every=1e9, seed=3
 
 @pytest.fixture(scope="module")
 def reader_file(pairs_folder, tmp_path_factory):
-    return train_reader(ReaderConfig(out=str(tmp_path_factory.mktemp("reader")), pairs=str(pairs_folder), photos=False,
-                                     steps=2, batch=4, limit=6, cpu=True))
+    return train_reader(
+        ReaderConfig(
+            out=str(tmp_path_factory.mktemp("reader")),
+            pairs=str(pairs_folder),
+            photos=False,
+            steps=2,
+            batch=4,
+            limit=6,
+            cpu=True,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
 def showing(pairs_folder, vae_file, reader_file, tmp_path_factory):
     """A trainer in whose last half guesses are shown, compared in every way."""
 
-    cfg = UNetConfig(out=str(tmp_path_factory.mktemp("showing")), pairs=str(pairs_folder), vae=str(vae_file), batch=4,
-                       limit=4, pretrain_text=0, steps=4, shown_from=0.5, lambda_lpips=1.0, lambda_change=1.0,
-                       lambda_reading=1.0, reader=str(reader_file), **SMALL)
+    cfg = UNetConfig(
+        out=str(tmp_path_factory.mktemp("showing")),
+        pairs=str(pairs_folder),
+        vae=str(vae_file),
+        batch=4,
+        limit=4,
+        pretrain_text=0,
+        steps=4,
+        shown_from=0.5,
+        lambda_lpips=1.0,
+        lambda_change=1.0,
+        lambda_reading=1.0,
+        reader=str(reader_file),
+        **SMALL,
+    )
     return editor.UNetTrainer(cfg, make_accelerator(cpu=True))
 
 
@@ -40,8 +61,11 @@ def test_guesses_are_shown_in_the_last_part(showing, monkeypatch):
     seen, real = [], showing.shown
     monkeypatch.setattr(showing, "shown", lambda guess, before, x: seen.append((before, x)) or real(guess, before, x))
     sides, compare = [], showing.picture_losses
-    monkeypatch.setattr(showing, "picture_losses", lambda shown, x, truth, weight: sides.append((x, truth)) or compare(
-        shown, x, truth, weight))
+    monkeypatch.setattr(
+        showing,
+        "picture_losses",
+        lambda shown, x, truth, weight: sides.append((x, truth)) or compare(shown, x, truth, weight),
+    )
     ways = {"lpips", "change", "reading"}
     assert [ways & set(showing.step()) for _ in range(4)] == [set(), set(), ways, ways]
     assert all(torch.equal(v, frozen[k]) for net in (showing.vae, showing.reader) for k, v in net.state_dict().items())
@@ -50,18 +74,18 @@ def test_guesses_are_shown_in_the_last_part(showing, monkeypatch):
             assert torch.allclose(showing.vae.encode(x).latent_dist.mode(), before, atol=5e-3, rtol=5e-3)
     pairs = as_float(showing.pictures)
     pairs = torch.cat([pairs, pairs.flip(4)])
-    pairs = torch.cat([pairs, pairs.flip(1)])                        # mirrored, backwards, or both
+    pairs = torch.cat([pairs, pairs.flip(1)])  # mirrored, backwards, or both
     for x, truth in sides:
         for one in torch.stack([x, truth], 1):
             assert (pairs == one).flatten(1).all(1).any()
     monkeypatch.setattr(editor, "drop_conditions", lambda texts, picture, u, share: (texts, picture * 0))
-    assert set(showing.step()) == {"loss", "error"}                  # no picture left to compare
+    assert set(showing.step()) == {"loss", "error"}  # no picture left to compare
 
 
 def test_a_shown_guess_is_what_edit_would_give(showing):
     before = showing.latents.z[0, :2, 0].float()
     x = editor_vae.as_float(showing.pictures[:2, 0])
-    assert torch.equal(showing.shown(before * showing.latents.scale, before, x), x)          # nothing changed
+    assert torch.equal(showing.shown(before * showing.latents.scale, before, x), x)  # nothing changed
     other = before + torch.randn_like(before)
     with torch.no_grad():
         expected = keep_detail(x, *(showing.vae.decode(z).sample for z in (before, other)))
@@ -77,7 +101,7 @@ def test_what_a_shown_guess_lacks_falls_along_its_gradient_to_none(showing, way)
     assert showing.picture_losses(x, x, truth, weight)[way] > 1e-5
     shown = (x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
     far = showing.picture_losses(shown, x, truth, weight)[way]
-    slope, = torch.autograd.grad(far, shown)
+    (slope,) = torch.autograd.grad(far, shown)
     step = 0.05 * slope / slope.norm()
     with torch.no_grad():
         both = [showing.picture_losses(shown + sign * step, x, truth, weight)[way] for sign in (1, -1)]
@@ -88,10 +112,10 @@ def test_faint_changes_weigh_as_much_as_their_pair_does(showing):
     """Half of "change" is the mean error, half that where the pictures differ; a pair's weight multiplies it."""
     x = torch.zeros(2, 3, 32, 32)
     truth, shown = x.clone(), x.clone()
-    truth[:, :, 8:16, 8:16] = 0.2                                   # a sixteenth of the picture
-    shown[0, :, 8:16, 8:16] = 0.1                                   # half of it, in the first pair
+    truth[:, :, 8:16, 8:16] = 0.2  # a sixteenth of the picture
+    shown[0, :, 8:16, 8:16] = 0.1  # half of it, in the first pair
     shown[1] = truth[1]
-    shown[1, :, 24:, 24:] = 0.1                                     # as large an error elsewhere, in the second
+    shown[1, :, 24:, 24:] = 0.1  # as large an error elsewhere, in the second
 
     def lost(*weight: float) -> float:
         return showing.picture_losses(shown, x, truth, torch.tensor(weight))["change"].item()
@@ -115,7 +139,8 @@ def test_reading_distance_is_divergence_and_huber(reader_file):
     assert editor.reading_distance(read, truth, sizes).item() == pytest.approx(expected.item(), rel=1e-5)
     reader = load_edit_reader(reader_file)
     assert {k: v.shape for k, v in reader.heads(torch.zeros(2, 3, 128, 128)).items()} == {
-        k: (2, len(v)) if v else (2,) for k, v in HEADS.items()}
+        k: (2, len(v)) if v else (2,) for k, v in HEADS.items()
+    }
     assert not any(p.requires_grad for p in reader.parameters()) and not reader.training
 
 
@@ -123,7 +148,7 @@ def test_reading_needs_a_reader(pairs_folder, vae_file, reader_file, tmp_path):
     common = dict(out=str(tmp_path / "run"), pairs=str(pairs_folder), vae=str(vae_file), lambda_reading=1.0, **SMALL)
     with pytest.raises(S2FError, match="edit-reader"):
         train_unet(UNetConfig(**common))
-    with pytest.raises(WeightsError):                                # the judge, which no editor may learn from
+    with pytest.raises(WeightsError):  # the judge, which no editor may learn from
         train_unet(UNetConfig(reader=str(weights_dir() / "tiny-edit-judge.safetensors"), **common))
     with pytest.raises(S2FError, match="edit reader is trained on edit pairs"):
         train_reader(ReaderConfig(out=str(tmp_path)))

@@ -15,7 +15,6 @@ from s2flib.weights import load_tensors
 SMALL = dict(cpu=True, mixed_precision="no", log_every=1, save_every=1e9, seed=3)
 
 
-
 def test_autoencoder_learns_and_resumes_to_the_same_numbers(pairs_folder, tmp_path):
     common = dict(pairs=str(pairs_folder), photos=False, batch=2, limit=3, lpips_from=0.5, lr=2e-3, **SMALL)
     whole = train_vae(VaeConfig(out=str(tmp_path / "a"), steps=4, **common))
@@ -33,8 +32,9 @@ def test_autoencoder_learns_and_resumes_to_the_same_numbers(pairs_folder, tmp_pa
 
 def test_autoencoder_loss_falls(pairs_folder, tmp_path):
 
-    cfg = VaeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=False, batch=2, limit=1, lambda_lpips=0, lr=0.05,
-                    **SMALL)
+    cfg = VaeConfig(
+        out=str(tmp_path), pairs=str(pairs_folder), photos=False, batch=2, limit=1, lambda_lpips=0, lr=0.05, **SMALL
+    )
     trainer = editor_vae.VaeTrainer(cfg, make_accelerator(cpu=True))
     losses = [trainer.step()["weighted"] for _ in range(25)]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
@@ -43,7 +43,6 @@ def test_autoencoder_loss_falls(pairs_folder, tmp_path):
 def test_autoencoder_looks_where_pairs_differ(pairs_folder, tmp_path, monkeypatch):
     """Half of the weight of a pair's error lies on its change, mirrored or not; photos are weighed evenly."""
     from types import SimpleNamespace
-
 
     cfg = VaeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=True, batch=10, limit=3, lambda_lpips=0, **SMALL)
     pictures, change, _ = training_pictures(cfg)
@@ -54,7 +53,7 @@ def test_autoencoder_looks_where_pairs_differ(pairs_folder, tmp_path, monkeypatc
     monkeypatch.setattr(editor_vae, "batch_indices", lambda *a: list(range(9)))
     grey = torch.zeros(9, 3, 128, 128)
     monkeypatch.setattr(trainer.vae, "decode", lambda z: SimpleNamespace(sample=0 * z.mean() + grey))
-    stats = trainer.step()                                        # the error is |x|
+    stats = trainer.step()  # the error is |x|
     x, weight = pictures / 127.5 - 1, torch.ones(9, 128, 128)
     error = x.abs().mean(1)
     colour = sum((x[:, c] - (x[:, 0] + x[:, 1] + x[:, 2]) / 3).square() for c in range(3)) / 3
@@ -69,9 +68,18 @@ def test_autoencoder_is_told_what_a_change_looks_like(pairs_folder, tmp_path, mo
     """The loss of the change is 0 if both pictures are off alike, counts by the pair, and its pairs stay together."""
     from types import SimpleNamespace
 
-
-    cfg = VaeConfig(out=str(tmp_path), pairs=str(pairs_folder), photos=True, batch=8, limit=6, lambda_lpips=0,
-                    lambda_change=2.0, small=0.5, often="", **SMALL)
+    cfg = VaeConfig(
+        out=str(tmp_path),
+        pairs=str(pairs_folder),
+        photos=True,
+        batch=8,
+        limit=6,
+        lambda_lpips=0,
+        lambda_change=2.0,
+        small=0.5,
+        often="",
+        **SMALL,
+    )
     trainer = editor_vae.VaeTrainer(cfg, make_accelerator(cpu=True))
     index, k = trainer.indices()
     assert k == 3 and (index[3:6] == index[:3] + 6).all() and (index[:3] < 6).all() and (index[6:] >= 12).all()
@@ -81,16 +89,17 @@ def test_autoencoder_is_told_what_a_change_looks_like(pairs_folder, tmp_path, mo
     monkeypatch.setattr(trainer.vae, "decode", lambda z: SimpleNamespace(sample=0 * z.mean() + seen[-1] + shift))
     stats = trainer.step()
     assert stats["missed"] == pytest.approx(0, abs=1e-6) and stats["l1"] == pytest.approx(0.1, rel=1e-4)
-    for a, b in zip(seen[0][:3], seen[0][3:6], strict=True):                   # mirrored together: the same person
+    for a, b in zip(seen[0][:3], seen[0][3:6], strict=True):  # mirrored together: the same person
         assert (a - b).abs().mean() < (a - b.flip(2)).abs().mean()
     index, _ = trainer.indices()
-    shift[3:6, 0] = 0.4                                                        # red is off after the change alone
+    shift[3:6, 0] = 0.4  # red is off after the change alone
     stats = trainer.step()
     change = trainer.change[index[:3]].float() / 255
     weight = pair_weight(trainer.change[:6].float() / 255, 0.5)[index[:3]]
     error = 0.3 / 3 + 20 * (0.2**2 + 2 * 0.1**2) / 3
-    assert stats["missed"] == pytest.approx((error * place_weight(change, 1.0).mean((1, 2, 3)) * weight).mean().item(),
-                                            rel=1e-3)
+    assert stats["missed"] == pytest.approx(
+        (error * place_weight(change, 1.0).mean((1, 2, 3)) * weight).mean().item(), rel=1e-3
+    )
     with pytest.raises(S2FError, match="--pairs"):
         editor_vae.pairs_drawn(VaeConfig(out=str(tmp_path), **SMALL))
     first = EditPairs(pairs_folder, "train", limit=6).rows[0].edits[0].kind

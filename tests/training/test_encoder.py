@@ -29,8 +29,11 @@ def generator_file(tmp_path_factory):
     torch.manual_seed(5)
     g = Generator.from_preset("tiny")
     path = tmp_path_factory.mktemp("generator") / "generator.safetensors"
-    return str(save_safetensors(path, dict(g.state_dict()) | {"latent_avg": g.mean_latent()},
-                                {"kind": "stylegan2", "preset": "tiny"}))
+    return str(
+        save_safetensors(
+            path, dict(g.state_dict()) | {"latent_avg": g.mean_latent()}, {"kind": "stylegan2", "preset": "tiny"}
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +60,9 @@ def test_encoder_training_moves_the_encoder_and_not_the_generator(encoder_run, g
 def test_encoder_loss_falls(tmp_path, generator_file):
     from s2flib.training.encoder import EncoderConfig, train_encoder
 
-    cfg = EncoderConfig(out=str(tmp_path), steps=25, generator=generator_file, lambda4=0.0, lambda_id=0.0,
-                        lambda_lpips=0.0, **ENCODER)
+    cfg = EncoderConfig(
+        out=str(tmp_path), steps=25, generator=generator_file, lambda4=0.0, lambda_id=0.0, lambda_lpips=0.0, **ENCODER
+    )
     train_encoder(cfg)
     rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
     l2 = [float(v) for _, name, v in rows if name == "l2"]
@@ -72,19 +76,25 @@ def test_encoder_refuses_to_resume_before_another_generator(tmp_path, generator_
     cfg = EncoderConfig(out=str(tmp_path / "run"), steps=1, generator=generator_file, **ENCODER)
     train_encoder(cfg)
     g = Generator.from_preset("tiny")
-    save_safetensors(generator_file, dict(g.state_dict()) | {"latent_avg": g.mean_latent()},
-                     {"kind": "stylegan2", "preset": "tiny"}, overwrite=True)
+    save_safetensors(
+        generator_file,
+        dict(g.state_dict()) | {"latent_avg": g.mean_latent()},
+        {"kind": "stylegan2", "preset": "tiny"},
+        overwrite=True,
+    )
     with pytest.raises(WeightsError, match="another generator"):
-        train_encoder(EncoderConfig(out=str(tmp_path / "run"), steps=2, generator=generator_file, resume=True,
-                                    **ENCODER))
+        train_encoder(
+            EncoderConfig(out=str(tmp_path / "run"), steps=2, generator=generator_file, resume=True, **ENCODER)
+        )
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     """training.safetensors of a generator's run of one step."""
     out = tmp_path_factory.mktemp("pretrained")
-    cfg = GeneratorConfig(out=str(out), steps=1, preset="tiny", batch=4, limit=12, cpu=True, mixed_precision="no",
-                          path_every=0)
+    cfg = GeneratorConfig(
+        out=str(out), steps=1, preset="tiny", batch=4, limit=12, cpu=True, mixed_precision="no", path_every=0
+    )
     return train_generator(cfg).with_name("training.safetensors")
 
 
@@ -112,8 +122,15 @@ def test_encoder_starts_from_the_photo_encoder(pretrained):
 def test_warm_up_imitates_the_photo_encoder_then_the_losses_begin(tmp_path, pretrained):
     from s2flib.training.encoder import EncoderConfig, train_encoder
 
-    settings = dict(generator=str(pretrained.with_name("generator.safetensors")), init=str(pretrained), mirror=True,
-                    lambda4=0.0, lambda_id=0.0, lr=1e-2, **ENCODER)
+    settings = dict(
+        generator=str(pretrained.with_name("generator.safetensors")),
+        init=str(pretrained),
+        mirror=True,
+        lambda4=0.0,
+        lambda_id=0.0,
+        lr=1e-2,
+        **ENCODER,
+    )
     train_encoder(EncoderConfig(out=str(tmp_path / "a"), steps=14, warmup=12, **settings))
     rows = [line.split(",") for line in (tmp_path / "a" / "log.csv").read_text().splitlines()[1:]]
     imitation = [(int(k), float(v)) for k, name, v in rows if name == "imitation"]
@@ -131,8 +148,17 @@ def test_learning_rate_is_constant_or_falls_to_zero_at_the_end(tmp_path, generat
     dataset, acc = open_dataset("tiny", "train", limit=8), make_accelerator(cpu=True)
 
     def trainer(**more):
-        cfg = EncoderConfig(out=str(tmp_path), steps=100, lr=0.5, generator=generator_file, lambda4=0, lambda_id=0,
-                            lambda_lpips=0, **ENCODER, **more).resolved()
+        cfg = EncoderConfig(
+            out=str(tmp_path),
+            steps=100,
+            lr=0.5,
+            generator=generator_file,
+            lambda4=0,
+            lambda_id=0,
+            lambda_lpips=0,
+            **ENCODER,
+            **more,
+        ).resolved()
         return EncoderTrainer(cfg, dataset, dataset, acc)
 
     assert {trainer().learning_rate(k) for k in range(100)} == {0.5}
@@ -150,12 +176,14 @@ def test_mirroring_flips_photo_and_sketch_together(tmp_path, generator_file, mon
     from s2flib.training.encoder import EncoderConfig, EncoderTrainer
 
     dataset = open_dataset("tiny", "train", limit=8)
-    cfg = EncoderConfig(out=str(tmp_path), steps=1, generator=generator_file, mirror=True,
-                        **ENCODER | {"batch": 8}).resolved()
+    cfg = EncoderConfig(
+        out=str(tmp_path), steps=1, generator=generator_file, mirror=True, **ENCODER | {"batch": 8}
+    ).resolved()
     trainer = EncoderTrainer(cfg, dataset, dataset, make_accelerator(cpu=True))
     seen = []
-    monkeypatch.setattr(trainer, "losses", lambda x, s: (seen.append((x, s)),
-                                                         (sum(p.sum() for p in trainer.update.params) * 0, {}))[1])
+    monkeypatch.setattr(
+        trainer, "losses", lambda x, s: (seen.append((x, s)), (sum(p.sum() for p in trainer.update.params) * 0, {}))[1]
+    )
     trainer.step()
     photo, sketch = trainer.feed(0)
     flipped = [not torch.equal(a, b) for a, b in zip(seen[0][0], photo, strict=True)]
@@ -181,8 +209,13 @@ train_encoder(EncoderConfig(**json.loads(sys.argv[1])))
 
 def launch(config: dict, *prefix: str) -> subprocess.Popen:
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen([sys.executable, *prefix, "-c", TRAIN, json.dumps(config)], env=env,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, *prefix, "-c", TRAIN, json.dumps(config)],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.mark.slow
@@ -215,9 +248,29 @@ def test_two_processes_train_the_same_weights(tmp_path, generator_file):
     config = ENCODER | {"steps": 2, "generator": generator_file, "out": str(tmp_path / "run")}
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", str(script),
-         json.dumps(config)], env=env, capture_output=True, text=True, timeout=300)
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--cpu",
+            "--num_processes",
+            "2",
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "--main_process_port",
+            "0",
+            str(script),
+            json.dumps(config),
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 2
     assert (tmp_path / "run" / "encoder.safetensors").exists()

@@ -43,6 +43,6 @@ def test_feed_gives_the_samples_of_its_indices_in_memory_and_from_a_reader():
     for k, i in enumerate(index):
         assert torch.allclose(photo[k], ds[int(i)]["photo"], atol=1e-6)
         assert torch.allclose(sketch[k], ds[int(i)]["sketch"], atol=1 / 255)
-    reader = feed.Feed(ds, 4, 0, acc, workers=0, memory=0)            # too large for memory: a DataLoader
+    reader = feed.Feed(ds, 4, 0, acc, workers=0, memory=0)  # too large for memory: a DataLoader
     for step in (0, 1, 5):
         assert torch.allclose(reader(step)[0], batches(step)[0], atol=1e-6)

@@ -13,8 +13,9 @@ from s2flib.training.gan import Networks, feature_distance, path_length, sliced_
 from s2flib.training.generator import GeneratorConfig, GeneratorTrainer, train_generator
 from s2flib.training.trainer import make_accelerator
 
-SMALL = dict(preset="tiny", size=32, batch=4, limit=12, cpu=True, mixed_precision="no", path_every=3, r1_every=2,
-             log_every=1)
+SMALL = dict(
+    preset="tiny", size=32, batch=4, limit=12, cpu=True, mixed_precision="no", path_every=3, r1_every=2, log_every=1
+)
 
 
 # --- the maths --------------------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ def test_sliced_wasserstein_of_a_shift_is_its_squared_length_over_the_dimension(
     torch.manual_seed(3)
     a, shift = torch.randn(40, 8), torch.randn(8)
     assert sliced_wasserstein(a, a[torch.randperm(40)]).item() == pytest.approx(0, abs=1e-12)
-    expected = shift.square().sum().item() / 8                    # E over unit directions d of (shift · d)²
+    expected = shift.square().sum().item() / 8  # E over unit directions d of (shift · d)²
     assert sliced_wasserstein(a, a + shift, directions=20_000).item() == pytest.approx(expected, rel=0.05)
 
 
@@ -57,7 +58,7 @@ def test_tied_rows_lie_in_w_and_the_others_are_left_alone():
     for row in range(4):
         assert torch.allclose(out[3:, row], (w[3:, 0] + w[3:, 1] + w[3:, 2] + w[3:, 3]) / 4, atol=1e-6)
     out[4, 0, 0].backward()
-    assert torch.allclose(w.grad[4, :, 0], torch.full((4,), 0.25))             # every row learns from it
+    assert torch.allclose(w.grad[4, :, 0], torch.full((4,), 0.25))  # every row learns from it
 
 
 def test_r1_is_the_squared_gradient(tmp_path):
@@ -71,7 +72,7 @@ def test_r1_is_the_squared_gradient(tmp_path):
     critic = trainer.nets.critic.double()
     x = torch.rand(1, 3, 32, 32, dtype=torch.float64) * 2 - 1
     x.requires_grad_()
-    grad, = torch.autograd.grad(critic(x).sum(), x)
+    (grad,) = torch.autograd.grad(critic(x).sum(), x)
     direction = torch.randn_like(x)
     direction /= direction.norm()
     h = 1e-4
@@ -87,6 +88,7 @@ def test_r1_is_the_squared_gradient(tmp_path):
 
 
 # --- growing ----------------------------------------------------------------------------------------------------
+
 
 def test_grown_generator_first_draws_the_smaller_ones_picture(tmp_path):
     path = train_generator(GeneratorConfig(out=str(tmp_path / "a"), steps=1, **SMALL)).with_name("training.safetensors")
@@ -147,8 +149,13 @@ def test_training_moves_every_network(tmp_path):
     state = torch.load(path.with_name("checkpoint.pt"), weights_only=True)["state"]["nets"]
     torch.manual_seed(0)
     fresh = Networks("tiny", 32).state_dict()
-    for prefix in ("generator.convs.0.conv.weight", "generator.style.1.weight", "critic.convs.1.conv1.0.weight",
-                   "encoder.input_layer.0.weight", "ema.convs.0.conv.weight"):
+    for prefix in (
+        "generator.convs.0.conv.weight",
+        "generator.style.1.weight",
+        "critic.convs.1.conv1.0.weight",
+        "encoder.input_layer.0.weight",
+        "ema.convs.0.conv.weight",
+    ):
         assert not torch.equal(state[prefix], fresh[prefix]), prefix
 
 
@@ -180,8 +187,11 @@ def test_the_share_of_a_batch_that_reconstructs(tmp_path, monkeypatch, share, wa
     from s2flib.datasets import open_dataset
     from s2flib.training.generator import GeneratorTrainer
 
-    trainer = GeneratorTrainer(GeneratorConfig(out=str(tmp_path), rec_share=share, **SMALL),
-                               open_dataset("tiny", "train", limit=12), make_accelerator(cpu=True))
+    trainer = GeneratorTrainer(
+        GeneratorConfig(out=str(tmp_path), rec_share=share, **SMALL),
+        open_dataset("tiny", "train", limit=12),
+        make_accelerator(cpu=True),
+    )
     compared, judged, real = [], [], trainer.nets.critic.forward
 
     def reconstruction(photo, fake, stats):
@@ -191,7 +201,7 @@ def test_the_share_of_a_batch_that_reconstructs(tmp_path, monkeypatch, share, wa
     monkeypatch.setattr(trainer.loss, "reconstruction", reconstruction)
     monkeypatch.setattr(trainer.nets.critic, "forward", lambda x: (judged.append(len(x)), real(x))[1])
     trainer.step()
-    assert compared == [(wanted, wanted)] and judged[0] == 4          # the critic judges all of them
+    assert compared == [(wanted, wanted)] and judged[0] == 4  # the critic judges all of them
     with pytest.raises(S2FError, match="share of the batch"):
         train_generator(GeneratorConfig(out=str(tmp_path / "b"), steps=1, rec_share=1.5, **SMALL))
 
@@ -205,7 +215,7 @@ def test_the_tied_share_of_reconstructions_is_drawn_from_one_w(tmp_path, monkeyp
     drawn, real = [], trainer.nets.generator.synthesis
     monkeypatch.setattr(trainer.nets.generator, "synthesis", lambda w, **k: (drawn.append(w.detach()), real(w, **k))[1])
     trainer.step()
-    spread = drawn[0].std(1).amax(1)                                           # between the rows of each picture
+    spread = drawn[0].std(1).amax(1)  # between the rows of each picture
     assert len(spread) == 4 and (spread[:2] > 1e-4).all() and (spread[2:] < 1e-6).all()
     with pytest.raises(S2FError, match="tie_share is a share"):
         train_generator(GeneratorConfig(out=str(tmp_path / "b"), steps=1, tie_share=-0.1, **SMALL))
@@ -216,15 +226,16 @@ def test_the_face_counts_once_more_at_full_size(tmp_path):
     from s2flib.training.generator import GeneratorTrainer
 
     def loss(weight, fake, **more):
-        cfg = GeneratorConfig(out=str(tmp_path), lambda_face=weight, lambda_adv=0, lambda_rec=5.0,
-                              **SMALL | {"size": 128} | more)
+        cfg = GeneratorConfig(
+            out=str(tmp_path), lambda_face=weight, lambda_adv=0, lambda_rec=5.0, **SMALL | {"size": 128} | more
+        )
         trainer = GeneratorTrainer(cfg, open_dataset("tiny", "train", limit=2), make_accelerator(cpu=True))
         return trainer, trainer.loss.reconstruction(photo, fake, {}).item()
 
     torch.manual_seed(0)
     photo = torch.rand(2, 3, 128, 128) * 2 - 1
     outside, inside = photo.clone(), photo.clone()
-    outside[:, :, :36], outside[:, :, :, :30] = 0, 0                    # all but rows 38 … 102, columns 32 … 96
+    outside[:, :, :36], outside[:, :, :, :30] = 0, 0  # all but rows 38 … 102, columns 32 … 96
     inside[:, :, 60:70, 50:60] = 0
     for fake, added in ((outside, False), (inside, True)):
         (_, plain), (trainer, more) = loss(0.0, fake), loss(2.0, fake)

@@ -17,16 +17,27 @@ from s2flib.training.generator import GeneratorConfig, train_generator
 from s2flib.training.projected import EfficientNetLite0, ProjectedCritic, augment
 from s2flib.training.trainer import make_accelerator
 
-SMALL = dict(preset="tiny", size=32, batch=4, limit=12, cpu=True, mixed_precision="no", path_every=0, log_every=1,
-             critic="projected", lambda_feat=0)
+SMALL = dict(
+    preset="tiny",
+    size=32,
+    batch=4,
+    limit=12,
+    cpu=True,
+    mixed_precision="no",
+    path_every=0,
+    log_every=1,
+    critic="projected",
+    lambda_feat=0,
+)
 
 
 def weights_file() -> Path:
     return Path(importlib.util.find_spec(projected.MODULE).origin).parent / projected.FILE
 
 
-@pytest.mark.parametrize("picture, label", [("chelsea", {281, 282, 285}), ("coffee", {967, 968}),
-                                            ("rocket", {657, 744})])
+@pytest.mark.parametrize(
+    "picture, label", [("chelsea", {281, 282, 285}), ("coffee", {967, 968}), ("rocket", {657, 744})]
+)
 def test_the_backbone_sees_what_an_imagenet_net_sees(picture, label):
     """With the published classifier's own head on top it names cats, coffee and rockets: every layer is in place."""
     from skimage import data
@@ -49,7 +60,7 @@ def test_only_the_heads_learn():
     critic = ProjectedCritic(side=64)
     x = torch.rand(2, 3, 32, 32, requires_grad=True)
     logits = critic(x)
-    assert logits.shape == (2, 4 * 4 + 4 * 4 + 4 * 4 + 2 * 2)        # places of the heads at 16, 8, 4 and 2 px
+    assert logits.shape == (2, 4 * 4 + 4 * 4 + 4 * 4 + 2 * 2)  # places of the heads at 16, 8, 4 and 2 px
     logits.sum().backward()
     assert x.grad.abs().sum() > 0
     learning = {n.split(".")[0] for n, p in critic.named_parameters() if p.grad is not None}
@@ -75,12 +86,12 @@ def test_training_tells_photos_from_fakes_and_moves_the_generator(tmp_path):
         assert torch.equal(state[name], fresh[name]), name
     saved = load_file(path.with_name("training.safetensors"))
     assert not any("backbone" in k for k in saved) and any(k.startswith("critic.heads") for k in saved)
-    big = Networks("tiny", 64, "projected")          # a critic on features fits every size
+    big = Networks("tiny", 64, "projected")  # a critic on features fits every size
     warm_start(big, str(path.with_name("training.safetensors")), "tiny")
     state = big.state_dict()
     for k in ("critic.heads.0.0.parametrizations.weight.original", "critic.mix_scales.3.weight"):
         assert torch.equal(state[k], saved[k].float()), k
-    other = Networks("tiny", 32)                      # the plain critic starts afresh, the rest is taken over
+    other = Networks("tiny", 32)  # the plain critic starts afresh, the rest is taken over
     fresh = {k: v.clone() for k, v in other.critic.state_dict().items()}
     warm_start(other, str(path.with_name("training.safetensors")), "tiny")
     assert all(torch.equal(v, fresh[k]) for k, v in other.critic.state_dict().items())
@@ -92,8 +103,9 @@ def test_generator_loss_rises_as_the_critic_dislikes():
     from s2flib.datasets import open_dataset
     from s2flib.training.generator import GeneratorTrainer
 
-    trainer = GeneratorTrainer(GeneratorConfig(out="unused", **SMALL), open_dataset("tiny", "train", limit=12),
-                               make_accelerator(cpu=True))
+    trainer = GeneratorTrainer(
+        GeneratorConfig(out="unused", **SMALL), open_dataset("tiny", "train", limit=12), make_accelerator(cpu=True)
+    )
     trainer.nets.critic.forward = lambda x: torch.full((len(x), 7), 2.0)
     assert trainer.loss.generator(torch.zeros(2, 3, 32, 32)).item() == -8
 
@@ -105,12 +117,12 @@ def test_augment_changes_colour_and_place_within_bounds():
     y = augment(x)
     assert y.shape == x.shape
     peaks = y.mean(1).flatten(1).argmax(1)
-    assert len({int(p) for p in peaks}) == 1                       # one shift a batch …
+    assert len({int(p) for p in peaks}) == 1  # one shift a batch …
     assert abs(int(peaks[0]) // 40 - 20) <= 4 and abs(int(peaks[0]) % 40 - 20) <= 4
     floor = y.flatten(1).median(1).values
-    assert floor.abs().max() <= 0.2 + 1e-6 and floor.std() > 0.05   # … brightness of its own for each picture
+    assert floor.abs().max() <= 0.2 + 1e-6 and floor.std() > 0.05  # … brightness of its own for each picture
     height = y.flatten(1).max(1).values - floor
-    assert (height - 1).abs().max() < 1e-5                         # grey stays grey: contrast is of the colours
+    assert (height - 1).abs().max() < 1e-5  # grey stays grey: contrast is of the colours
     colour = torch.zeros(64, 3, 40, 40)
     colour[:, 0] = 1.0
     spread = augment(colour)
@@ -135,8 +147,9 @@ def test_unknown_critic_is_refused(tmp_path):
 
 @pytest.mark.parametrize("critic", ["stylegan2", "projected"])
 def test_bfloat16_steps_are_finite_and_codes_stay_float32(tmp_path, critic):
-    path = train_generator(GeneratorConfig(out=str(tmp_path), steps=2, **{
-        **SMALL, "critic": critic, "mixed_precision": "bf16"}))
+    path = train_generator(
+        GeneratorConfig(out=str(tmp_path), steps=2, **{**SMALL, "critic": critic, "mixed_precision": "bf16"})
+    )
     state = torch.load(path.with_name("checkpoint.pt"), weights_only=True)["state"]
     assert state["loss"]["codes"].dtype == torch.float32
     assert all(torch.isfinite(v).all() for v in state["nets"].values() if v.is_floating_point())

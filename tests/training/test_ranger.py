@@ -20,7 +20,7 @@ def test_ranger_equals_radam_with_lookahead_and_centred_gradients():
         ranger.step()
         before = q.detach().clone()
         radam.step()
-        if step <= 5:                               # ρ_t ≤ 5: not rectified, no update
+        if step <= 5:  # ρ_t ≤ 5: not rectified, no update
             q.data.copy_(before)
         if step % 3 == 0:
             slow = slow + 0.4 * (q.detach() - slow)

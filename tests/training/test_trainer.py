@@ -141,12 +141,12 @@ def test_the_log_holds_each_step_once_after_a_kill(tmp_path):
     first.dies_at = 5
     with pytest.raises(KeyboardInterrupt):
         run_training(first)
-    assert [step for step, *_ in rows(tmp_path)] == [2, 4]             # no checkpoint yet: all of it happens again
-    second = Counting(config(resume=True, save_every=0.0))             # a checkpoint after each step
+    assert [step for step, *_ in rows(tmp_path)] == [2, 4]  # no checkpoint yet: all of it happens again
+    second = Counting(config(resume=True, save_every=0.0))  # a checkpoint after each step
     second.dies_at = 11
     with pytest.raises(KeyboardInterrupt):
         run_training(second)
-    (tmp_path / "log.csv").open("a").write("12,value,99\n")            # logged after the last checkpoint
+    (tmp_path / "log.csv").open("a").write("12,value,99\n")  # logged after the last checkpoint
     run_training(Counting(config(resume=True, save_every=1e9)))
     found = rows(tmp_path)
     assert [step for step, name, _ in found if name == "value"] == list(range(2, 21, 2))
@@ -174,9 +174,9 @@ def test_updates_clip_scale_and_set_the_rate(tmp_path):
     groups = [{"params": [p]}, {"params": [q], "share": 0.1}]
     update = Updates(torch.optim.SGD(groups, 1.0), trainer, clip=1.0)
     update((3 * p[0] + 4 * p[1]) + 0 * q.sum(), lr=0.5)
-    assert torch.allclose(p, torch.tensor([-0.3, -0.4]))               # gradient (3, 4) clipped to length 1, rate 0.5
+    assert torch.allclose(p, torch.tensor([-0.3, -0.4]))  # gradient (3, 4) clipped to length 1, rate 0.5
     update(0.2 * q.sum() + 0 * p.sum(), lr=0.5)
-    assert q.item() == pytest.approx(-0.01)                            # 0.2 × 0.5 × its share 0.1
+    assert q.item() == pytest.approx(-0.01)  # 0.2 × 0.5 × its share 0.1
     trainer.dtype = torch.float16
     scaled = Updates(torch.optim.SGD([p], 1.0), trainer)
     before = p.detach().clone()
@@ -208,11 +208,20 @@ def test_auto_precision_is_what_the_hardware_has(monkeypatch):
     assert autocast_dtype("fp16", cpu) == torch.float16 and autocast_dtype("no", gpu) is None
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"lr": float("nan")}, "lr must"), ({"lr": 0.0}, "lr must"), ({"seed": -1}, "seed must"), ({"batch": 0}, "batch must"),
-    ({"steps": 0}, "steps must"), ({"mixed_precision": "float16"}, "mixed_precision must"), ({"preset": "x"}, "preset"),
-    ({"limit": 0}, "limit must"), ({"seed": 2**64}, "seed must"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"lr": float("nan")}, "lr must"),
+        ({"lr": 0.0}, "lr must"),
+        ({"seed": -1}, "seed must"),
+        ({"batch": 0}, "batch must"),
+        ({"steps": 0}, "steps must"),
+        ({"mixed_precision": "float16"}, "mixed_precision must"),
+        ({"preset": "x"}, "preset"),
+        ({"limit": 0}, "limit must"),
+        ({"seed": 2**64}, "seed must"),
+    ],
+)
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(S2FError, match=message):
         RunConfig(**{"out": "x", "steps": 1, "batch": 1, "lr": 1.0} | options)

@@ -11,7 +11,7 @@ from s2flib.errors import WeightsError
 from s2flib.weights import download as module
 from s2flib.weights.download import download
 
-BODY = bytes(range(256)) * 1200                                  # 307,200 bytes
+BODY = bytes(range(256)) * 1200  # 307,200 bytes
 OTHER = BODY[::-1]
 SHA = hashlib.sha256(BODY).hexdigest()
 PAGE = b"  <!DOCTYPE html><html><body>Quota exceeded</body></html>"
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         if not step.get("no_length"):
             self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
-        self.wfile.write(body[start:] if cut is None else body[start:start + cut])
+        self.wfile.write(body[start:] if cut is None else body[start : start + cut])
         self.wfile.flush()
         self.close_connection = True
         return None
@@ -82,7 +82,7 @@ def test_plain(server, tmp_path):
     path = get(server, tmp_path / "new" / "a.bin")
     assert path.read_bytes() == BODY
     assert leftovers(tmp_path / "new") == {"a.bin"}
-    get(server, path)                                            # already there: no second request
+    get(server, path)  # already there: no second request
     assert len(server.seen) == 1
 
 
@@ -162,7 +162,7 @@ def test_quota_page(server, tmp_path, kind, sha256):
     with pytest.raises(WeightsError, match="quota"):
         get(server, tmp_path / "a.bin", sha256)
     assert leftovers(tmp_path) == set()
-    assert len(server.seen) == 1                                 # asking again would not help
+    assert len(server.seen) == 1  # asking again would not help
 
 
 def test_quota_page_does_not_destroy_the_part(server, tmp_path):
@@ -184,7 +184,7 @@ def test_wrong_hash(server, tmp_path):
 def test_part_of_another_file_is_found_out(server, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(OTHER[:1000])
     assert get(server, tmp_path / "a.bin").read_bytes() == BODY
-    assert server.seen[1][1] is None                             # the second try starts from nothing
+    assert server.seen[1][1] is None  # the second try starts from nothing
 
 
 def test_second_address(server, tmp_path):
@@ -208,7 +208,7 @@ def test_error_names_the_address_and_the_mend(server, tmp_path):
 
 def test_unknown_length(server, tmp_path):
     server.script = [{"no_length": True}]
-    assert get(server, tmp_path / "a.bin").read_bytes() == BODY   # the hash proves it complete
+    assert get(server, tmp_path / "a.bin").read_bytes() == BODY  # the hash proves it complete
     with pytest.raises(WeightsError, match="size"):
         get(server, tmp_path / "b.bin", None)
     assert not (tmp_path / "b.bin").exists()
@@ -223,8 +223,9 @@ def test_nobody_listens(server, tmp_path):
 
 def test_two_at_once_download_once(server, tmp_path):
     got = []
-    threads = [threading.Thread(target=lambda: got.append(get(server, tmp_path / "a.bin").read_bytes()))
-               for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: got.append(get(server, tmp_path / "a.bin").read_bytes())) for _ in range(4)
+    ]
     for t in threads:
         t.start()
     for t in threads:

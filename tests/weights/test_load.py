@@ -23,6 +23,7 @@ def data(tmp_path, monkeypatch):
 
 # --- reading ---
 
+
 class Evil:
     """Unpickled carelessly, it creates a file."""
 
@@ -84,16 +85,28 @@ def test_bad_files(tmp_path, suffix):
 
 # --- writing ---
 
+
 def test_save_safetensors(tmp_path):
     base = torch.randn(4, 6)
-    tensors = {"half": base, "view": base.t()[1:], "big": torch.tensor([1e6]), "count": torch.tensor(7),
-               "parameter": torch.nn.Parameter(torch.ones(2)), "empty": torch.zeros(0, 3)}
+    tensors = {
+        "half": base,
+        "view": base.t()[1:],
+        "big": torch.tensor([1e6]),
+        "count": torch.tensor(7),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "empty": torch.zeros(0, 3),
+    }
     path = weights.save_safetensors(tmp_path / "a.safetensors", tensors, {"kind": "test", "steps": 3})
     got, meta = weights.safe_load(path, with_metadata=True)
     assert meta == {"kind": "test", "steps": "3"}
     assert {k: v.dtype for k, v in got.items()} == {
-        "half": torch.float16, "view": torch.float16, "big": torch.float32, "count": torch.int64,
-        "parameter": torch.float16, "empty": torch.float16}
+        "half": torch.float16,
+        "view": torch.float16,
+        "big": torch.float32,
+        "count": torch.int64,
+        "parameter": torch.float16,
+        "empty": torch.float16,
+    }
     assert torch.equal(got["view"], base.t()[1:].half()) and got["big"].item() == 1e6 and got["count"] == 7
     with pytest.raises(WeightsError, match="exists already"):
         weights.save_safetensors(path, {}, {})
@@ -119,9 +132,10 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
 
 # --- shipped files ---
 
+
 def test_sha256sums(data):
     path = weights.save_safetensors(data / "a.safetensors", {"x": torch.ones(3)}, {})
-    weights.safe_load(path)                                      # no list yet: nothing to compare with
+    weights.safe_load(path)  # no list yet: nothing to compare with
     sums = weights.update_sha256sums()
     assert re.fullmatch(r"[0-9a-f]{64}  a\.safetensors\n", sums.read_text())
     weights.safe_load(path)
@@ -165,6 +179,7 @@ def test_directories(monkeypatch, tmp_path):
 
 # --- tiny networks through files ---
 
+
 @pytest.fixture
 def tiny(data):
     """Untrained tiny networks stored as training would store them."""
@@ -172,7 +187,7 @@ def tiny(data):
     psp = PSP.from_preset("tiny").eval()
     state = psp.decoder.state_dict() | {"latent_avg": psp.latent_avg[0]}
     weights.save_safetensors(data / "tiny-stylegan2.safetensors", state, {"kind": "stylegan2", "preset": "tiny"})
-    psp.decoder = weights.load_generator("tiny")                 # trained in front of the stored generator
+    psp.decoder = weights.load_generator("tiny")  # trained in front of the stored generator
     weights.save_psp(data / "tiny-psp.safetensors", psp, "tiny", {"steps": "0"})
     weights.update_sha256sums()
     return data, psp
@@ -194,7 +209,7 @@ def test_load_psp_round_trip(tiny):
     assert not got.training and not any(p.requires_grad for p in got.decoder.parameters())
     x = torch.rand(1, 1, 128, 128)
     with torch.no_grad():
-        assert (got(x)[0] - psp(x)[0]).abs().max() < 0.02        # float16 storage
+        assert (got(x)[0] - psp(x)[0]).abs().max() < 0.02  # float16 storage
         assert torch.allclose(got(x)[1], psp(x)[1], atol=5e-3)
 
 
@@ -242,8 +257,10 @@ def test_load_psp_refuses(tiny, tmp_path):
 def test_load_psp_with_another_generator(tiny, tmp_path):
     """An own generator and the encoder trained in front of it belong together."""
     _, psp = tiny
-    state = {k: v + 0.1 if v.is_floating_point() and not k.endswith("kernel") else v
-             for k, v in psp.decoder.state_dict().items()}
+    state = {
+        k: v + 0.1 if v.is_floating_point() and not k.endswith("kernel") else v
+        for k, v in psp.decoder.state_dict().items()
+    }
     mine = weights.save_safetensors(tmp_path / "g.safetensors", state, {"kind": "stylegan2", "preset": "tiny"})
     psp.decoder = weights.load_generator("tiny", mine)
     own = weights.save_psp(tmp_path / "e.safetensors", psp, "tiny")

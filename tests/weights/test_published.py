@@ -14,9 +14,18 @@ from s2flib.stylegan2 import Generator
 from s2flib.weights import published
 from s2flib.weights.published import IRSE50, load_strict, load_stylegan2, read_psp
 
-SMALL_PAPER = dataclasses.replace(PAPER, size=64, encoder_size=64, style_dim=24, n_mlp=2, channel_base=512,
-                                  channel_max=24, encoder_units=(1, 2, 1, 1), encoder_widths=(4, 8, 12, 16),
-                                  encoder_head=16)
+SMALL_PAPER = dataclasses.replace(
+    PAPER,
+    size=64,
+    encoder_size=64,
+    style_dim=24,
+    n_mlp=2,
+    channel_base=512,
+    channel_max=24,
+    encoder_units=(1, 2, 1, 1),
+    encoder_widths=(4, 8, 12, 16),
+    encoder_head=16,
+)
 
 
 def published_file(path, **changes):
@@ -27,10 +36,18 @@ def published_file(path, **changes):
     with torch.no_grad():
         decoder.conv1.noise.weight.fill_(0.5)
     checkpoint = {
-        "state_dict": {**{f"encoder.{k}": v for k, v in encoder.state_dict().items()},
-                       **{f"decoder.{k}": v for k, v in decoder.state_dict().items()}},
-        "opts": {"encoder_type": "GradualStyleEncoder", "input_nc": 1, "label_nc": 1, "output_size": 64,
-                 "start_from_latent_avg": True, "resize_factors": None},
+        "state_dict": {
+            **{f"encoder.{k}": v for k, v in encoder.state_dict().items()},
+            **{f"decoder.{k}": v for k, v in decoder.state_dict().items()},
+        },
+        "opts": {
+            "encoder_type": "GradualStyleEncoder",
+            "input_nc": 1,
+            "label_nc": 1,
+            "output_size": 64,
+            "start_from_latent_avg": True,
+            "resize_factors": None,
+        },
         "latent_avg": torch.randn(p.n_styles, p.style_dim),
     } | changes
     torch.save({k: v for k, v in checkpoint.items() if v is not None}, path)
@@ -64,7 +81,7 @@ def test_published_psp_variants(tmp_path, monkeypatch):
         weights.load_psp(SMALL_PAPER, path)
     published_file(path, latent_avg=None, opts=c["opts"] | {"start_from_latent_avg": False})
     assert weights.load_psp(SMALL_PAPER, path).latent_avg.abs().sum() == 0
-    published_file(path, opts=argparse.Namespace(**c["opts"]))   # old files keep the options themselves
+    published_file(path, opts=argparse.Namespace(**c["opts"]))  # old files keep the options themselves
     weights.load_psp(SMALL_PAPER, path)
     published_file(path, opts={"encoder_type": "BackboneEncoderUsingLastLayerIntoW"})
     with pytest.raises(WeightsError, match="BackboneEncoderUsingLastLayerIntoW"):
@@ -78,8 +95,10 @@ def test_published_psp_at_published_shapes():
     """621 + 171 tensors of the published shapes are sorted and fit; nothing is allocated (meta device)."""
     with torch.device("meta"):
         encoder, decoder = GradualStyleEncoder.from_preset(PAPER), Generator.from_preset(PAPER)
-        state = {**{f"encoder.{k}": torch.empty(v.shape, dtype=v.dtype) for k, v in encoder.state_dict().items()},
-                 **{f"decoder.{k}": torch.empty(v.shape) for k, v in decoder.state_dict().items()}}
+        state = {
+            **{f"encoder.{k}": torch.empty(v.shape, dtype=v.dtype) for k, v in encoder.state_dict().items()},
+            **{f"decoder.{k}": torch.empty(v.shape) for k, v in decoder.state_dict().items()},
+        }
         got = read_psp({"state_dict": state, "opts": {}, "latent_avg": torch.empty(18, 512)}, "file")
         assert (len(got.encoder), len(got.decoder), got.input_nc, got.n_styles) == (621, 171, 1, 18)
         load_strict(encoder, got.encoder, "file")
@@ -111,9 +130,9 @@ def test_published_stylegan2_without_noise_filters_and_average():
     w = torch.randn(1, SMALL_PAPER.n_styles, 24)
     with torch.no_grad():
         a, b = (t.synthesis(w) for t in targets)
-        assert torch.equal(a, b)                                 # the drawn noise is seeded
+        assert torch.equal(a, b)  # the drawn noise is seeded
         assert torch.equal(targets[0].synthesis(w, noise=None), source.synthesis(w, noise=None))
-    bare["mapping.w_avg"] = torch.arange(24.0)                   # as in conversions from stylegan2-ada
+    bare["mapping.w_avg"] = torch.arange(24.0)  # as in conversions from stylegan2-ada
     assert torch.equal(load_stylegan2(targets[0], {"g_ema": bare}, "file"), torch.arange(24.0))
 
 
@@ -149,6 +168,8 @@ def test_ir_se50_published_names():
     assert state["body.3.shortcut_layer.1.running_var"] == (128,)
     tail = {k: s for k, s in state.items() if k.startswith("output_layer.")}
     assert tail == {"output_layer.3.weight": (512, 25088), "output_layer.3.bias": (512,)} | {
-        f"output_layer.{i}.{n}": () if n == "num_batches_tracked" else (512,) for i in (0, 4)
-        for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+        f"output_layer.{i}.{n}": () if n == "num_batches_tracked" else (512,)
+        for i in (0, 4)
+        for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    }
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(43.8, abs=0.1)

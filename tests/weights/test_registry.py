@@ -19,7 +19,7 @@ def test_registry_is_well_formed():
         assert e.what and e.licence and e.urls
         assert all(urlparse(u).scheme == "https" for u in e.urls)
         assert e.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", e.sha256)
-        if m := re.search(r"-([0-9a-f]{8})\.pth$", e.file):       # torchvision's names begin the hash
+        if m := re.search(r"-([0-9a-f]{8})\.pth$", e.file):  # torchvision's names begin the hash
             assert e.sha256.startswith(m[1])
 
 
@@ -30,8 +30,11 @@ def entry(tmp_path, monkeypatch):
     calls = []
 
     def install(sha256):
-        monkeypatch.setitem(weights.REGISTRY, "thing", registry.Published(
-            "thing.pt", "a thing", "CC0", ("https://example.org/thing",), sha256))
+        monkeypatch.setitem(
+            weights.REGISTRY,
+            "thing",
+            registry.Published("thing.pt", "a thing", "CC0", ("https://example.org/thing",), sha256),
+        )
 
     def fake_download(urls, path, sha256):
         calls.append(urls)
@@ -53,7 +56,7 @@ def test_fetch_pinned(entry, capsys):
         warnings.simplefilter("error")
         path = weights.fetch("thing")
         assert weights.fetch("thing") == path
-    assert "CC0" in capsys.readouterr().err                      # the licence is shown before the download
+    assert "CC0" in capsys.readouterr().err  # the licence is shown before the download
     assert len(calls) == 1 and path.read_bytes() == b"contents"
     assert [p.name for p in path.parent.iterdir()] == ["thing.pt"]
     path.write_bytes(b"Contents")
