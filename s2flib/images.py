@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, cast
 
 import cv2
 import numpy as np
@@ -18,9 +18,6 @@ from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin,
 
 from s2flib.errors import ImageError
 from s2flib.files import atomic_path
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeIs
 
 MIN_SIDE, MAX_SIDE = 16, 12_000  # pixels
 Picture = str | os.PathLike | BinaryIO | bytes | Image.Image | torch.Tensor | np.ndarray  # see as_array
@@ -74,7 +71,7 @@ def load_mask(path: str | os.PathLike | BinaryIO) -> np.ndarray:
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Iterator[tuple[Image.Image, str]]:
     """The decoded Pillow image and its name for messages; every read error becomes an ImageError."""
-    if _is_file(path):
+    if not isinstance(path, (str, os.PathLike)):
         name = str(getattr(path, "name", "the image"))
     else:
         file = Path(path)
@@ -108,11 +105,6 @@ def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Ite
         raise ImageError(f"{name} is damaged or truncated ({e}): copy or download it again.") from None
 
 
-def _is_file(image: object) -> TypeIs[BinaryIO]:
-    """Whether it is an open file."""
-    return hasattr(image, "read")
-
-
 def _too_large(name: str) -> str:
     return f"{name} has a side of more than {MAX_SIDE:,} px: scale it down first."
 
@@ -126,10 +118,10 @@ def as_array(image: Picture) -> np.ndarray:
     """
     if isinstance(image, bytes):
         image = io.BytesIO(image)
-    if isinstance(image, (str, os.PathLike)) or _is_file(image):
-        return load_image(image)
     if isinstance(image, Image.Image):
         return _rgb(image, "the image")
+    if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
+        return load_image(cast(BinaryIO, image))
     if isinstance(image, torch.Tensor):
         x = image[0] if image.ndim == 4 and len(image) == 1 else image
         if x.ndim != 3 or x.shape[0] not in (1, 3):
