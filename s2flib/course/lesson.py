@@ -50,6 +50,20 @@ def badge(name: str, folder: str = "notebooks") -> str:
     return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({url})"
 
 
+@dataclass
+class NotebookRun:
+    """The result of one notebook. ``error`` is None, or one line: the cell, the exception, its message."""
+
+    name: str
+    cells: int
+    seconds: float
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
 @dataclass(frozen=True)
 class Lesson:
     """One run of one notebook: its settings, and where the results go."""

@@ -7,15 +7,12 @@ import csv
 import html
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from s2flib.course.lesson import NotebookRun
 from s2flib.files import write_text
 from s2flib.presets import get_preset
-
-if TYPE_CHECKING:
-    from s2flib.course.run import NotebookRun
 
 STYLE = """
 body{font:16px/1.55 system-ui,sans-serif;color:#1d2330;max-width:1080px;margin:0 auto;padding:32px 24px}

@@ -11,11 +11,10 @@ import re
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s2flib.course.lesson import GITHUB, ROOT
+from s2flib.course.lesson import GITHUB, ROOT, NotebookRun
 from s2flib.errors import S2FError
 from s2flib.presets import get_preset
 
@@ -26,20 +25,6 @@ KERNEL_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 TQDM_WIDGET = re.compile(r".{0,80}\d+%\|.*\| \d+/\d+ \[")
-
-
-@dataclass
-class NotebookRun:
-    """The result of one notebook. ``error`` is None, or one line: the cell, the exception, its message."""
-
-    name: str
-    cells: int
-    seconds: float
-    error: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        return self.error is None
 
 
 def notebook_paths(names: Iterable[str] | None = None, folder: Path | None = None) -> list[Path]:
