@@ -129,22 +129,6 @@ class ModulatedConv2d(nn.Module):
             x = x * torch.rsqrt(power + 1e-8)[:, :, None, None].to(x.dtype)
         return x
 
-    def forward_grouped(self, x: Tensor, w: Tensor) -> Tensor:
-        """Reference implementation with one weight per sample; the tests compare ``forward`` with it."""
-        b, in_ch, h, wd = x.shape
-        weight = self.weight * self.scale * self.modulation(w)[:, None, :, None, None]  # (B, out, in, k, k)
-        if self.demodulate:
-            weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
-        x = x.reshape(1, b * in_ch, h, wd)
-        if self.upsample:
-            k = weight.transpose(1, 2).reshape(b * in_ch, -1, *weight.shape[3:])
-            x = F.conv_transpose2d(x, k, stride=2, groups=b)
-            x = x.reshape(b, -1, *x.shape[2:])
-            fir = self.blur.kernel.to(x.dtype)[None, None].repeat(x.shape[1], 1, 1, 1)
-            return F.conv2d(F.pad(x, (1, 1, 1, 1)), fir, groups=x.shape[1])
-        x = F.conv2d(x, weight.reshape(-1, *weight.shape[2:]), padding=self.padding, groups=b)
-        return x.reshape(b, -1, *x.shape[2:])
-
 
 class NoiseInjection(nn.Module):
     """x + weight · noise, with one learned strength per layer."""
