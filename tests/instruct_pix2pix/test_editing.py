@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from s2flib import images
 from s2flib.cli import app as cli
 from s2flib.errors import ImageError, S2FError, WeightsError
-from s2flib.instruct_pix2pix import Cancelled, EditSession, edit, edit_batch, keep_detail
+from s2flib.instruct_pix2pix import Cancelled, edit, edit_batch, keep_detail
 from s2flib.instruct_pix2pix.editing import guidance_schedule
 from s2flib.instruct_pix2pix.inputs import as_array
 from s2flib.presets import TINY, Suited
@@ -208,40 +208,6 @@ def test_detail_is_kept_where_nothing_changes_and_dropped_where_much_does():
     assert (keep_detail(x, rebuilt, slight) - x - 0.1).abs().mean() < 0.06  # the change, on the old detail
 
 
-# --- chains -----------------------------------------------------------------------------------------------------
-
-
-def test_session_chains_undoes_and_redoes(face, tiny_pipe, tmp_path):
-    session = EditSession(face, pipe=tiny_pipe, **FAST)
-    assert (session.image == face).all()
-    first = session.apply("brown hair")
-    second = session.apply("blue eyes", seed=4)
-    assert (second.before == first.image).all() and session.instructions == ["brown hair", "blue eyes"]
-    assert (session.undo() == first.image).all() and (session.redo() == second.image).all()
-    assert json.loads(Image.open(session.save(tmp_path / "out.png")).text["history"]) == ["brown hair", "blue eyes"]
-    session.undo()
-    session.apply("add glasses")
-    assert session.instructions == ["brown hair", "add glasses"]
-    with pytest.raises(S2FError, match="redo"):
-        session.redo()
-    session.undo(), session.undo()
-    assert (session.image == face).all()
-    with pytest.raises(S2FError, match="undo"):
-        session.undo()
-    with pytest.raises(S2FError, match="edited yet"):
-        session.save(tmp_path / "none.png")
-
-
-def test_a_failed_edit_leaves_the_session_as_it_was(face, tiny_pipe):
-    session = EditSession(face, pipe=tiny_pipe, **FAST)
-    with pytest.raises(S2FError):
-        session.chain(["brown hair", ""])
-    assert session.instructions == ["brown hair"]
-    with pytest.raises(Cancelled):
-        session.apply("blue eyes", cancel=lambda: True)
-    assert session.instructions == ["brown hair"]
-
-
 # --- bad input --------------------------------------------------------------------------------------------------
 
 
@@ -370,90 +336,3 @@ def test_command_edits_in_a_chain_and_refuses_in_one_sentence(tiny_pipeline_fold
     ):
         refused = run(*bad)
         assert refused.exit_code == 2 and refused.output.count("\n") == 1, refused.output
-
-
-# --- the panel --------------------------------------------------------------------------------------------------
-
-
-def test_panel_applies_undoes_and_never_raises(face, tiny_pipe):
-    from s2flib.widgets.edit_panel import EditPanel
-
-    panel = EditPanel(face, pipe=tiny_pipe, **FAST)
-
-    def click(button):
-        button.click()
-        assert panel.wait(60)
-
-    panel.words.value = "brown hair"
-    click(panel.go)
-    assert panel.session.instructions == ["brown hair"] and panel.status.value == "brown hair"
-    assert panel.bar.value == panel.bar.max == 4 and panel.words.value == ""
-    assert panel.guidance.disabled and panel.suited.value
-    panel.suited.value, panel.guidance.value, panel.words.value = False, 5.0, "blue eyes"
-    click(panel.go)
-    assert not panel.guidance.disabled and panel.session.history[-1].parameters["guidance"] == 5.0
-    click(panel.back)
-    panel.words.value = "<b>" + "hair " * 100
-    click(panel.go)
-    assert "make it shorter" in panel.status.value and panel.session.instructions == ["brown hair"]
-    click(panel.back)
-    panel.undo()
-    assert "nothing to undo" in panel.status.value
-    assert panel.static()[:4] == b"\x89PNG"
-    assert panel._repr_mimebundle_()["image/png"] == panel.static()
-
-
-def test_panel_cancels(face, tiny_pipe, monkeypatch):
-    """While an edit is under way only Cancel can be clicked; cancelled, the picture and the words stay."""
-    from s2flib.widgets.edit_panel import EditPanel
-
-    panel, under_way, go_on = EditPanel(face, pipe=tiny_pipe, **FAST), threading.Event(), threading.Event()
-    shown = panel._progress
-    seen = []
-
-    def progress(step, steps):
-        seen.append(step)
-        shown(step, steps)
-        under_way.set()
-        assert go_on.wait(60)
-
-    monkeypatch.setattr(panel, "_progress", progress)
-    panel.words.value = "brown hair"
-    panel.go.click()
-    assert under_way.wait(60) and not panel.wait(0.01)
-    assert panel.go.disabled and panel.back.disabled and not panel.stop.disabled
-    worker = panel._worker
-    panel.apply()
-    panel.undo()
-    assert panel._worker is worker and panel.session.history == []  # neither does anything now
-    panel.stop.click()
-    go_on.set()
-    assert panel.wait(60) and seen == [0]
-    assert panel.session.history == [] and panel.words.value == "brown hair" and "cancelled" in panel.status.value
-    assert not panel.go.disabled and not panel.back.disabled and panel.stop.disabled
-    panel.go.click()  # the next one is not cancelled
-    assert panel.wait(60) and panel.session.instructions == ["brown hair"]
-
-
-def test_exercises_name_the_usual_mistakes():
-    from s2flib.course.exercises import grade
-
-    wrong = {
-        "noise": [
-            (lambda z, e, a: a.view(-1, 1, 1, 1) * z + (1 - a.view(-1, 1, 1, 1)) * e, "square roots"),
-            (lambda z, e, a: (1 - a.view(-1, 1, 1, 1)).sqrt() * z + a.view(-1, 1, 1, 1).sqrt() * e, "changed"),
-        ],
-        "guidance": [
-            (lambda n, p, b, i, t: n + t * (p - n) + i * (b - p), "changed places"),
-            (lambda n, p, b, i, t: n + i * (p - n) + t * (b - n), "starts from"),
-        ],
-        "dropout": [
-            (lambda u, s: (u < s, u < s), "dropped in 5 %"),
-            (lambda u, s: u < s, "pair"),
-            (lambda u, s: (u < 2 * s, (u > s) & (u < 2 * s)), "dropped in 5 %"),
-        ],
-    }
-    for name, cases in wrong.items():
-        for function, hint in cases:
-            found = grade(f"08.{name}", function)
-            assert found.status == "wrong" and hint in found.message, (name, found)

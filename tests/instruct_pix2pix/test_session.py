@@ -1,0 +1,49 @@
+"""A chain of edits: undo, redo, and what an error leaves."""
+
+import json
+
+import pytest
+from editing_stand_in import (  # noqa: F401  (fixtures)
+    close,
+    face_fixture,
+    tiny_pipe_fixture,
+    tiny_pipeline_folder_fixture,
+)
+from PIL import Image
+
+from s2flib.errors import S2FError
+from s2flib.instruct_pix2pix import Cancelled, EditSession
+
+FAST = dict(steps=2)
+WORDS = "make the hair blond"
+
+
+def test_session_chains_undoes_and_redoes(face, tiny_pipe, tmp_path):
+    session = EditSession(face, pipe=tiny_pipe, **FAST)
+    assert (session.image == face).all()
+    first = session.apply("brown hair")
+    second = session.apply("blue eyes", seed=4)
+    assert (second.before == first.image).all() and session.instructions == ["brown hair", "blue eyes"]
+    assert (session.undo() == first.image).all() and (session.redo() == second.image).all()
+    assert json.loads(Image.open(session.save(tmp_path / "out.png")).text["history"]) == ["brown hair", "blue eyes"]
+    session.undo()
+    session.apply("add glasses")
+    assert session.instructions == ["brown hair", "add glasses"]
+    with pytest.raises(S2FError, match="redo"):
+        session.redo()
+    session.undo(), session.undo()
+    assert (session.image == face).all()
+    with pytest.raises(S2FError, match="undo"):
+        session.undo()
+    with pytest.raises(S2FError, match="edited yet"):
+        session.save(tmp_path / "none.png")
+
+
+def test_a_failed_edit_leaves_the_session_as_it_was(face, tiny_pipe):
+    session = EditSession(face, pipe=tiny_pipe, **FAST)
+    with pytest.raises(S2FError):
+        session.chain(["brown hair", ""])
+    assert session.instructions == ["brown hair"]
+    with pytest.raises(Cancelled):
+        session.apply("blue eyes", cancel=lambda: True)
+    assert session.instructions == ["brown hair"]
