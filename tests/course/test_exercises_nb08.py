@@ -1,11 +1,6 @@
 """The checks of the exercises in notebook 08."""
 
-from editing_stand_in import (  # noqa: F401  (fixtures)
-    close,
-    face_fixture,
-    tiny_pipe_fixture,
-    tiny_pipeline_folder_fixture,
-)
+from editing_stand_in import close, face_fixture, tiny_pipe_fixture, tiny_pipeline_folder_fixture  # noqa: F401  (fixtures)
 
 FAST = dict(steps=2)
 WORDS = "make the hair blond"

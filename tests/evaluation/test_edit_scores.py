@@ -5,11 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from editing_stand_in import (  # noqa: F401  (fixtures)
-    pairs_folder_fixture,
-    tiny_pipe_fixture,
-    tiny_pipeline_folder_fixture,
-)
+from editing_stand_in import pairs_folder_fixture, tiny_pipe_fixture, tiny_pipeline_folder_fixture  # noqa: F401  (fixtures)
 from typer.testing import CliRunner
 
 from s2flib.cli import app as cli

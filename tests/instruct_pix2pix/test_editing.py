@@ -6,12 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from editing_stand_in import (  # noqa: F401  (fixtures)
-    close,
-    face_fixture,
-    tiny_pipe_fixture,
-    tiny_pipeline_folder_fixture,
-)
+from editing_stand_in import close, face_fixture, tiny_pipe_fixture, tiny_pipeline_folder_fixture  # noqa: F401  (fixtures)
 from PIL import Image
 from typer.testing import CliRunner
 

@@ -3,12 +3,7 @@
 import json
 
 import pytest
-from editing_stand_in import (  # noqa: F401  (fixtures)
-    close,
-    face_fixture,
-    tiny_pipe_fixture,
-    tiny_pipeline_folder_fixture,
-)
+from editing_stand_in import close, face_fixture, tiny_pipe_fixture, tiny_pipeline_folder_fixture  # noqa: F401  (fixtures)
 from PIL import Image
 
 from s2flib.errors import S2FError

@@ -2,11 +2,7 @@
 
 import pytest
 import torch
-from editing_stand_in import (  # noqa: F401  (fixtures)
-    pairs_folder_fixture,
-    tiny_pipe_fixture,
-    tiny_pipeline_folder_fixture,
-)
+from editing_stand_in import pairs_folder_fixture, tiny_pipe_fixture, tiny_pipeline_folder_fixture  # noqa: F401  (fixtures)
 
 from s2flib.errors import WeightsError
 from s2flib.judges.edit_judge import HEADS, STRIPS, EditJudge, expected_reading, load_edit_judge, truth
