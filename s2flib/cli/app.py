@@ -116,8 +116,9 @@ def options(
 
 
 for command in (
-    run.run, sketch.sketch, generate.generate, edit.edit, evaluate.lineup, train.train, sweep.sweep, evaluate.evaluate,
-    train.train_editor, evaluate.evaluate_editor, render.render, fetch.fetch,
+    run.run, generate.generate, edit.edit, sketch.sketch, render.render,
+    evaluate.evaluate, evaluate.lineup, evaluate.evaluate_editor,
+    train.train, sweep.sweep, train.train_editor, fetch.fetch,
 ):  # fmt: skip
     app.command(command.__name__.replace("_", "-"))(command)
 

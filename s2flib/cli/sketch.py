@@ -29,10 +29,10 @@ def sketch(
     workers: Annotated[int | None, typer.Option(help="For a folder: threads; default: all cores.", min=1)] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Convert photos to pencil sketches (paper, Sec. 3.2).
+    """Convert photos to pencil sketches.
 
-    A folder is processed on all cores; run the command again to continue with what is missing. Failures are
-    listed with the reason, and the exit code is then 2.
+    The method is the paper's (Sec. 3.2). A folder is processed on all cores; run the command again to continue with
+    what is missing. Failures are listed with the reason, and the exit code is then 2.
     """
     if len(sources) == 1 and sources[0].is_dir():
         sketch_whole_folder(sources[0], out, masks, sigma, workers, overwrite)
