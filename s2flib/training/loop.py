@@ -139,17 +139,21 @@ class Clock:
 class Log:
     """Scalars to TensorBoard (``out/tensorboard``) and ``out/log.csv`` (step, name, value).
 
-    Rows of an interrupted run after ``step``, where this one starts, are removed: those steps run again.
+    Rows of an interrupted run after ``step``, where this one starts, are removed: those steps run again. A value is
+    written once per step, also where a run ends at its last checkpoint or a finished run is resumed.
     """
+
+    HEAD = "step,name,value\n"
 
     def __init__(self, out: Path, step: int = 0, enabled: bool = True):
         self.path, self.step, self.enabled, self.writer = Path(out) / "log.csv", step, enabled, None
         self.pending: dict[str, list[float]] = {}
+        self.written: set[tuple[int, str]] = set()
         if enabled and self.path.exists():
             with open(self.path, newline="", encoding="utf-8") as f:
-                head, *rows = csv.reader(f)
-            kept = [row for row in rows if len(row) == 3 and row[0].isdecimal() and int(row[0]) <= step]
-            write_text(self.path, "".join(",".join(row) + "\n" for row in [head, *kept]), overwrite=True)
+                kept = [row for row in csv.reader(f) if len(row) == 3 and row[0].isdecimal() and int(row[0]) <= step]
+            write_text(self.path, self.HEAD + "".join(",".join(row) + "\n" for row in kept), overwrite=True)
+            self.written = {(int(row[0]), row[1]) for row in kept}
 
     def add(self, values: dict[str, float]) -> None:
         """Collect values for the next :meth:`flush`."""
@@ -164,20 +168,20 @@ class Log:
         return means
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Write values of this step."""
-        if not (self.enabled and values):
+        """Write values of this step, except those that are there already."""
+        new = {name: value for name, value in values.items() if (step, name) not in self.written}
+        if not (self.enabled and new):
             return
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=self.step + 1)
-        new = not self.path.exists()
+        head = "" if self.path.exists() else self.HEAD
         with open(self.path, "a", encoding="utf-8") as f:
-            if new:
-                f.write("step,name,value\n")
-            for name, value in values.items():
-                f.write(f"{step},{name},{value:.6g}\n")
-                self.writer.add_scalar(name, value, step)
+            f.write(head + "".join(f"{step},{name},{value:.6g}\n" for name, value in new.items()))
+        for name, value in new.items():
+            self.writer.add_scalar(name, value, step)
+        self.written |= {(step, name) for name in new}
 
     def close(self) -> None:
         if self.writer is not None:

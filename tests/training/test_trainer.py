@@ -145,8 +145,10 @@ def test_the_log_holds_each_step_once_after_a_kill(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_training(second)
     (tmp_path / "log.csv").open("a").write("12,value,99\n")  # logged after the last checkpoint
-    run_training(Counting(config(resume=True, save_every=1e9)))
+    run_training(Counting(config(resume=True, save_every=0.0)))  # its last two checkpoints are of the same step
+    run_training(Counting(config(resume=True)))  # nothing is left to do
     found = rows(tmp_path)
+    assert len(found) == len({(step, name) for step, name, _ in found})
     assert [step for step, name, _ in found if name == "value"] == list(range(2, 21, 2))
     assert 99 not in [value for *_, value in found]
     for step, name, value in found:
@@ -156,6 +158,14 @@ def test_the_log_holds_each_step_once_after_a_kill(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("value")] == list(range(2, 21, 2))
+
+
+@pytest.mark.parametrize("left", ["", "step,na", "step,name,value\n4,a"])
+def test_a_log_cut_off_by_a_kill_is_continued(left, tmp_path):
+    (tmp_path / "log.csv").write_text(left)
+    log = Log(tmp_path, step=4)
+    log.write(5, {"a": 1.0}), log.close()
+    assert (tmp_path / "log.csv").read_text() == "step,name,value\n5,a,1\n"
 
 
 def test_log_means_over_what_was_added(tmp_path):
