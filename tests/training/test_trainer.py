@@ -21,7 +21,15 @@ from s2flib.training.encoder import EncoderConfig, EncoderTrainer
 from s2flib.training.feed import step_seed
 from s2flib.training.generator import GeneratorConfig, GeneratorTrainer
 from s2flib.training.loop import Log, run_training
-from s2flib.training.trainer import RunConfig, Trainer, Updates, autocast_dtype, make_accelerator
+from s2flib.training.trainer import (
+    RunConfig,
+    Trainer,
+    Updates,
+    autocast_dtype,
+    average_buffers,
+    average_gradients,
+    make_accelerator,
+)
 from s2flib.weights import save_safetensors
 
 
@@ -192,6 +200,30 @@ def test_updates_clip_scale_and_set_the_rate(tmp_path):
     assert torch.equal(p, before) and scaled.scaler.get_scale() < 65536  # skipped, and the scale falls
     scaled(p.sum())
     assert torch.allclose(p, before - 1)
+    clipped, before = Updates(torch.optim.SGD([p], 1.0), trainer, clip=1.0), p.detach().clone()
+    clipped(3 * p[0] + 4 * p[1])  # the true gradient is clipped, not the scaled one
+    assert torch.allclose(p, before - torch.tensor([0.6, 0.8]))
+
+
+def test_processes_share_the_mean_of_gradients_and_buffers():
+    """Two processes, the other of which has zeros everywhere."""
+    asked = []
+
+    class Two:
+        num_processes = 2
+
+        def reduce(self, tensor, reduction):
+            asked.append(reduction)
+            return tensor / 2
+
+    p, q, unused = (torch.nn.Parameter(torch.ones(n)) for n in (2, 3, 1))
+    (4 * p.sum() + 6 * q.sum()).backward()
+    average_gradients([p, q, unused], Two())
+    assert p.grad.tolist() == [2.0] * 2 and q.grad.tolist() == [3.0] * 3 and unused.grad is None
+    norm = torch.nn.BatchNorm1d(2)
+    average_buffers(norm, Two())
+    assert norm.running_var.tolist() == [0.5, 0.5] and norm.num_batches_tracked.item() == 0
+    assert asked == ["mean"] * 3  # all gradients at once, and two buffers
 
 
 def test_the_step_alone_decides_its_randomness(tmp_path):
