@@ -117,13 +117,13 @@ class LossWeights:
 
 
 class SketchLoss(nn.Module):
-    """The weighted sum of all losses: (photo, output, w_plus, latent_avg) -> (total, each loss as a float).
+    """The weighted sum of all losses: (photo, output, w_plus, latent_avg) -> (total, {loss: value}).
 
     networks: {"lpips": a perceptual judge, "id": an identity judge, "attention": an AttributeNet}, one for each of
     these losses with a weight above 0; :func:`s2flib.judges.loss_networks` returns a preset's.
 
     All networks are frozen: this module has nothing to train, and its state dict is not part of a checkpoint. The
-    floats are unweighted and include "total".
+    values are detached 0-d tensors, unweighted, and include "total".
     """
 
     def __init__(self, weights: LossWeights, networks: Mapping[str, nn.Module]):
@@ -143,7 +143,7 @@ class SketchLoss(nn.Module):
         output: Tensor,  # (B,3,H,W), the generator's output pooled to the same size
         w_plus: Tensor,  # (B,n_styles,style_dim)
         latent_avg: Tensor,  # (n_styles,style_dim) or (style_dim,)
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         if photo.ndim != 4 or photo.shape[1] != 3 or photo.shape != output.shape:
             raise ImageError(
                 f"the losses compare photo and output, both (B,3,H,W) of one size, but got {tuple(photo.shape)} and "
@@ -164,5 +164,4 @@ class SketchLoss(nn.Module):
             raise S2FError("every loss has weight 0, so there is nothing to train: set at least one weight above 0.")
         zero = torch.zeros((), device=photo.device)
         total = sum((getattr(self.weights, k) * v.float() for k, v in parts.items()), zero)
-        values = torch.stack([total, *parts.values()]).detach().tolist()  # one GPU synchronisation instead of five
-        return total, dict(zip(["total", *parts], values, strict=True))
+        return total, {k: v.detach() for k, v in {"total": total, **parts}.items()}

@@ -70,6 +70,7 @@ class Preset:
     encoder_units: tuple[int, int, int, int]
     encoder_widths: tuple[int, int, int, int]
     encoder_head: int  # channels of the feature pyramid and the map2style heads
+    feature_side: int | None  # side of the feature map that the encoder adds to w+ (F/W+ space); None: w+ only, as pSp
     # training
     batch: int
     steps: int
@@ -112,6 +113,7 @@ _PUBLISHED: dict[str, Any] = dict(
     encoder_units=(3, 4, 14, 3),
     encoder_widths=(64, 128, 256, 512),
     encoder_head=512,
+    feature_side=None,
     lr=1e-4,
     lambda_l2=1.0,
     lambda_lpips=0.8,
@@ -151,6 +153,7 @@ TINY = Preset(
     encoder_units=(2, 2, 3, 2),
     encoder_widths=(24, 48, 96, 128),
     encoder_head=64,
+    feature_side=None,
     batch=8,
     steps=1500,
     lr=1e-3,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from s2flib.errors import S2FError
 from s2flib.presets import Preset, get_preset
-from s2flib.stylegan2 import EqualLinear, Generator
+from s2flib.stylegan2 import EqualLinear, Generator, channels
 
 COARSE, MIDDLE = 3, 7  # styles 0–2 use the coarse map, 3–6 the middle map, 7 and up the fine map
 Groups = tuple[int, int, int, int]  # one value for each group of blocks
@@ -103,6 +103,17 @@ class GradualStyleBlock(nn.Module):
         return self.linear(self.convs(x).flatten(1))  # (B, head, 1, 1) → (B, style_dim)
 
 
+class FeatureHead(nn.Module):
+    """A pyramid map (B, in, s, s) → features (B, out, s, s) for the generator's layer of that resolution."""
+
+    def __init__(self, in_ch: int, out_ch: int):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(in_ch, out_ch, 1), nn.Conv2d(out_ch, out_ch, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(F.leaky_relu(self.conv1(x), 0.2))
+
+
 class GradualStyleEncoder(nn.Module):
     """pSp's encoder: an IR-SE backbone with a feature pyramid, and one map2style head per style (pSp, Fig. 2).
 
@@ -113,12 +124,22 @@ class GradualStyleEncoder(nn.Module):
     widths:     channels per group; the last one is also the width of the feature pyramid
     head:       channels in the map2style heads
     size:       side of the input in pixels; the maps have sides size/16, size/8 and size/4
+    features:   (side, channels) of an additional head that outputs a feature map for the generator (F/W+ space); the
+                side is that of a pyramid map. None, as published: codes only
 
     At (1, 18, 512, (3, 4, 14, 3), (64, 128, 256, 512), 512, 256): 621 state-dict keys, 267.1 M parameters.
     """
 
     def __init__(
-        self, input_nc: int, n_styles: int, style_dim: int, units: Groups, widths: Groups, head: int, size: int
+        self,
+        input_nc: int,
+        n_styles: int,
+        style_dim: int,
+        units: Groups,
+        widths: Groups,
+        head: int,
+        size: int,
+        features: tuple[int, int] | None = None,
     ):
         super().__init__()
         if size < 32 or size & (size - 1):
@@ -136,12 +157,27 @@ class GradualStyleEncoder(nn.Module):
         self.styles = nn.ModuleList(GradualStyleBlock(widths[3], head, style_dim, s) for s in spatial)
         self.latlayer1 = nn.Conv2d(widths[2], widths[3], 1)
         self.latlayer2 = nn.Conv2d(widths[1], widths[3], 1)
+        self.feature_side, channels = features or (None, 0)
+        if features:
+            if self.feature_side not in (size // 16, size // 8, size // 4):
+                raise ValueError(f"the features' side must be that of a pyramid map, not {self.feature_side}")
+            self.feature_head = FeatureHead(widths[3], channels)
 
     @classmethod
     def from_preset(cls, preset: str | Preset, input_nc: int = 1) -> GradualStyleEncoder:
         """An untrained encoder with the preset's shape."""
         p = get_preset(preset)
-        return cls(input_nc, p.n_styles, p.style_dim, p.encoder_units, p.encoder_widths, p.encoder_head, p.encoder_size)
+        side = p.feature_side
+        return cls(
+            input_nc,
+            p.n_styles,
+            p.style_dim,
+            p.encoder_units,
+            p.encoder_widths,
+            p.encoder_head,
+            p.encoder_size,
+            features=None if side is None else (side, channels(side, p.channel_base, p.channel_max)),
+        )
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The pyramid (coarse, middle, fine): (B, widths[3], s, s) with s = size/16, size/8, size/4."""
@@ -159,8 +195,17 @@ class GradualStyleEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, input_nc, size, size) → offsets from the average code, (B, n_styles, style_dim)."""
-        maps = self.features(x)
+        return self.codes(self.features(x))
+
+    def codes(self, maps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The pyramid → offsets (B, n_styles, style_dim)."""
         return torch.stack([head(maps[(i >= COARSE) + (i >= MIDDLE)]) for i, head in enumerate(self.styles)], 1)
+
+    def feature_map(self, maps: tuple[Tensor, Tensor, Tensor]) -> Tensor | None:
+        """The pyramid → features for the generator, (B, channels, side, side); None without a feature head."""
+        if self.feature_side is None:
+            return None
+        return self.feature_head(next(m for m in maps if m.shape[-1] == self.feature_side))
 
 
 def _upsample_add(coarse: Tensor, lateral: Tensor) -> Tensor:
@@ -204,20 +249,35 @@ class PSP(nn.Module):
 
     def encode(self, sketch: Tensor) -> Tensor:
         """sketch (B, input_nc, H, W) → w+ (B, n_styles, style_dim); the sketch is resized to the encoder's size."""
+        return self.encode_all(sketch)[0]
+
+    def encode_all(self, sketch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """sketch (B, input_nc, H, W) → (w+ (B, n_styles, style_dim), features or None).
+
+        features: (B, channels(s), s, s), the generator's features of side s as the sketch determines them (F/W+ space,
+        see :meth:`Generator.synthesis`); None if the encoder has no feature head, as published.
+        """
         size = self.encoder.size
         if sketch.ndim == 4 and sketch.shape[-1] == sketch.shape[-2] != size:
             sketch = F.interpolate(sketch, size=(size, size), mode="bilinear", antialias=True)
-        return self.encoder(sketch).to(self.latent_avg.dtype) + self.latent_avg
+        maps = self.encoder.features(sketch)
+        return self.encoder.codes(maps).to(self.latent_avg.dtype) + self.latent_avg, self.encoder.feature_map(maps)
 
     def decode(
-        self, w_plus: Tensor, size: int | None = None, noise: str | None = "const", dtype: torch.dtype | None = None
+        self,
+        w_plus: Tensor,
+        features: Tensor | None = None,
+        size: int | None = None,
+        noise: str | None = "const",
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """w+ (B, n_styles, style_dim) → photo (B, 3, size, size), roughly in [−1, 1].
 
-        size:   average-pools the image to this side (the losses' size); None keeps the generator's size
+        features: of :meth:`encode_all`; None: w+ alone determines the face, as in pSp
+        size:     average-pools the image to this side (the losses' size); None keeps the generator's size
         noise, dtype: as in :meth:`Generator.synthesis`
         """
-        photo = self.decoder.synthesis(w_plus, noise=noise, dtype=dtype)
+        photo = self.decoder.synthesis(w_plus, noise=noise, dtype=dtype, features=features)
         if size is None or size == photo.shape[-1]:
             return photo
         if size > photo.shape[-1]:
@@ -226,12 +286,27 @@ class PSP(nn.Module):
 
     def forward(self, sketch: Tensor) -> tuple[Tensor, Tensor]:
         """sketch (B, input_nc, H, W) → (photo (B, 3, S, S), w+ (B, n_styles, style_dim))."""
-        w_plus = self.encode(sketch)
-        return self.decode(w_plus), w_plus
+        w_plus, features = self.encode_all(sketch)
+        return self.decode(w_plus, features), w_plus
+
+    def blend(self, features: Tensor | None, w_plus: Tensor, fidelity: float) -> Tensor | None:
+        """fidelity · features + (1 − fidelity) · the features that w+ itself gives: how strictly the face follows the
+        sketch. 1: as drawn; 0: W+ alone, as in pSp."""
+        if not 0 <= fidelity <= 1:
+            raise S2FError(f"fidelity must be between 0 and 1, not {fidelity}.")
+        if features is None or fidelity == 1:
+            return features
+        return torch.lerp(self.decoder.coarse_features(w_plus, features.shape[-1]), features, fidelity)
 
     @torch.no_grad()
     def multimodal(
-        self, sketch: Tensor, n: int, seed: int, from_style: int | None = None, alpha: float = 1.0
+        self,
+        sketch: Tensor,
+        n: int,
+        seed: int,
+        from_style: int | None = None,
+        alpha: float = 1.0,
+        fidelity: float = 1.0,
     ) -> Tensor:
         """``n`` plausible faces for one sketch: it determines the coarse styles; the fine ones are sampled.
 
@@ -242,6 +317,7 @@ class PSP(nn.Module):
         seed:        seed of the z's, which are sampled on the CPU so that all devices agree
         from_style:  first replaced row; None means 8 of 18, scaled to this generator
         alpha:       0 keeps the sketch's own styles, 1 replaces them
+        fidelity:    how strictly the sketch's feature map is followed, see :meth:`blend`; 1 without a feature head
         Returns (n, 3, S, S).
         """
         rows = self.encoder.n_styles
@@ -257,6 +333,9 @@ class PSP(nn.Module):
             raise S2FError(f"multimodal takes one sketch at a time, not a batch of {sketch.shape[0]}.")
         z = torch.randn(n, self.decoder.style_dim, generator=torch.Generator().manual_seed(seed))
         w = self.decoder.mapping(z.to(self.latent_avg))  # (n, D)
-        w_plus = self.encode(sketch).repeat(n, 1, 1)  # (n, n_styles, D)
+        own, features = self.encode_all(sketch)
+        w_plus = own.repeat(n, 1, 1)  # (n, n_styles, D)
         w_plus[:, start:] = alpha * w[:, None] + (1 - alpha) * w_plus[:, start:]
-        return self.decode(w_plus)
+        if features is not None:
+            features = self.blend(features.expand(n, -1, -1, -1), w_plus, fidelity)
+        return self.decode(w_plus, features)

@@ -34,6 +34,9 @@ from s2flib.files import available_cpus
 from s2flib.images import SUFFIXES, load_image, load_mask, save_image
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in OpenCV's RGB → grey
+# The background's grey level before the blur. "black" is what the paper's published code does: near the silhouette the
+# blur then averages skin with black, so the outline fades into the paper instead of being drawn.
+BACKGROUNDS = {"white": 255, "black": 0}
 
 
 class SketchStages(NamedTuple):
@@ -49,10 +52,10 @@ class SketchStages(NamedTuple):
 
 
 @overload
-def sketch(photo: np.ndarray, mask=None, sigma: float | None = None) -> np.ndarray: ...
+def sketch(photo: np.ndarray, mask=None, sigma: float | None = None, background: str = "white") -> np.ndarray: ...
 @overload
-def sketch(photo: torch.Tensor, mask=None, sigma: float | None = None) -> torch.Tensor: ...
-def sketch(photo, mask=None, sigma: float | None = None):
+def sketch(photo: torch.Tensor, mask=None, sigma: float | None = None, background: str = "white") -> torch.Tensor: ...
+def sketch(photo, mask=None, sigma: float | None = None, background: str = "white"):
     """The paper's pencil sketch of a photo, lines dark on white.
 
     photo: uint8 array (H, W, 3) or (H, W) → uint8 array (H, W); or float tensor (3, H, W) or (B, 3, H, W) in
@@ -63,28 +66,41 @@ def sketch(photo, mask=None, sigma: float | None = None):
     Raises ImageError for other shapes or dtypes, or a mask of another size.
     """
     if isinstance(photo, torch.Tensor):
-        return _sketch_tensor(photo, mask, sigma)
-    return _to_uint8(_stages(photo, mask, sigma)[-1])
+        return _sketch_tensor(photo, mask, sigma, _paint(background))
+    return _to_uint8(_stages(photo, mask, sigma, background)[-1])
 
 
-def sketch_stages(photo: np.ndarray, mask: np.ndarray | None = None, sigma: float | None = None) -> SketchStages:
+def sketch_stages(
+    photo: np.ndarray, mask: np.ndarray | None = None, sigma: float | None = None, background: str = "white"
+) -> SketchStages:
     """All images of Fig. 1 for a uint8 array: :func:`sketch` with its intermediate results."""
-    return SketchStages(*(_to_uint8(stage) for stage in _stages(photo, mask, sigma)))
+    return SketchStages(*(_to_uint8(stage) for stage in _stages(photo, mask, sigma, background)))
 
 
-def _stages(photo: np.ndarray, mask: np.ndarray | None, sigma: float | None) -> tuple[np.ndarray, ...]:
+def _paint(background: str) -> int:
+    """The grey level of the background before the blur."""
+    if background not in BACKGROUNDS:
+        raise S2FError(f"background must be one of {', '.join(BACKGROUNDS)}, not {background!r}.")
+    return BACKGROUNDS[background]
+
+
+def _stages(
+    photo: np.ndarray, mask: np.ndarray | None, sigma: float | None, background: str = "white"
+) -> tuple[np.ndarray, ...]:
     photo = _check_photo(photo)
-    foreground = _on_white(photo, mask)
+    foreground = _painted(photo, mask, _paint(background))
     g = foreground.astype(np.float32) @ np.array(LUMA, np.float32)
     inverted = 255 - g
     blurred = gaussian_blur(inverted, min(g.shape) / 4 if sigma is None else sigma)
     dodged = np.clip(g * 256 / np.maximum(255 - blurred, 1), 0, 255)  # max avoids 0/0 in black areas
+    if mask is not None:
+        dodged = np.where(np.asarray(mask) != 0, dodged, np.float32(255))
     low, high = float(dodged.min()), float(dodged.max())
     lines = np.full_like(dodged, 255) if high - low < 1 else (dodged - low) * (255 / (high - low))
     return photo, foreground, g, inverted, blurred, dodged, lines
 
 
-def _sketch_tensor(photo: torch.Tensor, mask, sigma: float | None) -> torch.Tensor:
+def _sketch_tensor(photo: torch.Tensor, mask, sigma: float | None, paint: int) -> torch.Tensor:
     if photo.ndim not in (3, 4) or photo.shape[-3] != 3 or not photo.is_floating_point():
         raise ImageError(
             f"a photo tensor is float (3, H, W) or (B, 3, H, W) in [-1, 1], not {photo.dtype} "
@@ -98,10 +114,12 @@ def _sketch_tensor(photo: torch.Tensor, mask, sigma: float | None) -> torch.Tens
                 f"the mask is {tuple(mask.shape)} but the photo {tuple(photo.shape)}: "
                 "pass (H, W) or, for a batch, (B, H, W)."
             )
-        x = torch.where((mask != 0).unsqueeze(-3), x, x.new_tensor(255.0))
+        x = torch.where((mask != 0).unsqueeze(-3), x, x.new_tensor(float(paint)))
     g = torch.einsum("...chw,c->...hw", x, x.new_tensor(LUMA)).unsqueeze(-3)  # (..., 1, H, W)
     blurred = gaussian_blur(255 - g, min(g.shape[-2:]) / 4 if sigma is None else sigma)
     dodged = (g * 256 / (255 - blurred).clamp(min=1)).clamp(0, 255)
+    if mask is not None:
+        dodged = torch.where((mask != 0).unsqueeze(-3), dodged, dodged.new_tensor(255.0))
     low, high = dodged.amin((-3, -2, -1), keepdim=True), dodged.amax((-3, -2, -1), keepdim=True)
     flat = high - low < 1
     lines = torch.where(flat, torch.ones_like(dodged), (dodged - low) / torch.where(flat, 1.0, high - low))
@@ -120,8 +138,8 @@ def _check_photo(photo) -> np.ndarray:
     return np.repeat(photo[..., None], 3, axis=2) if photo.ndim == 2 else photo
 
 
-def _on_white(photo: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """The photo (H, W, 3), white where the mask (H, W) is 0."""
+def _painted(photo: np.ndarray, mask: np.ndarray | None, paint: int = 255) -> np.ndarray:
+    """The photo (H, W, 3), of the grey level ``paint`` (white) where the mask (H, W) is 0."""
     if mask is None:
         return photo
     mask = np.asarray(mask)
@@ -130,7 +148,7 @@ def _on_white(photo: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
             f"the mask is {_size(mask.shape)} but the photo {_size(photo.shape)}: "
             "resize the mask (nearest neighbour) to the photo."
         )
-    return np.where((mask != 0)[..., None], photo, np.uint8(255))
+    return np.where((mask != 0)[..., None], photo, np.uint8(paint))
 
 
 def _to_uint8(x: np.ndarray) -> np.ndarray:
@@ -149,7 +167,7 @@ def canny(photo: np.ndarray, mask: np.ndarray | None = None, low: float = 50, hi
 
     low, high: hysteresis thresholds on the gradient of the 8-bit grey image (Canny 1986; OpenCV's 3×3 Sobel).
     """
-    foreground = _on_white(_check_photo(photo), mask)
+    foreground = _painted(_check_photo(photo), mask)
     return 255 - cv2.Canny(_to_uint8(foreground.astype(np.float32) @ np.array(LUMA, np.float32)), low, high)
 
 

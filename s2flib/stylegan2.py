@@ -254,26 +254,69 @@ class Generator(nn.Module):
         """Style mixing: rows below ``crossover`` from w1, the rest from w2; → (B, n_styles, D)."""
         return torch.cat([self.expand(w1)[:, :crossover], self.expand(w2)[:, crossover:]], 1)
 
-    def synthesis(self, w_plus: Tensor, noise: str | None = "const", dtype: torch.dtype | None = None) -> Tensor:
+    def synthesis(
+        self,
+        w_plus: Tensor,
+        noise: str | None = "const",
+        dtype: torch.dtype | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
         """w+ (B, n_styles, D) → image (B, 3, size, size), roughly in [−1, 1] and not clamped.
 
-        noise: "const" uses the stored noise (the same code gives the same image), "random" samples new noise,
-               None adds none.
-        dtype: dtype of the activations (e.g. bfloat16 where the CPU supports it); the image is always float32.
+        noise:    "const" uses the stored noise (the same code gives the same image), "random" samples new noise,
+                  None adds none.
+        dtype:    dtype of the activations (e.g. bfloat16 where the CPU supports it); the image is always float32.
+        features: (B, channels(s), s, s) to use in place of :meth:`coarse_features`: the F/W+ space of Kang et al. 2021
+                  (arXiv:2108.08998). The layers and images of smaller resolutions are skipped, so the rows of w+
+                  before their ToRGB, 2·log2(s) − 3, have no effect.
         """
+        self._check_codes(w_plus)
+        if features is None:
+            x, skip, first = self._constant(w_plus, dtype), None, 0
+        else:
+            x = features.to(dtype or w_plus.dtype).contiguous(memory_format=torch.channels_last)
+            first = self._block_index(x.shape[-1]) + 1
+            skip = self._to_rgb(first - 1, x, w_plus, None)
+        for i in range(first, len(self.to_rgbs) + 1):
+            x = self._block(i, x, w_plus, noise)
+            skip = self._to_rgb(i, x, w_plus, skip)
+        assert skip is not None
+        return skip
+
+    def coarse_features(
+        self, w_plus: Tensor, side: int, noise: str | None = "const", dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """w+ (B, n_styles, D) → the features (B, channels(side), side, side) after the last layer of a resolution."""
+        self._check_codes(w_plus)
+        x = self._constant(w_plus, dtype)
+        for i in range(self._block_index(side) + 1):
+            x = self._block(i, x, w_plus, noise)
+        return x
+
+    def _check_codes(self, w_plus: Tensor) -> None:
         if w_plus.ndim != 3 or w_plus.shape[1:] != (self.n_styles, self.style_dim):
             raise ValueError(f"w_plus must be (B, {self.n_styles}, {self.style_dim}), not {tuple(w_plus.shape)}")
-        b = w_plus.shape[0]
-        x = self.input.input.expand(b, -1, -1, -1).to(dtype or w_plus.dtype)
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = self.conv1(x, w_plus[:, 0], self._noise(0, x, noise))
-        skip = self.to_rgb1(x, w_plus[:, 1])
-        for i, to_rgb in enumerate(self.to_rgbs):
-            up, conv = self.convs[2 * i], self.convs[2 * i + 1]
-            x = up(x, w_plus[:, 2 * i + 1], self._noise(2 * i + 1, x, noise))
-            x = conv(x, w_plus[:, 2 * i + 2], self._noise(2 * i + 2, x, noise))
-            skip = to_rgb(x, w_plus[:, 2 * i + 3], skip)
-        return skip
+
+    def _block_index(self, side: int) -> int:
+        """The index of the block of a resolution: 4 → 0, 8 → 1, …"""
+        if side not in [4 * 2**i for i in range(len(self.to_rgbs) + 1)]:
+            raise ValueError(f"the features' side must be a power of two from 4 to {self.size}, not {side}")
+        return int(math.log2(side)) - 2
+
+    def _constant(self, w_plus: Tensor, dtype: torch.dtype | None) -> Tensor:
+        x = self.input.input.expand(len(w_plus), -1, -1, -1).to(dtype or w_plus.dtype)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _block(self, i: int, x: Tensor, w_plus: Tensor, noise: str | None) -> Tensor:
+        """Features of resolution 4·2^i from those of the resolution below (i = 0: from the constant)."""
+        if i == 0:
+            return self.conv1(x, w_plus[:, 0], self._noise(0, x, noise))
+        x = self.convs[2 * i - 2](x, w_plus[:, 2 * i - 1], self._noise(2 * i - 1, x, noise))
+        return self.convs[2 * i - 1](x, w_plus[:, 2 * i], self._noise(2 * i, x, noise))
+
+    def _to_rgb(self, i: int, x: Tensor, w_plus: Tensor, skip: Tensor | None) -> Tensor:
+        """The image so far (B, 3, 4·2^i, 4·2^i): ToRGB of the features plus the enlarged image of the block below."""
+        return (self.to_rgb1 if i == 0 else self.to_rgbs[i - 1])(x, w_plus[:, 2 * i + 1], skip)
 
     def _noise(self, layer: int, x: Tensor, mode: str | None) -> Tensor | None:
         if mode is None:

@@ -141,7 +141,8 @@ def test_every_lambda4_of_the_paper_is_finite(pictures, attributes, lambda4):
     total, parts = loss(x, y, torch.zeros(3, 12, 8), torch.zeros(12, 8))
     total.backward()
     assert torch.isfinite(y.grad).all()
-    assert total.item() == pytest.approx(parts["l2"] + lambda4 * parts["attention"], rel=1e-5)
+    expected = parts["l2"] + lambda4 * parts["attention"]
+    assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_losses_without_weight_need_no_net(pictures):

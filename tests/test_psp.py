@@ -296,7 +296,7 @@ def test_default_injection_row_of_the_paper():
     seen = {}
 
     class Recorder(PSP):
-        def decode(self, w_plus, size=None, noise="const", dtype=None):
+        def decode(self, w_plus, features=None, size=None, noise="const", dtype=None):
             seen["w"] = w_plus
             return w_plus
 
@@ -307,3 +307,58 @@ def test_default_injection_row_of_the_paper():
     with torch.no_grad():
         same = (seen["w"] - psp.encode(x)).abs().amax((0, 2)) < 1e-6
     assert same.tolist() == [True] * 8 + [False] * 10
+
+
+# --- F/W+: the sketch also determines a feature map --------------------------------------------------------------
+
+
+@pytest.fixture
+def fw_psp():
+    """As psp, with a feature head at side 16."""
+    torch.manual_seed(1)
+    decoder = Generator(64, 24, 2, channel_base=512, channel_max=24)
+    return PSP(small_encoder(features=(16, 24)), decoder, decoder.mean_latent(256)).eval()
+
+
+def test_feature_map_replaces_the_coarse_layers(fw_psp):
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        w_plus, features = fw_psp.encode_all(x)
+        assert features.shape == (2, 24, 16, 16)
+        photo, codes = fw_psp(x)
+        assert torch.equal(codes, w_plus) and torch.equal(codes, fw_psp.encode(x))
+        assert torch.equal(photo, fw_psp.decoder.synthesis(w_plus, features=features))
+        assert not torch.allclose(photo, fw_psp.decode(w_plus))
+        assert fw_psp.decode(w_plus, features, size=32).shape == (2, 3, 32, 32)
+
+
+def test_published_encoders_have_no_feature_map(psp):
+    w_plus, features = psp.encode_all(torch.rand(1, 1, 64, 64))
+    assert features is None and psp.blend(None, w_plus, 0.5) is None
+
+
+def test_feature_head_needs_a_side_of_the_pyramid():
+    with pytest.raises(ValueError, match="pyramid map, not 32"):
+        small_encoder(features=(32, 24))
+
+
+def test_fidelity_blends_with_the_features_of_w(fw_psp):
+    x = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        w_plus, features = fw_psp.encode_all(x)
+        own = fw_psp.decoder.coarse_features(w_plus, 16)
+        assert torch.equal(fw_psp.blend(features, w_plus, 1.0), features)
+        assert torch.allclose(fw_psp.blend(features, w_plus, 0.0), own, atol=1e-6)
+        assert torch.allclose(fw_psp.blend(features, w_plus, 0.25), 0.75 * own + 0.25 * features, atol=1e-5)
+        own_face = fw_psp(x)[0]
+        assert torch.allclose(fw_psp.multimodal(x, 1, 0, from_style=10), own_face, atol=1e-5)
+        assert not torch.allclose(fw_psp.multimodal(x, 1, 0, from_style=10, fidelity=0.5), own_face, atol=1e-3)
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(S2FError, match="fidelity"):
+            fw_psp.multimodal(x, 1, 0, fidelity=wrong)
+
+
+def test_gradients_reach_the_feature_head(fw_psp):
+    fw_psp.train()
+    fw_psp(torch.rand(2, 1, 64, 64))[0].square().mean().backward()
+    assert all(p.grad.abs().sum() > 0 for p in fw_psp.encoder.feature_head.parameters())

@@ -113,6 +113,42 @@ def test_the_background_does_not_leak_into_the_sketch():
     assert not np.array_equal(sketch(photo), sketch(other))  # without a mask it does
 
 
+def _authors_sketch(photo, mask):
+    """The published code's steps (utils/img2sketch.py) with OpenCV: black background, kernel h // 4 − 1 with σ = 0,
+    divide with scale 256, white background at the end; then normalised as ours."""
+    grey = np.where(mask == 0, 0, photo.astype(np.float64) @ [0.299, 0.587, 0.114])
+    k = photo.shape[0] // 4 - 1
+    sigma = 0.3 * ((k - 1) / 2 - 1) + 0.8  # OpenCV's choice for σ = 0
+    dodge = np.clip(grey * 256 / np.maximum(255 - cv2.GaussianBlur(255 - grey, (0, 0), sigma), 1), 0, 255)
+    dodge[mask == 0] = 255
+    return (dodge - dodge.min()) / (dodge.max() - dodge.min()) * 255, sigma
+
+
+def test_black_background_is_the_published_codes_sketch():
+    photo, mask = _face()
+    expected, sigma = _authors_sketch(photo, mask)
+    got = sketch(photo, mask, sigma, background="black")
+    assert np.abs(got - expected).max() <= 0.6
+    x = torch.from_numpy(photo).permute(2, 0, 1).float() / 127.5 - 1
+    tensor = sketch(x, torch.from_numpy(mask), sigma, background="black")
+    assert np.abs(tensor[0].numpy() * 255 - got).max() < 0.51
+    white = sketch(photo, mask, sigma)
+    inner = cv2.dilate(255 * (mask == 0).astype(np.uint8), np.ones((5, 5))) > 0
+    rim = inner & (mask != 0)
+    assert got[rim].mean() > white[rim].mean() + 5  # the outline fades instead of being drawn
+    assert (got[mask == 0] == 255).all()
+    assert np.array_equal(sketch_stages(photo, mask, sigma, "black").sketch, got)
+    assert (sketch_stages(photo, mask, sigma, "black").foreground[mask == 0] == 0).all()
+
+
+@pytest.mark.parametrize("background", ["grey", "", None])
+def test_other_backgrounds_are_refused(background):
+    photo, mask = _face()
+    for x in (photo, torch.zeros(3, 96, 96)):
+        with pytest.raises(S2FError, match="white, black"):
+            sketch(x, mask, background=background)
+
+
 def test_masks_of_every_kind_mean_the_same():
     photo, mask = _face()
     expected = sketch(photo, mask)

@@ -364,3 +364,40 @@ def test_resblock_halves_by_the_formula():
     y = lrelu(conv(filter_reference(y, (2, 2), 1), "convs.1.conv2.1.weight", stride=2), "convs.1.conv2.2.bias")
     skip = conv(filter_reference(x, (1, 1), 1), "convs.1.skip.1.weight", stride=2)
     assert torch.allclose(d.convs[1](x), (y + skip) / 2**0.5, atol=1e-5)
+
+
+def test_features_of_w_give_the_image_of_w():
+    """G(w, features=coarse_features(w)) is G(w) without the images of the smaller resolutions."""
+    torch.manual_seed(0)
+    g = Generator(64, 16, 1, 512, 16)
+    w = torch.randn(2, g.n_styles, 16)
+    with torch.no_grad():
+        features = g.coarse_features(w, 16)
+        assert features.shape == (2, 16, 16, 16)
+        got = g.synthesis(w, features=features)
+        assert not torch.allclose(got, g.synthesis(w), atol=1e-4)
+        for to_rgb in (g.to_rgb1, g.to_rgbs[0]):  # 4 and 8 px
+            to_rgb.conv.weight.zero_()
+        assert torch.allclose(got, g.synthesis(w), atol=1e-5)
+
+
+def test_features_take_the_place_of_the_coarse_rows():
+    torch.manual_seed(0)
+    g = Generator(64, 16, 1, 512, 16)
+    w, features = torch.randn(1, g.n_styles, 16), torch.randn(1, 16, 16, 16)
+    with torch.no_grad():
+        before = g.synthesis(w, features=features)
+        for row in range(g.n_styles):
+            other = w.clone()
+            other[:, row] += 1
+            same = torch.equal(g.synthesis(other, features=features), before)
+            assert same == (row < 2 * 4 - 3)  # 16 = 2⁴
+
+
+@pytest.mark.parametrize("side", [3, 12, 128])
+def test_features_need_a_side_of_the_generator(side):
+    g = Generator(64, 16, 1, 512, 16)
+    with pytest.raises(ValueError, match=f"power of two from 4 to 64, not {side}"):
+        g.synthesis(torch.randn(1, g.n_styles, 16), features=torch.randn(1, 16, side, side))
+    with pytest.raises(ValueError, match="power of two"):
+        g.coarse_features(torch.randn(1, g.n_styles, 16), side)

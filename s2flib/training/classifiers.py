@@ -27,7 +27,7 @@ from s2flib.judges.synthface_id import FACE_CENTRE, FACE_SIDE, SynthFaceID, face
 from s2flib.presets import get_preset
 from s2flib.training.feed import batch_indices
 from s2flib.training.loop import run_training
-from s2flib.training.trainer import RunConfig, Trainer, Updates, make_accelerator
+from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator
 from s2flib.weights.load import save_safetensors
 
 
@@ -91,11 +91,11 @@ class ClassifierTrainer(Trainer):
         parameters = [*self.net.parameters(), *self.extra.parameters()]
         self.update = Updates(torch.optim.AdamW(parameters, cfg.lr, weight_decay=0.02), self, clip=5.0)
 
-    def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
+    def batch_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         """This step's loss, and values for the log."""
         raise NotImplementedError
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> Stats:
         self.net.train()
         loss, stats = self.batch_loss()
         self.update(loss, lr=self.cfg.lr * min(1.0, (self.done + 1) / 100))
@@ -202,7 +202,7 @@ class IdentityTrainer(ClassifierTrainer):
         self.val = torch.cat([face_crop(as_float(p), SynthFaceID.size) for p in read_photos(val).split(256)])
         self.val_identity = torch.from_numpy(val.identities)
 
-    def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
+    def batch_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         i = self.draw(len(self.photos)).to(self.device)
         x = jitter(as_float(self.photos[i]), 0.06, 0.03, SynthFaceID.size, FACE_SIDE, FACE_CENTRE)
         margin = self.cfg.margin * min(1.0, max(0.0, 2 * self.done / self.cfg.steps - 0.5))
@@ -212,7 +212,7 @@ class IdentityTrainer(ClassifierTrainer):
         logits = arcface_logits(embedding.float(), centres, self.target[i], self.cfg.scale, margin)
         loss = F.cross_entropy(logits, self.target[i])
         accuracy = (logits.argmax(1) == self.target[i]).float().mean()
-        return loss, {"arcface": loss.item(), "accuracy": accuracy.item()}
+        return loss, {"arcface": loss.detach(), "accuracy": accuracy.detach()}
 
     def validate(self) -> dict[str, float]:
         e = self.batched(self.val)
@@ -246,7 +246,7 @@ class AttributesTrainer(ClassifierTrainer):
         self.photos = read_photos(train).to(self.device)
         self.val = as_float(read_photos(val))
 
-    def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
+    def batch_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         i = self.draw(len(self.photos)).to(self.device)
         x = as_float(self.photos[i])
         if self.done < 0.7 * self.cfg.steps:  # half size is sufficient for most of the training
@@ -255,7 +255,7 @@ class AttributesTrainer(ClassifierTrainer):
         with self.autocast():
             logits = self.net(x)
         loss = F.binary_cross_entropy_with_logits(logits.float(), self.y[i])
-        return loss, {"bce": loss.item()}
+        return loss, {"bce": loss.detach()}
 
     def validate(self) -> dict[str, float]:
         return attribute_scores(self.batched(self.val), self.val_y)

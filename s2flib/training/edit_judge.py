@@ -110,13 +110,13 @@ class JudgeTrainer(ClassifierTrainer):
         self.pictures, self.target = labelled(cfg, "train")
         self.val, self.val_target = labelled(cfg, "val")
 
-    def batch_loss(self) -> tuple[Tensor, dict[str, float]]:
+    def batch_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         i = self.draw(len(self.pictures))
         x = disturb(as_float(self.pictures[i])).to(self.device)
         with self.autocast():
             out = self.net(x)
         loss = heads_loss(out.float(), self.target[i].to(self.device), self.net.sizes)
-        return loss, {"loss": loss.item()}
+        return loss, {"loss": loss.detach()}
 
     def validate(self) -> dict[str, float]:
         """Accuracy per head on val identities; for age and skin tone the mean error in years and tones."""

@@ -54,7 +54,7 @@ from s2flib.training.edit_latents import cached_latents, encode_pairs
 from s2flib.training.edit_text import Words, pretrain_text_encoder
 from s2flib.training.feed import batch_indices
 from s2flib.training.loop import CHECKPOINT, run_training
-from s2flib.training.trainer import RunConfig, Trainer, Updates, make_accelerator
+from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator
 
 KIND = "editor-unet"
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -215,7 +215,7 @@ class UNetTrainer(Trainer):
         decay = min(self.cfg.ema, (1 + int(n)) / (10 + int(n)))  # a shorter average at first
         torch._foreach_lerp_(average, now, 1 - decay)
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> Stats:
         cfg = self.cfg
         rng = np.random.default_rng([cfg.seed, self.done, 5])
         index = batch_indices(len(self.items), cfg.batch, self.done, cfg.seed)
@@ -233,7 +233,7 @@ class UNetTrainer(Trainer):
         loss, error, guess = self.loss(
             self.nets, self.words(texts, rng), before, after, change, weight=self.weight[pairs]
         )
-        stats = {"loss": loss.item(), "error": error.item()}
+        stats = {"loss": loss.detach(), "error": error.detach()}
         seen = before.flatten(1).any(1).nonzero()[:, 0].cpu()[: max(1, round(cfg.shown_share * len(z)))]
         if len(seen) and self.done >= cfg.shown_from * cfg.steps:  # dropout may have removed all images
             sides = as_float(self.pictures[pairs[seen]])
@@ -242,7 +242,7 @@ class UNetTrainer(Trainer):
             losses = self.picture_losses(self.shown(guess[seen], before[seen], x), x, truth, self.weight[pairs[seen]])
             for name, value in losses.items():
                 loss = loss + getattr(cfg, f"lambda_{name}") * value
-                stats[name] = value.item()
+                stats[name] = value.detach()
         self.update(loss, lr=cfg.lr * min(1.0, (self.done + 1) / 200) * max(0.05, 1 - self.done / cfg.steps))
         self.average.update_parameters(self.nets)
         return stats

@@ -36,7 +36,7 @@ from s2flib.presets import TINY, get_preset
 from s2flib.training.classifiers import read_photos
 from s2flib.training.feed import batch_indices
 from s2flib.training.loop import run_training
-from s2flib.training.trainer import RunConfig, Trainer, Updates, make_accelerator
+from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator
 from s2flib.weights.load import load_tensors, save_safetensors
 
 KIND = "editor-vae"
@@ -167,7 +167,7 @@ class VaeTrainer(Trainer):
             means = torch.stack([change.float().mean() / 255 for change in self.change[: self.n_pairs]])
             self.weight = pair_weight(means[:, None, None], cfg.small)
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> Stats:
         cfg = self.cfg
         index, k = self.indices()
         x = as_float(self.pictures[index]).to(self.device).contiguous(memory_format=torch.channels_last)
@@ -183,18 +183,18 @@ class VaeTrainer(Trainer):
         y, n = y.float(), max(1, round(cfg.lpips_share * len(x)))
         l1, kl = (weight * self.error(y - x)).mean(), latents.kl().mean() / x[0].numel()
         loss = l1 + cfg.lambda_kl * kl
-        stats = {"l1": (y - x).abs().mean().item(), "weighted": l1.item(), "kl": kl.item()}
+        stats = {"l1": (y - x).abs().mean().detach(), "weighted": l1.detach(), "kl": kl.detach()}
         if k:
             off = y - x
             missed = (weight[:k] * self.error(off[k : 2 * k] - off[:k])).mean((1, 2, 3))
             missed = (missed * self.weight[index[:k]].to(self.device)).mean()
             loss = loss + cfg.lambda_change * missed
-            stats["missed"] = missed.item()
+            stats["missed"] = missed.detach()
         if cfg.lambda_lpips and self.done >= cfg.lpips_from * cfg.steps:
             with self.autocast():
                 lpips = self.judge(y[:n], x[:n]).mean()
             loss = loss + cfg.lambda_lpips * lpips
-            stats["lpips"] = lpips.item()
+            stats["lpips"] = lpips.detach()
         self.update(loss, lr=cfg.lr * min(1.0, (self.done + 1) / 100) * max(0.05, 1 - self.done / cfg.steps))
         self.average.update_parameters(self.vae)
         return stats

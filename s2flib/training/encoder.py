@@ -22,7 +22,7 @@ from s2flib.training.feed import Feed, stack
 from s2flib.training.loop import run_training
 from s2flib.training.photo_encoder import encode_photo, start_from_photo_encoder
 from s2flib.training.ranger import Ranger
-from s2flib.training.trainer import RunConfig, Trainer, Updates, average_buffers, make_accelerator
+from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, average_buffers, make_accelerator
 from s2flib.weights.load import fingerprint, load_generator, save_psp
 
 
@@ -98,13 +98,13 @@ class EncoderTrainer(Trainer):
         """Photos pooled to the losses' size (256 of 1024 in the paper)."""
         return F.adaptive_avg_pool2d(photo, self.preset.loss_size)
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> Stats:
         """One update of the encoder; returns the losses, each unweighted, and their total."""
         photo, sketch = self.feed(self.done)
         if self.cfg.mirror:
             flip = torch.rand(len(photo), 1, 1, 1, device=self.device) < 0.5
             photo, sketch = torch.where(flip, photo.flip(3), photo), torch.where(flip, sketch.flip(3), sketch)
-        stats: dict[str, float] = {}
+        stats: dict[str, Tensor] = {}
         n = self.cfg.accumulate
         losses = self.imitation if self.done < self.cfg.warmup else self.losses
         self.update.start(lr=self.learning_rate(self.done))
@@ -113,7 +113,7 @@ class EncoderTrainer(Trainer):
                 total, parts = losses(x, s)
             self.update.backward(total / n)
             for k, v in parts.items():
-                stats[k] = stats.get(k, 0.0) + v / n
+                stats[k] = stats.get(k, torch.zeros_like(v)) + v / n
         self.update.finish()
         average_buffers(self.encoder, self.acc)
         return stats
@@ -123,13 +123,13 @@ class EncoderTrainer(Trainer):
         left = (self.cfg.steps - step) / max(1.0, self.cfg.anneal * self.cfg.steps)
         return self.cfg.lr * min(1.0, left)
 
-    def losses(self, photo: Tensor, sketch: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def losses(self, photo: Tensor, sketch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The paper's losses between the photo and D(E(sketch)), both pooled."""
         w_plus = self.psp.encode(sketch).float()
         y = self.psp.decode(w_plus, size=self.preset.loss_size, noise="random")
         return self.loss(self.target(photo), y, w_plus, self.psp.latent_avg)
 
-    def imitation(self, photo: Tensor, sketch: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def imitation(self, photo: Tensor, sketch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """‖E(sketch) − E_photo(photo)‖² / (n_styles · D), mean over the batch.
 
         No image is generated or judged, so a step costs a fraction of one with the real losses.
@@ -137,7 +137,7 @@ class EncoderTrainer(Trainer):
         with torch.no_grad():
             target = encode_photo(self.teacher, photo)
         loss = F.mse_loss(self.psp.encode(sketch).float() - self.psp.latent_avg, target.float())
-        return loss, {"imitation": loss.item()}
+        return loss, {"imitation": loss.detach()}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -151,7 +151,7 @@ class EncoderTrainer(Trainer):
             y = self.psp.decode(w_plus, size=self.preset.loss_size)
             _, parts = self.loss(self.target(photo), y, w_plus, self.psp.latent_avg)
             for k, v in parts.items():
-                sums[k] = sums.get(k, 0.0) + v * len(samples)
+                sums[k] = sums.get(k, 0.0) + float(v) * len(samples)
         self.psp.train()
         return {f"val_{k}": v / len(self.val) for k, v in sums.items()}
 

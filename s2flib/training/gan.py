@@ -80,7 +80,7 @@ class GanLoss:
             return -4 * self.nets.critic(augment(fake)).mean()
         return F.softplus(-self.nets.critic(fake)).mean()
 
-    def critic(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> Tensor:
+    def critic(self, photo: Tensor, fake: Tensor, stats: dict[str, Tensor]) -> Tensor:
         """softplus(D(fake)) + softplus(−D(photo)); for the projected critic the hinge loss."""
         critic = self.nets.critic
         if self.projected:
@@ -91,31 +91,31 @@ class GanLoss:
             loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
         correct = 0.5 * ((on_real > 0).float().mean() + (on_fake < 0).float().mean())
         stats |= {
-            "d_loss": loss.item(),
-            "d_real": on_real.mean().item(),
-            "d_fake": on_fake.mean().item(),
-            "d_correct": correct.item(),
+            "d_loss": loss.detach(),
+            "d_real": on_real.mean().detach(),
+            "d_fake": on_fake.mean().detach(),
+            "d_correct": correct.detach(),
         }
         return loss
 
-    def r1(self, photo: Tensor, stats: dict[str, float]) -> Tensor:
+    def r1(self, photo: Tensor, stats: dict[str, Tensor]) -> Tensor:
         """Lazy R1: γ/2 · E|∇_x D(x)|² on real photos, times the interval (StyleGAN2, Sec. 3.1)."""
         photo = photo.detach().requires_grad_()
         (grad,) = torch.autograd.grad(self.nets.critic(photo).sum(), photo, create_graph=True)
         penalty = grad.square().sum((1, 2, 3)).mean()
-        stats["r1"] = penalty.item()
+        stats["r1"] = penalty.detach()
         return penalty * (self.cfg.r1_gamma / 2 * self.cfg.r1_every)
 
-    def path_length(self, n: int, stats: dict[str, float]) -> Tensor:
+    def path_length(self, n: int, stats: dict[str, Tensor]) -> Tensor:
         """Lazy path-length regularisation of n random faces, times the interval (StyleGAN2, Eq. 4)."""
         w = self.nets.sample_w(n, self.cfg.mixing)
         pictures = self.nets.generator.synthesis(w, noise="random")
         penalty, self.path_mean = path_length(pictures, w, self.path_mean)
-        stats["path_length"] = penalty.item()
+        stats["path_length"] = penalty.detach()
         # + 0 · pictures: includes every parameter, so that all processes reduce the same gradients
         return penalty * (self.cfg.path_weight * self.cfg.path_every) + 0 * pictures.mean()
 
-    def reconstruction(self, photo: Tensor, fake: Tensor, stats: dict[str, float]) -> Tensor:
+    def reconstruction(self, photo: Tensor, fake: Tensor, stats: dict[str, Tensor]) -> Tensor:
         """λ_rec |x − y|₁ + λ_lpips LPIPS (at half the size) + λ_feat distance of the critic's features.
 
         Eyes and mouth cover a twentieth of a portrait but contain most of the identity, so λ_face adds the first two
@@ -124,12 +124,12 @@ class GanLoss:
         cfg, critic = self.cfg, self.nets.critic
         pixels = (fake - photo).abs().mean()
         loss = cfg.lambda_rec * pixels
-        stats |= {"rec_l1": pixels.item(), "rec_mse": (fake.detach() - photo).square().mean().item()}
+        stats |= {"rec_l1": pixels.detach(), "rec_mse": (fake.detach() - photo).square().mean().detach()}
         if self.perceptual is not None:
             half = max(32, photo.shape[-1] // 2)
             lpips = self.perceptual(*(F.adaptive_avg_pool2d(p, half) for p in (photo, fake))).mean()
             loss = loss + cfg.lambda_lpips * lpips
-            stats["rec_lpips"] = lpips.item()
+            stats["rec_lpips"] = lpips.detach()
         if cfg.lambda_face:
             part = max(32, photo.shape[-1] // 2)
             x, y = (face_crop(p, part, part / photo.shape[-1]) for p in (photo, fake))
@@ -137,16 +137,16 @@ class GanLoss:
             if self.perceptual is not None:
                 face = face + cfg.lambda_lpips * self.perceptual(x, y).mean()
             loss = loss + cfg.lambda_face * face
-            stats["rec_face"] = face.item()
+            stats["rec_face"] = face.detach()
         if cfg.lambda_adv and cfg.lambda_feat:
             with torch.no_grad():
                 target = critic_features(critic, photo)
             features = feature_distance(critic_features(critic, fake), target)
             loss = loss + cfg.lambda_feat * features
-            stats["rec_features"] = features.item()
+            stats["rec_features"] = features.detach()
         return loss
 
-    def code_losses(self, w_plus: Tensor, stats: dict[str, float]) -> Tensor:
+    def code_losses(self, w_plus: Tensor, stats: dict[str, Tensor]) -> Tensor:
         """Keeps the rows of E's codes together, and moves mapping(z) towards E's last 512 mean codes."""
         cfg, g = self.cfg, self.nets.generator
         w = w_plus.mean(1)  # (B, D)
@@ -154,7 +154,7 @@ class GanLoss:
         self.codes = torch.cat([self.codes, w.detach()])[-512:]
         z = torch.randn(len(self.codes), g.style_dim, device=w.device)
         swd = sliced_wasserstein(g.mapping(z), self.codes)
-        stats |= {"code_spread": spread.item(), "code_swd": swd.item()}
+        stats |= {"code_spread": spread.detach(), "code_swd": swd.detach()}
         return cfg.lambda_delta * spread + cfg.lambda_swd * swd
 
 

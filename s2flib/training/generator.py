@@ -36,7 +36,7 @@ from s2flib.presets import get_preset
 from s2flib.training.feed import Feed
 from s2flib.training.gan import KIND, GanLoss, Networks, tie_rows, warm_start
 from s2flib.training.loop import run_training
-from s2flib.training.trainer import RunConfig, Trainer, Updates, make_accelerator
+from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator
 from s2flib.weights.load import save_safetensors
 
 CRITICS = ("stylegan2", "projected")
@@ -123,10 +123,10 @@ class GeneratorTrainer(Trainer):
         size = self.nets.generator.size
         return x if x.shape[-1] == size else F.interpolate(x, size=(size, size), mode="area")
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> Stats:
         """One update of everything; returns the losses."""
         cfg, nets, photo = self.cfg, self.nets, self.real(self.done)
-        stats: dict[str, float] = {}
+        stats: dict[str, Tensor] = {}
 
         # generator and photo encoder: min softplus(−D(G)) + reconstruction
         nets.critic.requires_grad_(False)
@@ -146,7 +146,7 @@ class GeneratorTrainer(Trainer):
             if cfg.lambda_adv:
                 adversarial = self.loss.generator(fake)
                 loss = loss + cfg.lambda_adv * adversarial
-                stats["g_adversarial"] = adversarial.item()
+                stats["g_adversarial"] = adversarial.detach()
             if n_rec:
                 loss = loss + self.loss.reconstruction(photo[:n_rec], fake[:n_rec], stats)
         self.update_g(loss)

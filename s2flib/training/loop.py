@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from s2flib.errors import S2FError, WeightsError
 from s2flib.files import atomic_path, write_text
@@ -39,6 +40,7 @@ def run_training(trainer: Trainer) -> None:
     saved_at = clock.elapsed()
 
     def save() -> None:
+        _check_finite(log.means(), trainer.done)
         if acc.is_main_process:
             log.write(trainer.done, trainer.validate())
             save_checkpoint(out, trainer.kind, asdict(cfg), trainer.state())
@@ -49,15 +51,9 @@ def run_training(trainer: Trainer) -> None:
 
     # Processes must stop and save together, so only the first one checks the clock.
     while trainer.done < cfg.steps and not _agree(clock.is_over(), acc):
-        stats = trainer.step()
-        if bad := [name for name, value in stats.items() if not math.isfinite(value)]:
-            raise S2FError(
-                f"training broke at step {trainer.done:,}: {', '.join(bad)} is NaN or infinite. The last checkpoint is "
-                "unchanged. Start again with a smaller lr or --mixed-precision no; --resume with the same options "
-                "would most likely break at the same step."
-            )
-        log.add(stats)
+        log.add(trainer.step())
         if trainer.done % cfg.log_every == 0:
+            _check_finite(log.means(), trainer.done)
             means = log.flush(trainer.done)
             rate = (trainer.done - first) * cfg.batch / clock.elapsed()
             acc.print(
@@ -74,6 +70,15 @@ def run_training(trainer: Trainer) -> None:
     if acc.is_main_process:
         end = finish(record, step=trainer.done, images=trainer.done * cfg.batch)
         write_json(out / "run.json", end, overwrite=True)
+
+
+def _check_finite(means: dict[str, float], step: int) -> None:
+    if bad := [name for name, value in means.items() if not math.isfinite(value)]:
+        raise S2FError(
+            f"training broke at step {step:,} or since the last log line: {', '.join(bad)} is NaN or infinite. The last checkpoint is "
+            "unchanged. Start again with a smaller lr or --mixed-precision no; --resume with the same options "
+            "would most likely break at the same step."
+        )
 
 
 def _agree(answer: bool, accelerator) -> bool:
@@ -147,7 +152,7 @@ class Log:
 
     def __init__(self, out: Path, step: int = 0, enabled: bool = True):
         self.path, self.step, self.enabled, self.writer = Path(out) / "log.csv", step, enabled, None
-        self.pending: dict[str, list[float]] = {}
+        self.pending: dict[str, list[Tensor]] = {}
         self.written: set[tuple[int, str]] = set()
         if enabled and self.path.exists():
             with open(self.path, newline="", encoding="utf-8") as f:
@@ -155,14 +160,21 @@ class Log:
             write_text(self.path, self.HEAD + "".join(",".join(row) + "\n" for row in kept), overwrite=True)
             self.written = {(int(row[0]), row[1]) for row in kept}
 
-    def add(self, values: dict[str, float]) -> None:
-        """Collect values for the next :meth:`flush`."""
+    def add(self, values: Mapping[str, float | Tensor]) -> None:
+        """Collect values for the next :meth:`flush`. Tensors stay on their device, so a GPU does not wait."""
         for name, value in values.items():
-            self.pending.setdefault(name, []).append(float(value))
+            self.pending.setdefault(name, []).append(torch.as_tensor(value).detach().float())
+
+    def means(self) -> dict[str, float]:
+        """The means of the values added since the last flush."""
+        if not self.pending:
+            return {}
+        means = torch.stack([torch.stack(v).mean() for v in self.pending.values()]).tolist()
+        return dict(zip(self.pending, means, strict=True))
 
     def flush(self, step: int) -> dict[str, float]:
-        """Write the means of the values added since the last flush; returns them."""
-        means = {k: float(np.mean(v)) for k, v in self.pending.items()}
+        """Write :meth:`means` and forget the values; returns them."""
+        means = self.means()
         self.pending = {}
         self.write(step, means)
         return means

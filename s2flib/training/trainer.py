@@ -6,7 +6,7 @@ A training is a :class:`RunConfig` with further fields and a :class:`Trainer` wi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from s2flib.errors import S2FError
 from s2flib.presets import get_preset
 from s2flib.training.feed import seed_step
 
+Stats = Mapping[str, "float | Tensor"]  # a step's losses; tensors need no detaching
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -170,14 +171,14 @@ class Trainer:
         enabled = self.dtype is not None
         return torch.autocast(self.device.type, self.dtype if enabled else torch.bfloat16, enabled=enabled)
 
-    def step(self) -> dict[str, float]:
+    def step(self) -> Stats:
         """One update of everything; returns the losses."""
         seed_step(self.cfg.seed, self.done, self.acc.process_index)
         stats = self.train_step()
         self.done += 1
         return stats
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> Stats:
         raise NotImplementedError
 
     def validate(self) -> dict[str, float]:
