@@ -116,7 +116,7 @@ def options(
 
 
 for command in (
-    run.run, generate.generate, edit.edit, sketch.sketch, render.render,
+    run.run, generate.generate, edit.edit, sketch.sketch, render.render, render.render_people,
     evaluate.evaluate, evaluate.lineup, evaluate.evaluate_editor,
     train.train, sweep.sweep, train.train_editor, fetch.fetch,
 ):  # fmt: skip

@@ -46,3 +46,32 @@ def render(
         progress=bar,
     )
     typer.echo(f"{path}: every face is synthetic, CC0; open it with s2flib.datasets.faces.SynthFaces")
+
+
+def render_people(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the people.")],
+    people: Annotated[int, typer.Option(help="How many.")] = 60_000,
+    size: Annotated[int, typer.Option(help="Pixels, 32 to 1024.")] = 128,
+    seed: Annotated[int, typer.Option(help="Every seed gives other people; 1 gives the shipped ones.")] = 777,
+    workers: Annotated[int, typer.Option(help="Processes, one core each.", min=1)] = 1,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="Take the photos of the shipped train split instead of rendering.")
+    ] = False,
+) -> None:
+    """People for training: one photo each, with its mask, line drawing and causes (all that the renderer knows of it).
+
+    A training reads the folder while it grows: run this command beside s2f train --what renderer --set people=DIR. A
+    stopped run continues. All people are train people, so none of the val and test splits can occur.
+    """
+    from tqdm import tqdm
+
+    from s2flib.datasets.faces import SynthFaces, open_dataset
+    from s2flib.datasets.live import pack_people, render_people
+
+    if shipped:
+        dataset = open_dataset("tiny", "train")
+        assert isinstance(dataset, SynthFaces)
+        pack_people(dataset, out)
+    else:
+        render_people(out, people, size, seed, workers, lambda done, left: tqdm(done, total=left, unit=" people"))
+    typer.echo(f"{out}: train on it with s2f train --what renderer --set people={out}")

@@ -21,6 +21,8 @@ from s2flib.errors import S2FError
 # what → (module, config, training function)
 TRAININGS = {
     "generator": ("s2flib.training.generator", "GeneratorConfig", "train_generator"),
+    "renderer": ("s2flib.training.neural_renderer", "RendererConfig", "train_renderer"),
+    "mapping": ("s2flib.training.mapping", "MappingConfig", "train_mapping"),
     "encoder": ("s2flib.training.encoder", "EncoderConfig", "train_encoder"),
     "id": ("s2flib.training.classifiers", "IdentityConfig", "train_identity"),
     "attributes": ("s2flib.training.classifiers", "AttributesConfig", "train_attributes"),
@@ -49,7 +51,7 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Encoder: the frozen generator, if not the preset's own.")
     ] = None,
     init: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Initial weights: the generator's training.safetensors.")
+        Path | None, typer.Option(metavar="FILE", help="Initial weights: a .safetensors file of an earlier training.")
     ] = None,
     precision: Annotated[str | None, typer.Option("--mixed-precision", metavar="KIND", help=PRECISIONS)] = None,
     cpu: CpuOption = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from s2flib.datasets.faces import open_dataset
+from s2flib.datasets.live import Pool
 from s2flib.errors import S2FError, WeightsError
 from s2flib.images import contact_sheet, to_array
 from s2flib.judges.load import loss_networks
 from s2flib.losses import LossWeights, SketchLoss
 from s2flib.presets import get_preset
 from s2flib.psp import PSP, GradualStyleEncoder
-from s2flib.training.feed import Feed, stack
+from s2flib.training.feed import Feed, PeopleFeed, stack
 from s2flib.training.loop import run_training
-from s2flib.training.photo_encoder import encode_photo, start_from_photo_encoder
+from s2flib.training.photo_encoder import encode_photo, start_from
 from s2flib.training.ranger import Ranger
 from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, average_buffers, make_accelerator
 from s2flib.weights.load import fingerprint, load_generator, save_psp
@@ -40,7 +42,14 @@ class EncoderConfig(RunConfig):
     lambda_id: float | None = None
     lambda_reg: float | None = None
     accumulate: int = 1  # micro-batches per step, for GPUs with little memory
-    init: str | None = None  # training weights whose photo encoder the sketch encoder starts from
+    people: tuple[str, ...] = ()  # folders of s2f render-people to train on, with sketches of varied style
+    lines: float = 0.4  # share of line drawings among these sketches
+    plain: float = 0.25  # with a feature map: share of the batch whose faces are also judged from w+ alone
+    ema_images: float = 0.0  # half-life of the weights' moving average, in sketches; 0: no average
+    init: str | None = (
+        None  # an encoder to start from: encoder.safetensors or renderer.safetensors; or training weights
+    )
+    # of a generator, whose photo encoder the sketch encoder starts from
     warmup: int = 0  # number of initial steps that imitate that photo encoder in W+, without the generator
     mirror: bool = False  # half of the pairs flipped left to right; the paper flips none
     generator: str | None = None  # the frozen generator's file; None: the preset's own
@@ -58,7 +67,7 @@ class EncoderTrainer(Trainer):
     """One update: micro-batches of sketches → w+ → frozen generator → pooled image → losses."""
 
     kind = "psp-training"
-    saved = ("encoder", "update")
+    saved = ("encoder", "ema", "update")
 
     def __init__(self, cfg: Any, train, val, accelerator):
         """cfg: an EncoderConfig, resolved."""
@@ -68,24 +77,31 @@ class EncoderTrainer(Trainer):
             raise S2FError(f"anneal is a share of the steps, 0 to 1, not {cfg.anneal}.")
         if cfg.batch % cfg.accumulate:
             raise S2FError(f"batch {cfg.batch} cannot be cut into {cfg.accumulate} micro-batches: choose a multiple.")
-        if cfg.warmup and not cfg.init:
-            raise S2FError("a warm-up imitates the photo encoder of --init: add --init, or set warmup to 0.")
-        self.feed, self.val = Feed(train, cfg.batch, cfg.seed, accelerator, cfg.workers), val
+        if not (0 <= cfg.plain <= 1 and 0 <= cfg.lines <= 1):
+            raise S2FError(f"plain and lines are shares of the batch, 0 to 1, not {cfg.plain} and {cfg.lines}.")
+        if cfg.people:
+            self.feed: Any = PeopleFeed(Pool(cfg.people), cfg.batch, cfg.seed, accelerator, cfg.lines)
+        else:
+            self.feed = Feed(train, cfg.batch, cfg.seed, accelerator, cfg.workers)
+        self.val = val
         torch.manual_seed(cfg.seed)
         self.encoder = GradualStyleEncoder.from_preset(self.preset)
         decoder = load_generator(self.preset, cfg.generator)
         self.teacher: Any = None  # the photo encoder that a warm-up imitates
         if cfg.init:
-            photo_encoder = start_from_photo_encoder(self.encoder, cfg.init, self.preset, decoder.latent_avg)
-            self.teacher = photo_encoder.to(self.device) if cfg.warmup else None
+            photo_encoder = start_from(self.encoder, cfg.init, self.preset, decoder.latent_avg)
+            self.teacher = photo_encoder.to(self.device) if photo_encoder and cfg.warmup else None
+        if cfg.warmup and self.teacher is None:
+            raise S2FError("a warm-up imitates the photo encoder of --init: add --init, or set warmup to 0.")
         self.decoder_id = fingerprint(decoder)
         self.psp = PSP(self.encoder, decoder, decoder.latent_avg).to(self.device).train()
+        self.ema = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         weights = LossWeights(cfg.lambda_l2, cfg.lambda_lpips, cfg.lambda_id, cfg.lambda_reg, cfg.lambda4)
         self.loss = SketchLoss(weights, loss_networks(self.preset, weights)).to(self.device)
         self.update = Updates(Ranger(self.encoder.parameters(), lr=cfg.lr), self)
 
     def state(self) -> dict:
-        return super().state() | {"decoder": self.decoder_id}
+        return super().state() | {"decoder": self.decoder_id, "people": getattr(self.feed, "used", 0)}
 
     def load(self, state: dict) -> None:
         if state["decoder"] != self.decoder_id:
@@ -93,6 +109,8 @@ class EncoderTrainer(Trainer):
                 "this run was trained with another generator: pass its file to --generator, or choose another --out."
             )
         super().load(state)
+        if isinstance(self.feed, PeopleFeed):
+            self.feed.used = state["people"]
 
     def target(self, photo: Tensor) -> Tensor:
         """Photos pooled to the losses' size (256 of 1024 in the paper)."""
@@ -116,7 +134,21 @@ class EncoderTrainer(Trainer):
                 stats[k] = stats.get(k, torch.zeros_like(v)) + v / n
         self.update.finish()
         average_buffers(self.encoder, self.acc)
+        self.update_ema()
         return stats
+
+    @torch.no_grad()
+    def update_ema(self) -> None:
+        """The weights that are validated, shown and exported: the moving average, or the encoder's own."""
+        cfg, images = self.cfg, (self.done + 1) * self.cfg.batch
+        decay = 0.5 ** (cfg.batch / min(cfg.ema_images, 0.05 * images)) if cfg.ema_images else 0.0
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.encoder.parameters()), 1 - decay)
+        for average, now in zip(self.ema.buffers(), self.encoder.buffers(), strict=True):
+            average.copy_(now)
+
+    def averaged(self) -> PSP:
+        """The model of the averaged weights, in eval mode."""
+        return PSP(self.ema, self.psp.decoder, self.psp.latent_avg).eval()
 
     def learning_rate(self, step: int) -> float:
         """Of step ``step`` of cfg.steps."""
@@ -124,10 +156,22 @@ class EncoderTrainer(Trainer):
         return self.cfg.lr * min(1.0, left)
 
     def losses(self, photo: Tensor, sketch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The paper's losses between the photo and D(E(sketch)), both pooled."""
-        w_plus = self.psp.encode(sketch).float()
-        y = self.psp.decode(w_plus, size=self.preset.loss_size, noise="random")
-        return self.loss(self.target(photo), y, w_plus, self.psp.latent_avg)
+        """The paper's losses between the photo and D(E(sketch)), both pooled.
+
+        With a feature map, a share of the faces is also generated from w+ alone: otherwise the map would explain
+        everything and the codes would not be learned.
+        """
+        w_plus, features = self.psp.encode_all(sketch)
+        w_plus, target, size = w_plus.float(), self.target(photo), self.preset.loss_size
+        y = self.psp.decode(w_plus, features, size=size, noise="random")
+        total, parts = self.loss(target, y, w_plus, self.psp.latent_avg)
+        n = round(self.cfg.plain * len(sketch)) if features is not None else 0
+        if n:
+            y = self.psp.decode(w_plus[:n], size=size, noise="random")
+            plain, more = self.loss(target[:n], y, w_plus[:n], self.psp.latent_avg)
+            total = total + n / len(sketch) * plain
+            parts |= {f"plain_{k}": v for k, v in more.items()}
+        return total, parts
 
     def imitation(self, photo: Tensor, sketch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """‖E(sketch) − E_photo(photo)‖² / (n_styles · D), mean over the batch.
@@ -143,34 +187,33 @@ class EncoderTrainer(Trainer):
     def validate(self) -> dict[str, float]:
         """The same losses on the first validation samples, in eval mode with the stored noise."""
         sums: dict[str, float] = {}
-        self.psp.eval()
+        psp = self.averaged()
         for first in range(0, len(self.val), 16):
             samples = [self.val[i] for i in range(first, min(first + 16, len(self.val)))]
             photo, sketch = (x.to(self.device) for x in stack(samples))
-            w_plus = self.psp.encode(sketch)
-            y = self.psp.decode(w_plus, size=self.preset.loss_size)
-            _, parts = self.loss(self.target(photo), y, w_plus, self.psp.latent_avg)
+            w_plus, features = psp.encode_all(sketch)
+            y = psp.decode(w_plus, features, size=self.preset.loss_size)
+            _, parts = self.loss(self.target(photo), y, w_plus, psp.latent_avg)
             for k, v in parts.items():
                 sums[k] = sums.get(k, 0.0) + float(v) * len(samples)
-        self.psp.train()
         return {f"val_{k}": v / len(self.val) for k, v in sums.items()}
 
     @torch.no_grad()
     def picture(self) -> np.ndarray:
-        """Rows of validation sketches, outputs and photos."""
-        self.psp.eval()
+        """Rows of validation sketches, outputs and photos; with a feature map also the faces of w+ alone."""
+        psp = self.averaged()
         samples = [self.val[i] for i in np.linspace(0, len(self.val) - 1, min(10, len(self.val))).astype(int)]
         photo, sketch = (x.to(self.device) for x in stack(samples))
-        output, _ = self.psp(sketch)
-        self.psp.train()
-        rows = to_array(torch.cat([sketch.expand(-1, 3, -1, -1) * 2 - 1, output, photo]))
-        return contact_sheet(rows, columns=len(samples))
+        w_plus, features = psp.encode_all(sketch)
+        rows = [sketch.expand(-1, 3, -1, -1) * 2 - 1, psp.decode(w_plus, features)]
+        rows += [psp.decode(w_plus)] if features is not None else []
+        return contact_sheet(to_array(torch.cat([*rows, photo])), columns=len(samples))
 
     def export(self, out: Path) -> None:
         """encoder.safetensors: encoder and w̄ in float16, for :func:`s2flib.weights.load.load_psp`."""
         save_psp(
             out / "encoder.safetensors",
-            self.psp,
+            self.averaged(),
             self.preset,
             overwrite=True,
             metadata={"step": str(self.done), "lambda4": str(self.cfg.lambda4), "seed": str(self.cfg.seed)},

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s2flib.datasets.live import Pool
 from s2flib.errors import S2FError
 from s2flib.images import as_float
+from s2flib.training.sketch_styles import varied_sketches
 
 
 def step_seed(seed: int, step: int, process: int = 0) -> int:
@@ -80,6 +82,39 @@ class Feed:
         self._next = step + 1
         photo, sketch = next(self._iterator)
         return photo.to(self.device), sketch.to(self.device)
+
+
+class PeopleFeed:
+    """Batches of rendered people (:mod:`s2flib.datasets.live`) with sketches of varied style, by step number.
+
+    ``feed(step)`` → photo (B, 3, H, W) in [−1, 1], sketch (B, 1, H, W) in [0, 1]; the sketches' style comes from
+    torch's random numbers. ``used`` is the number of people taken from the pool; :meth:`refresh` lets new ones join.
+    """
+
+    def __init__(self, people: Pool, batch: int, seed: int, accelerator, lines: float):
+        if batch % accelerator.num_processes:
+            raise S2FError(
+                f"batch {batch} cannot be divided among {accelerator.num_processes} processes: choose a multiple."
+            )
+        if len(people) < batch:
+            raise S2FError(f"there are only {len(people)} people for a batch of {batch}: run s2f render-people first.")
+        self.people, self.batch, self.seed, self.lines = people, batch, seed, lines
+        self.device, self.rank = accelerator.device, accelerator.process_index
+        self.share, self.used = batch // accelerator.num_processes, len(people)
+
+    def refresh(self) -> None:
+        self.used = len(self.people)
+
+    def everything(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch's photos, sketches and causes (B, N_CAUSES)."""
+        index = batch_indices(self.used, self.batch, step, self.seed)
+        index = index[self.rank * self.share : (self.rank + 1) * self.share]
+        photo, mask, drawing, known = (torch.from_numpy(a).to(self.device) for a in self.people.batch(index))
+        photo = as_float(photo)
+        return photo, varied_sketches(photo, mask, drawing[:, None].float() / 255, self.lines), known
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        return self.everything(step)[:2]
 
 
 class _Steps:

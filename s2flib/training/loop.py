@@ -75,9 +75,9 @@ def run_training(trainer: Trainer) -> None:
 def _check_finite(means: dict[str, float], step: int) -> None:
     if bad := [name for name, value in means.items() if not math.isfinite(value)]:
         raise S2FError(
-            f"training broke at step {step:,} or since the last log line: {', '.join(bad)} is NaN or infinite. The last checkpoint is "
-            "unchanged. Start again with a smaller lr or --mixed-precision no; --resume with the same options "
-            "would most likely break at the same step."
+            f"training broke at step {step:,} or since the last log line: {', '.join(bad)} is NaN or infinite. The "
+            "last checkpoint is unchanged. Start again with a smaller lr or --mixed-precision no; --resume with the "
+            "same options would most likely break at the same step."
         )
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from s2flib.datasets.faces import SynthFaces, open_dataset
 from s2flib.datasets.live import Pool
 from s2flib.errors import S2FError, WeightsError
-from s2flib.images import as_float, contact_sheet, to_array
+from s2flib.images import contact_sheet, to_array
 from s2flib.judges.load import identity_judge, perceptual_judge
 from s2flib.judges.synthface_id import face_crop
 from s2flib.presets import get_preset
@@ -39,9 +39,8 @@ from s2flib.psp import GradualStyleEncoder
 from s2flib.sketch import sketch
 from s2flib.stylegan2 import Generator
 from s2flib.synthfaces.causes import cause_names, causes
-from s2flib.training.feed import batch_indices
+from s2flib.training.feed import PeopleFeed
 from s2flib.training.loop import run_training
-from s2flib.training.sketch_styles import varied_sketches
 from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator
 from s2flib.weights.load import load_tensors, save_safetensors
 
@@ -122,17 +121,15 @@ class RendererTrainer(Trainer):
     """One step: a batch of people → reconstruction, rendering and code losses → one update of all networks."""
 
     kind = "neural-renderer"
-    saved = ("nets", "ema", "w_avg", "update", "people_used")
+    saved = ("nets", "ema", "w_avg", "update")
     several_processes = False
 
     def __init__(self, cfg: RendererConfig, people: Pool, val: SynthFaces, accelerator):
         super().__init__(cfg, accelerator)
-        self.preset, self.people, self.val = get_preset(cfg.preset), people, val
+        self.preset, self.val = get_preset(cfg.preset), val
         if self.preset.feature_side is None or people.size != self.preset.size:
             raise S2FError("neural-renderer training needs a preset with a feature map, and people of its size.")
-        if len(people) < 16:
-            raise S2FError(f"there are only {len(people)} people: start s2f render-people first.")
-        self.people_used = torch.tensor(len(people))
+        self.feed = PeopleFeed(people, cfg.batch, cfg.seed, accelerator, cfg.lines)
         self.size = cfg.size or self.preset.size
         self.nets = RendererNetworks(self.preset, len(cause_names()), self.size)
         self.nets.causes.fit(people.batch(np.arange(min(len(people), 4000)))[3])
@@ -154,13 +151,26 @@ class RendererTrainer(Trainer):
         """Start from renderer.safetensors of this size or of half of it; new resolutions start without a picture."""
         tensors = load_tensors(path, self.kind, self.preset.name)
         self.w_avg.copy_(tensors.pop("w_avg"))
-        left = self.nets.load_state_dict(tensors, strict=False)
-        new = [f"generator.{part}" for part in ("convs.", "to_rgbs.", "noises.")]
-        if left.unexpected_keys or any(not k.startswith(tuple(new)) for k in left.missing_keys):
-            raise WeightsError(f"{path} does not fit this preset: it was written by another version.")
-        for name in left.missing_keys:
+        own = self.nets.state_dict()
+        new = own.keys() - tensors.keys()
+        may_be_new = tuple(f"generator.{part}" for part in ("convs.", "to_rgbs.", "noises."))
+        if any(not k.startswith(may_be_new) for k in new) or any(
+            k not in own or own[k].shape != v.shape for k, v in tensors.items()
+        ):
+            raise WeightsError(
+                f"{path} does not fit this preset: it was written for another one or by another version."
+            )
+        self.nets.load_state_dict(tensors, strict=False)
+        for name in new:
             if ".to_rgbs." in name and name.endswith(("conv.weight", ".bias")) and "modulation" not in name:
                 self.nets.get_parameter(name).data.zero_()
+
+    def state(self) -> dict:
+        return super().state() | {"people": self.feed.used}
+
+    def load(self, state: dict) -> None:
+        super().load(state)
+        self.feed.used = state["people"]
 
     def learning_rate(self) -> float:
         cfg, k = self.cfg, self.done
@@ -168,12 +178,9 @@ class RendererTrainer(Trainer):
         return cfg.lr * min(1.0, left, (k + 1) / 100)
 
     def train_step(self) -> Stats:
-        cfg, nets, device = self.cfg, self.nets, self.device
-        index = batch_indices(int(self.people_used), cfg.batch, self.done, cfg.seed)
-        photo, mask, drawing, known = (torch.from_numpy(a).to(device) for a in self.people.batch(index))
-        photo = as_float(photo)
+        cfg, nets = self.cfg, self.nets
+        photo, sketches, known = self.feed.everything(self.done)
         b = len(photo)
-        sketches = varied_sketches(photo, mask, drawing[:, None].float() / 255, cfg.lines)
         generator, side = nets.generator, self.preset.feature_side
         assert side is not None
         with self.autocast():
@@ -191,7 +198,7 @@ class RendererTrainer(Trainer):
         if n:
             rendered, more = self.picture_losses(photo[:n], y[b:])
             stats |= {f"rendered_{k}": v for k, v in more.items()}
-            stats["features"] = F.mse_loss(coarse.float(), target) / (target.var(0).mean() + 1e-4)
+            stats["features"] = F.mse_loss(coarse.float(), target) / (features.detach().float().var(0).mean() + 1e-4)
             loss = loss + n / b * (rendered + cfg.lambda_features * stats["features"])
         stats["codes"] = F.mse_loss(codes.float(), w_plus.detach()) / (w.detach().var(0).mean() + 1e-4)
         loss = loss + cfg.lambda_codes * stats["codes"]
@@ -266,14 +273,14 @@ class RendererTrainer(Trainer):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Held-out people: MSE, similarity and rank-1 / rank-10 against another photo, by the measuring judge."""
-        self.people_used = torch.tensor(len(self.people))  # new people join at checkpoints only
+        self.feed.refresh()  # new people join at checkpoints only, so that a resumed run sees the same ones
         samples, judge = self.held_out(), identity_judge(self.preset, role="measure").to(self.device)
 
         def embed(x: Tensor) -> Tensor:
             return torch.cat([judge.embed(part.to(self.device)).cpu() for part in x.split(50)])
 
         gallery, truth = embed(samples["other"]), embed(samples["photo"])
-        out: dict[str, float] = {"people": float(self.people_used)}
+        out: dict[str, float] = {"people": float(self.feed.used)}
         for name, y in self.faces(samples).items():
             e = embed(y)
             scores = e @ gallery.T

@@ -8,7 +8,8 @@ from torch import Tensor
 from s2flib.errors import WeightsError
 from s2flib.presets import Preset
 from s2flib.psp import GradualStyleEncoder
-from s2flib.weights.load import load_tensors
+from s2flib.weights.load import load_tensors, safe_load
+from s2flib.weights.published import load_strict
 
 
 def encode_photo(encoder: GradualStyleEncoder, photo: Tensor) -> Tensor:
@@ -19,18 +20,41 @@ def encode_photo(encoder: GradualStyleEncoder, photo: Tensor) -> Tensor:
     return encoder(photo)
 
 
-def start_from_photo_encoder(
+def start_from(
     encoder: GradualStyleEncoder,  # a sketch encoder, initialised in place
-    path: str,  # training.safetensors
+    path: str,
     preset: Preset,
     latent_avg: Tensor,  # (style_dim,), w̄ of the generator that will be frozen
-) -> GradualStyleEncoder:
-    """Initialise from the photo encoder of the generator's training; returns that photo encoder, frozen.
+) -> GradualStyleEncoder | None:
+    """Initialise from a sketch encoder (encoder.safetensors or renderer.safetensors) or from the photo encoder of a
+    generator's training (training.safetensors); returns that photo encoder, frozen, or None.
 
-    The photo encoder already maps faces to W+, so only the appearance of sketches has to be learned. Its three input
-    channels are summed into one, since a grey photo and a sketch have the same edges. It was trained relative to its
-    own w̄; the heads' biases are corrected for the difference.
+    Every encoder was trained relative to its own w̄; the heads' biases are corrected for the difference.
     """
+    _, meta = safe_load(path, with_metadata=True)
+    kind = meta.get("kind", "")
+    if kind not in ("psp", "neural-renderer"):
+        return _start_from_photo_encoder(encoder, path, preset, latent_avg)
+    tensors = load_tensors(path, kind, preset.name)
+    average = tensors["latent_avg"][0] if kind == "psp" else tensors["w_avg"]
+    own = _shifted(
+        {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}, average - latent_avg
+    )
+    load_strict(encoder, own, path)
+    return None
+
+
+def _shifted(own: dict[str, Tensor], by: Tensor) -> dict[str, Tensor]:
+    """An encoder's tensors with every code moved by ``by``."""
+    ends = (".linear.bias",)
+    return {k: v + by if k.startswith("styles.") and k.endswith(ends) else v for k, v in own.items()}
+
+
+def _start_from_photo_encoder(
+    encoder: GradualStyleEncoder, path: str, preset: Preset, latent_avg: Tensor
+) -> GradualStyleEncoder:
+    """The photo encoder already maps faces to W+, so only the appearance of sketches has to be learned. Its three input
+    channels are summed into one, since a grey photo and a sketch have the same edges."""
     tensors = load_tensors(path, "stylegan2-training", preset.name)
     own = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
     key = "input_layer.0.weight"
@@ -39,9 +63,7 @@ def start_from_photo_encoder(
             f"{path} contains no photo encoder of this preset: pass --init a training.safetensors written by s2f train "
             "--what generator."
         )
-    for name in own:
-        if name.startswith("styles.") and name.endswith(".linear.bias"):
-            own[name] = own[name] + tensors["w_avg"] - latent_avg
+    own = _shifted(own, tensors["w_avg"] - latent_avg)
     photo_encoder = GradualStyleEncoder.from_preset(preset, input_nc=3)
     photo_encoder.load_state_dict(own)
     encoder.load_state_dict(own | {key: own[key].sum(1, keepdim=True)})

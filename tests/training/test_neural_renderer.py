@@ -1,0 +1,276 @@
+"""The generator as a neural renderer, its mapping network, and the sketch encoder that starts from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from s2flib import presets
+from s2flib.datasets.faces import open_dataset
+from s2flib.datasets.live import Pool, render_people
+from s2flib.errors import S2FError, WeightsError
+from s2flib.synthfaces.causes import cause_names
+from s2flib.training.encoder import EncoderConfig, EncoderTrainer
+from s2flib.training.feed import PeopleFeed
+from s2flib.training.mapping import MappingConfig, MappingTrainer, train_mapping
+from s2flib.training.neural_renderer import CauseEncoder, RendererConfig, RendererTrainer, train_renderer
+from s2flib.training.sketch_styles import varied_sketches
+from s2flib.training.trainer import make_accelerator
+from s2flib.weights import load_generator
+from s2flib.weights.load import load_tensors
+
+SMALL = replace(
+    presets.TINY,
+    size=64, encoder_size=64, loss_size=64, eval_size=64, style_dim=16, n_mlp=2, channel_base=512, channel_max=16,
+    encoder_units=(1, 1, 1, 1), encoder_widths=(4, 4, 8, 8), encoder_head=4, feature_side=16,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small_preset(monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "tiny", SMALL)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    return str(render_people(tmp_path_factory.mktemp("people"), 12, size=64, workers=2))
+
+
+def config(people, tmp_path, **more):
+    fields = dict(out=str(tmp_path / "run"), people=(people,), steps=4, batch=4, cpu=True, mixed_precision="no",
+                  val_people=3, compile=False)  # fmt: skip
+    return RendererConfig(**fields | more)
+
+
+def trainer(cfg):
+    return RendererTrainer(cfg, Pool(cfg.people), open_dataset("tiny", "val", limit=12), make_accelerator(cpu=True))
+
+
+def weights(t):
+    return torch.cat([p.detach().flatten() for p in t.nets.parameters()])
+
+
+@pytest.fixture(scope="module")
+def trained(people, tmp_path_factory):
+    """renderer.safetensors after a few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "tiny", SMALL)
+        return str(train_renderer(config(people, tmp_path_factory.mktemp("trained"), lambda_id=0.1)))
+
+
+def test_resumes_to_the_same_numbers(people, tmp_path):
+    cfg = config(people, tmp_path, lambda_lpips=0.1)  # the identity loss's resizing is not exact from run to run
+    whole, again = trainer(cfg), trainer(cfg)
+    start = weights(whole)
+    for _ in range(2):
+        whole.step()
+    torch.save(whole.state(), tmp_path / "state.pt")
+    again.load(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(2):
+        whole.step(), again.step()
+    assert torch.equal(weights(whole), weights(again)) and not torch.equal(weights(whole), start)
+    assert all(torch.equal(a, b) for a, b in zip(whole.ema.parameters(), again.ema.parameters(), strict=True))
+    assert torch.equal(whole.w_avg, again.w_avg)
+
+
+def test_every_network_learns(people, tmp_path):
+    t = trainer(config(people, tmp_path, steps=100))
+    before = {n: p.detach().clone() for n, p in t.nets.named_parameters()}
+    first = t.step()
+    for _ in range(24):
+        last = t.step()
+    assert last["l1"] < 0.9 * first["l1"]
+    still = {n for n, p in t.nets.named_parameters() if torch.equal(p, before[n])}
+    # the mapping network is trained later; images below the feature map's side are switched off
+    assert all(n.startswith(("generator.style.", "generator.to_rgb1.", "generator.to_rgbs.0.")) for n in still), still
+
+
+def test_the_picture_of_w_is_that_of_its_features(people, tmp_path):
+    g = trainer(config(people, tmp_path)).nets.generator
+    w = torch.randn(2, g.n_styles, 16)
+    with torch.no_grad():
+        assert torch.allclose(g.synthesis(w), g.synthesis(w, features=g.coarse_features(w, 16)), atol=1e-5)
+
+
+def test_validation_picture_and_files(people, tmp_path):
+    t = trainer(config(people, tmp_path))
+    values = t.validate()
+    assert values["people"] == 12 and {"val_pencil_similarity", "val_line_rank10", "val_rendered_mse"} <= values.keys()
+    assert all(np.isfinite(v) for v in values.values())
+    samples = t.held_out()
+    assert samples["photo"].shape == (3, 3, 64, 64) and samples["pencil"].shape == samples["line"].shape == (
+        3,
+        1,
+        64,
+        64,
+    )
+    assert not torch.equal(samples["photo"], samples["other"])
+    assert t.picture().shape == (64 * 7, 64 * 3, 3)
+
+
+def test_a_stage_grows_from_half_the_size(people, tmp_path):
+    small = config(people, tmp_path, size=32)
+    half = trainer(small)
+    half.step()
+    half.export(tmp_path)
+    whole = trainer(config(people, tmp_path, init=str(tmp_path / "renderer.safetensors")))
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        w, features = half.ema.encode(x, half.w_avg)
+        before = half.ema.generator.synthesis(w.half().float(), noise=None, features=features)
+        w2, features2 = whole.nets.eval().encode(x, whole.w_avg)
+        after = whole.nets.generator.synthesis(w2, noise=None, features=features2)
+        enlarged = whole.nets.generator.to_rgbs[-1].upsample(before)
+    assert torch.allclose(after, enlarged, atol=0.03)  # float16 file
+
+
+def test_causes_are_standardised():
+    net = CauseEncoder(3, 5)
+    x = np.random.default_rng(0).normal([5, -2, 0], [10, 0.1, 0], (500, 3)).astype(np.float32)
+    net.fit(x)
+    seen = {}
+    net.layers.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
+    net(torch.from_numpy(x))
+    assert seen["x"].mean(0).abs().max() < 0.05 and (seen["x"][:, :2].std(0) - 1).abs().max() < 0.05
+    assert seen["x"].abs().max() <= 4
+
+
+def test_sketches_of_many_styles(people):
+    photo, mask, drawing, _ = (torch.from_numpy(a) for a in Pool([people]).batch(np.arange(8)))
+    photo, drawing = photo.float() / 127.5 - 1, drawing[:, None].float() / 255
+    seen = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        x = varied_sketches(photo, mask, drawing, share=0.5)
+        assert x.shape == (8, 1, 64, 64) and 0 <= x.min() and x.max() <= 1
+        seen.append(x)
+    torch.manual_seed(3)
+    assert torch.equal(varied_sketches(photo, mask, drawing, 0.5), seen[3])
+    assert len({float(x.mean()) for x in seen}) == 12
+    torch.manual_seed(1)
+    lines, pencil = varied_sketches(photo, mask, drawing, 1.0), varied_sketches(photo, mask, drawing, 0.0)
+
+    def likeness(a):
+        return torch.stack(
+            [torch.corrcoef(torch.stack([x.flatten(), d.flatten()]))[0, 1] for x, d in zip(a, drawing, strict=True)]
+        )
+
+    assert likeness(lines).min() > 0.7 and likeness(pencil).mean() < likeness(lines).mean()
+
+
+def test_people_join_only_when_asked(people, tmp_path):
+    class Growing(Pool):
+        n = 8
+
+        def __len__(self):
+            return self.n
+
+    pool = Growing([people])
+    feed = PeopleFeed(pool, 4, 0, make_accelerator(cpu=True), 0.4)
+    torch.manual_seed(0)
+    photo, sketch, known = feed.everything(1)
+    assert photo.shape == (4, 3, 64, 64) and sketch.shape == (4, 1, 64, 64) and known.shape == (4, len(cause_names()))
+    pool.n = 12
+    torch.manual_seed(0)
+    assert torch.equal(feed.everything(1)[0], photo)
+    feed.refresh()
+    assert feed.used == 12
+    with pytest.raises(S2FError, match="only 12 people"):
+        PeopleFeed(pool, 16, 0, make_accelerator(cpu=True), 0.4)
+
+
+def test_refuses(people, tmp_path, monkeypatch, trained):
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(SMALL, feature_side=None))
+    with pytest.raises(S2FError, match="feature map"):
+        trainer(config(people, tmp_path))
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(SMALL, size=32))
+    with pytest.raises(S2FError, match="people of its size"):
+        trainer(config(people, tmp_path))
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(SMALL, encoder_head=8))
+    with pytest.raises(WeightsError, match="does not fit"):
+        trainer(config(people, tmp_path, init=trained))
+
+
+# --- the mapping network
+
+
+def mapping_config(people, tmp_path, trained, **more):
+    return MappingConfig(
+        **dict(out=str(tmp_path / "mapping"), people=(people,), init=trained, steps=60, batch=32, cpu=True,
+               mixed_precision="no") | more)  # fmt: skip
+
+
+def test_mapping_learns_mean_and_spread_of_the_codes(people, tmp_path, trained):
+    t = MappingTrainer(
+        mapping_config(people, tmp_path, trained, steps=1000, gaussian=1.0, lr=3e-3),
+        Pool([people]),
+        make_accelerator(True),
+    )
+    start = t.validate()
+    for _ in range(1000):
+        t.step()
+    end = t.validate()
+    assert end["val_mean"] < 0.25 < start["val_mean"] and abs(end["val_deviation"] - 1) < 0.3
+    covariance = t.root @ t.root.T
+    assert torch.allclose(covariance, torch.cov(t.codes.T, correction=0), atol=1e-3)
+
+
+def test_mapping_resumes_and_exports_a_generator(people, tmp_path, trained):
+    cfg = mapping_config(people, tmp_path, trained, gaussian=0.5, steps=6)
+    whole, again = (MappingTrainer(cfg, Pool([people]), make_accelerator(True)) for _ in range(2))
+    for _ in range(4):  # the last one is adversarial
+        whole.step()
+    torch.save(whole.state(), tmp_path / "state.pt")
+    again.load(torch.load(tmp_path / "state.pt", weights_only=True))
+    whole.step(), again.step()
+    for a, b in zip(whole.mapping.parameters(), again.mapping.parameters(), strict=True):
+        assert torch.equal(a, b)
+    generator = load_generator("tiny", train_mapping(cfg))
+    stored = load_tensors(trained, "neural-renderer")
+    assert torch.equal(generator.convs[0].conv.weight, stored["generator.convs.0.conv.weight"])
+    assert not torch.equal(generator.style[1].weight, stored["generator.style.1.weight"])
+    assert torch.allclose(generator.latent_avg, generator.mean_latent(), atol=2e-3)
+
+
+def test_mapping_needs_a_renderer_of_full_size(people, tmp_path):
+    half = trainer(config(people, tmp_path, size=32))
+    half.export(tmp_path)
+    with pytest.raises(WeightsError, match="full size"):
+        MappingTrainer(
+            mapping_config(people, tmp_path, str(tmp_path / "renderer.safetensors")),
+            Pool([people]),
+            make_accelerator(True),
+        )
+
+
+# --- pSp's training goes on from there
+
+
+def test_the_sketch_encoder_starts_as_the_renderers(people, tmp_path, trained):
+    generator = str(train_mapping(mapping_config(people, tmp_path, trained, steps=2)))
+    cfg = EncoderConfig(
+        out=str(tmp_path / "encoder"), steps=2, batch=2, cpu=True, mixed_precision="no", generator=generator,
+        init=trained, people=(people,), lambda4=0.0, lambda_id=0.0, ema_images=100, plain=0.5,
+    ).resolved()  # fmt: skip
+    val = open_dataset("tiny", "val", limit=2)
+    t = EncoderTrainer(cfg, None, val, make_accelerator(cpu=True))
+    r = trainer(config(people, tmp_path, init=trained))
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        w, features = r.nets.eval().encode(x, r.w_avg)
+        own, own_features = t.psp.eval().encode_all(x)
+    assert torch.allclose(w, own, atol=1e-5) and torch.allclose(features, own_features, atol=1e-5)
+    t.psp.train()
+    stats = t.step()
+    assert {"l2", "plain_l2", "total"} <= stats.keys()
+    t.step()
+    assert t.picture().shape == (64 * 4, 64 * 2, 3) and "val_l2" in t.validate()
+    t.done, weight = 10_000, t.encoder.latlayer1.weight
+    before = t.ema.latlayer1.weight.clone()
+    with torch.no_grad():
+        weight.copy_(before + 1)
+    t.update_ema()
+    assert torch.allclose(t.ema.latlayer1.weight - before, torch.tensor(1 - 0.5 ** (2 / 100)), atol=1e-5)
