@@ -18,6 +18,7 @@ from torch import Tensor
 import s2flib
 from s2flib import images
 from s2flib.datasets.align import align_face
+from s2flib.datasets.foreground import person_mask
 from s2flib.datasets.user_drawing import prepare_drawing
 from s2flib.errors import S2FError
 from s2flib.files import sha256_of
@@ -133,7 +134,9 @@ def _read(path: Path, preset: Preset, from_photo: bool, align: bool, which: int 
             return drawing.sketch, drawing.notes
         if align:
             array = align_face(array, preset.size, which=which)
-        return sketch(images.to_photo(array, preset.size)), ["a photo: sketched first"]
+        photo = images.to_photo(array, preset.size)
+        mask = torch.from_numpy(person_mask(images.to_array(photo)))
+        return sketch(photo, mask), ["a photo: the person was cut out and sketched first"]
     except S2FError as error:
         if path.name in str(error):
             raise

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,9 +31,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 def load_image(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> np.ndarray:
     """Any image file as (H, W, 3) uint8 RGB, upright.
 
-    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, CMYK is converted, transparency is composited on white,
-    and of an animation the first frame is used. path may be an open binary file. Raises ImageError for a file that is
-    missing, empty, truncated, not an image, or has a side outside min_side … 12,000 px.
+    EXIF rotation is applied, deeper grey is scaled to 8 bits, CMYK is converted, transparency is composited on white
+    (light ink on black), and of an animation the first frame is used. path may be an open binary file. Raises
+    ImageError for a file that is missing, empty, truncated, not an image, or has a side outside min_side … 12,000 px.
     """
     with _opened(path, min_side) as (image, name):
         return _rgb(image, name)
@@ -42,15 +43,32 @@ def _rgb(image: Image.Image, name: str) -> np.ndarray:
     """Any Pillow image as (H, W, 3) uint8; handles bit depth, transparency and colour modes."""
     with contextlib.suppress(Exception):  # the image is usable even if its EXIF block is damaged
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits per pixel (Pillow's "I;16*", and "I" from PGM)
-        grey = np.clip(np.asarray(image, np.float64) / 257, 0, 255)
-        return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise ImageError(f"{name} has floating-point pixels: save it as an 8- or 16-bit PNG first.")
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.repeat(_eight_bits(np.asarray(image, np.float64), name)[..., None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _backdrop(image)), image)
     return np.array(image.convert("RGB"))
+
+
+def _eight_bits(grey: np.ndarray, name: str) -> np.ndarray:
+    """Deep grey values → uint8, scaled by the depth that they use.
+
+    The depth of the file is not enough: scanners store 12 bits in 16, and other programs 8 bits in 32.
+    """
+    low, high = float(grey.min()), float(grey.max())
+    if not (math.isfinite(low) and math.isfinite(high)) or low < 0:
+        raise ImageError(f"{name} contains values below 0, or none at all: save it as an 8- or 16-bit PNG first.")
+    white = next((limit for limit in (1, 255, 4095, 65535) if high <= limit), high)
+    return np.rint(grey * (255 / white)).astype(np.uint8)
+
+
+def _backdrop(image: Image.Image) -> str:
+    """The colour behind a transparent image: white, or black if all that is visible is too light to show on white."""
+    alpha, light = np.asarray(image.getchannel("A")), np.asarray(image.convert("L"))
+    visible = light[alpha > 127]
+    lost = visible.size > 0 and np.mean(alpha < 128) > 0.05 and np.percentile(visible, 5) > 190
+    return "black" if lost else "white"
 
 
 def load_mask(path: str | os.PathLike | BinaryIO) -> np.ndarray:

@@ -98,11 +98,6 @@ class Preset:
         """Rows of a W+ code: 2·log2(size) − 2."""
         return 2 * int(math.log2(self.size)) - 2
 
-    @property
-    def sigma(self) -> float:
-        """Default σ of the sketch's blur in pixels, a quarter of the image (seed paper, Sec. 3.2)."""
-        return self.size / 4
-
 
 _PUBLISHED: dict[str, Any] = dict(
     style_dim=512,
@@ -142,18 +137,18 @@ TINY = Preset(
     name="tiny",
     data="synthfaces",
     size=128,
-    encoder_size=64,
+    encoder_size=128,
     loss_size=64,
     eval_size=128,
-    style_dim=160,
+    style_dim=256,
     n_mlp=4,
-    channel_base=2048,
-    channel_max=160,
-    critic_base=1024,
+    channel_base=4096,
+    channel_max=256,
+    critic_base=4096,
     encoder_units=(2, 2, 3, 2),
-    encoder_widths=(24, 48, 96, 128),
+    encoder_widths=(16, 48, 96, 160),
     encoder_head=64,
-    feature_side=None,
+    feature_side=32,
     batch=8,
     steps=1500,
     lr=1e-3,

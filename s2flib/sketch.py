@@ -5,6 +5,11 @@
 with the dodge g · 256 / (255 − blur(255 − g)), which is 256 · g / blur(g): each pixel is divided by the mean of its
 surroundings, so lines remain and gradual changes of light disappear. A large σ keeps shading, a small one only lines.
 
+The default σ is that of the paper's published code, not of its text. The text says "a quarter of the image size, which
+is 255"; the code passes 255 to OpenCV as the kernel's *size* with σ = 0, for which OpenCV takes
+σ = 0.3·((255 − 1)/2 − 1) + 0.8 = 38.6 pixels at 1024: the shorter side / 26.5. With σ = 255 skin becomes white, hair
+black, and most lines disappear; with 38.6 the result is the drawing of the paper's Fig. 1. Notebook 01 shows both.
+
 The background is painted white *before* the blur (the head is surrounded by white paper in Fig. 1), so near the
 silhouette the blur averages skin with white: the outline becomes slightly darker and the background itself is exactly
 white. Beyond the border the blur mirrors the image (OpenCV's BORDER_REFLECT_101).
@@ -34,6 +39,8 @@ from s2flib.files import available_cpus
 from s2flib.images import SUFFIXES, load_image, load_mask, save_image
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in OpenCV's RGB → grey
+SIGMA = 1 / 26.5  # default σ as a share of the shorter side: the paper's published code
+TEXT_SIGMA = 1 / 4  # … and the paper's text
 # The background's grey level before the blur. "black" is what the paper's published code does: near the silhouette the
 # blur then averages skin with black, so the outline fades into the paper instead of being drawn.
 BACKGROUNDS = {"white": 255, "black": 0}
@@ -61,8 +68,9 @@ def sketch(photo, mask=None, sigma: float | None = None, background: str = "whit
     photo: uint8 array (H, W, 3) or (H, W) → uint8 array (H, W); or float tensor (3, H, W) or (B, 3, H, W) in
     [−1, 1] → tensor (1, H, W) or (B, 1, H, W) in [0, 1] (differentiable, same device and dtype).
     mask: (H, W) (or (B, H, W) for a batch), foreground where it is not 0: bool, 0/255 or label ids; None: everything
-    is foreground. sigma: pixels, by default a quarter of the shorter side (the paper's best: 255 at 1024). Each image
-    is normalised separately; an image with a range of less than one grey level has no lines and becomes white.
+    is foreground. sigma: pixels, by default SIGMA times the shorter side. background: "white" paper, or "black" as in
+    the paper's published code (BACKGROUNDS). Each image is normalised separately; an image with a range of less than
+    one grey level has no lines and becomes white.
     Raises ImageError for other shapes or dtypes, or a mask of another size.
     """
     if isinstance(photo, torch.Tensor):
@@ -91,7 +99,7 @@ def _stages(
     foreground = _painted(photo, mask, _paint(background))
     g = foreground.astype(np.float32) @ np.array(LUMA, np.float32)
     inverted = 255 - g
-    blurred = gaussian_blur(inverted, min(g.shape) / 4 if sigma is None else sigma)
+    blurred = gaussian_blur(inverted, SIGMA * min(g.shape) if sigma is None else sigma)
     dodged = np.clip(g * 256 / np.maximum(255 - blurred, 1), 0, 255)  # max avoids 0/0 in black areas
     if mask is not None:
         dodged = np.where(np.asarray(mask) != 0, dodged, np.float32(255))
@@ -116,7 +124,7 @@ def _sketch_tensor(photo: torch.Tensor, mask, sigma: float | None, paint: int) -
             )
         x = torch.where((mask != 0).unsqueeze(-3), x, x.new_tensor(float(paint)))
     g = torch.einsum("...chw,c->...hw", x, x.new_tensor(LUMA)).unsqueeze(-3)  # (..., 1, H, W)
-    blurred = gaussian_blur(255 - g, min(g.shape[-2:]) / 4 if sigma is None else sigma)
+    blurred = gaussian_blur(255 - g, SIGMA * min(g.shape[-2:]) if sigma is None else sigma)
     dodged = (g * 256 / (255 - blurred).clamp(min=1)).clamp(0, 255)
     if mask is not None:
         dodged = torch.where((mask != 0).unsqueeze(-3), dodged, dodged.new_tensor(255.0))
@@ -217,7 +225,8 @@ def sketch_folder(
     src: str | Path,  # folder of photos, searched recursively
     dst: str | Path,  # folder of sketches: the same tree, PNG
     masks: str | Path | None = None,  # folder of masks with the photos' stems; None: everything is foreground
-    sigma: float | None = None,  # pixels; None: a quarter of each photo's shorter side
+    sigma: float | None = None,  # pixels; None: SIGMA times each photo's shorter side
+    background: str = "white",  # or "black"
     workers: int | None = None,  # threads; None: every core
     progress: bool = True,
 ) -> FolderReport:
@@ -249,7 +258,7 @@ def sketch_folder(
         if masks is not None and mask is None:
             return "failed", photo, f"{masks} contains no mask named {relative.with_suffix('.png')}."
         try:
-            return _sketch_file(photo, mask, sigma, target)
+            return _sketch_file(photo, mask, sigma, background, target)
         except S2FError as e:
             return "failed", photo, str(e)
         except (OSError, MemoryError) as e:
@@ -263,10 +272,21 @@ def sketch_folder(
     return report
 
 
-def _sketch_file(photo: Path, mask: Path | None, sigma: float | None, target: Path) -> tuple[str, Path, str]:
+def fit_mask(mask: np.ndarray, photo: np.ndarray) -> np.ndarray:
+    """The mask (H', W') at the photo's size, if it has the photo's aspect ratio (CelebAMask-HQ: 512 and 1024); else
+    unchanged."""
+    (h, w), (mh, mw) = photo.shape[:2], mask.shape
+    if (mh, mw) != (h, w) and mh * w == h * mw:
+        return cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
+    return mask
+
+
+def _sketch_file(
+    photo: Path, mask: Path | None, sigma: float | None, background: str, target: Path
+) -> tuple[str, Path, str]:
     photo_bytes = photo.read_bytes()
     mask_bytes = mask.read_bytes() if mask else b""
-    digest = hashlib.sha256(repr((sigma, mask_bytes)).encode() + photo_bytes).hexdigest()
+    digest = hashlib.sha256(repr((sigma or SIGMA, background, mask_bytes)).encode() + photo_bytes).hexdigest()
     if target.exists():
         made_from = _sketched_from(target)
         if made_from == digest:
@@ -274,14 +294,9 @@ def _sketch_file(photo: Path, mask: Path | None, sigma: float | None, target: Pa
         if made_from is None:
             raise ImageError(f"{target} exists and was not written by s2flib: move it to another folder.")
     array = load_image(_named(photo_bytes, photo))
-    ids = None
-    if mask:
-        ids = load_mask(_named(mask_bytes, mask))
-        (h, w), (mh, mw) = array.shape[:2], ids.shape
-        if (mh, mw) != (h, w) and mh * w == h * mw:
-            ids = cv2.resize(ids, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
-    text = {"what": "pencil sketch of a photo (s2flib)", "sketched_from": digest, "sigma": sigma or "size/4"}
-    save_image(target, sketch(array, ids, sigma), text, overwrite=True, synthetic=False)
+    ids = fit_mask(load_mask(_named(mask_bytes, mask)), array) if mask else None
+    text = {"what": "pencil sketch of a photo (s2flib)", "sketched_from": digest, "sigma": sigma or "size/26.5"}
+    save_image(target, sketch(array, ids, sigma, background), text, overwrite=True, synthetic=False)
     return "done", target, ""
 
 

@@ -233,3 +233,41 @@ def test_as_float_and_to_array_are_inverse():
     assert x.shape == (3, 16, 16) and x.min() == -1 and x.max() == 1 and (to_array(x) == array).all()
     batch = torch.from_numpy(np.stack([array, array[::-1]])).permute(0, 3, 1, 2)
     assert torch.equal(as_float(batch)[0], x) and torch.equal(as_float(array[::-1])[:, ::1], x.flip(1))
+
+
+# --- deep grey and transparency
+
+
+@pytest.mark.parametrize(
+    ("dtype", "white"), [(np.uint16, 255), (np.uint16, 4095), (np.uint16, 65535), (np.int32, 255), (np.int32, 4095),
+                         (np.int32, 65535), (np.int32, 2**20), (np.float32, 1.0), (np.float32, 255.0)]
+)  # fmt: skip
+def test_grey_of_any_depth_is_scaled_by_the_depth_it_uses(dtype, white, tmp_path):
+    shades = np.linspace(0, 1, 64)[None].repeat(32, 0)
+    Image.fromarray((shades * white).astype(dtype)).save(tmp_path / "deep.tif")
+    got = load_image(tmp_path / "deep.tif")
+    assert got.shape == (32, 64, 3) and np.abs(got[..., 0] - shades * 255).max() <= 1.01
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_grey_that_is_no_picture_is_refused(value, tmp_path):
+    pixels = np.full((32, 32), 0.5, np.float32)
+    pixels[3, 4] = value
+    Image.fromarray(pixels).save(tmp_path / "odd.tif")
+    with pytest.raises(ImageError, match="below 0, or none"):
+        load_image(tmp_path / "odd.tif")
+
+
+def test_light_ink_on_transparency_is_laid_on_black():
+    ink = np.zeros((64, 64, 4), np.uint8)
+    ink[20:24, 10:50] = (250, 250, 240, 255)
+    light = as_array(Image.fromarray(ink))
+    assert light[0, 0].tolist() == [0, 0, 0] and light[22, 30].min() > 235
+    ink[20:24, 10:50, :3] = 20
+    dark = as_array(Image.fromarray(ink))
+    assert dark[0, 0].tolist() == [255, 255, 255] and dark[22, 30].max() < 25
+    ink[20:44, 10:50] = (250, 250, 250, 255)  # a cut-out with light and dark parts stays on white
+    ink[24:30, 20:40, :3] = 60
+    assert as_array(Image.fromarray(ink))[0, 0].tolist() == [255, 255, 255]
+    solid = np.full((64, 64, 4), 255, np.uint8)
+    assert as_array(Image.fromarray(solid)).min() == 255

@@ -24,8 +24,12 @@ def sketch(
         typer.Option("--masks", metavar="PATH", help="A folder of label masks, matched by name, or one photo's mask."),
     ] = None,
     sigma: Annotated[
-        float | None, typer.Option(help="The blur's sigma in pixels; default: a quarter of the image, as in the paper.")
+        float | None,
+        typer.Option(help="The blur's sigma in pixels; default: size / 26.5, the paper's code; its text: size / 4."),
     ] = None,
+    background: Annotated[
+        str, typer.Option(metavar="white|black", help="Behind the person, before the blur; the paper's code: black.")
+    ] = "white",
     workers: Annotated[int | None, typer.Option(help="For a folder: threads; default: all cores.", min=1)] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -35,12 +39,14 @@ def sketch(
     what is missing. Failures are listed with the reason, and the exit code is then 2.
     """
     if len(sources) == 1 and sources[0].is_dir():
-        sketch_whole_folder(sources[0], out, masks, sigma, workers, overwrite)
+        sketch_whole_folder(sources[0], out, masks, sigma, background, workers, overwrite)
     else:
-        sketch_files(sources, out, masks, sigma, overwrite)
+        sketch_files(sources, out, masks, sigma, background, overwrite)
 
 
-def sketch_files(sources: Sequence[Path], out: Path, masks: Path | None, sigma: float | None, overwrite: bool) -> None:
+def sketch_files(
+    sources: Sequence[Path], out: Path, masks: Path | None, sigma: float | None, background: str, overwrite: bool
+) -> None:
     """Sketch single photos: into the folder ``out``, or into that file if ``out`` has the suffix of an image."""
     folder = [source for source in sources if source.is_dir()]
     if folder:
@@ -54,23 +60,31 @@ def sketch_files(sources: Sequence[Path], out: Path, masks: Path | None, sigma: 
         if target.exists() and not overwrite:
             raise S2FError(f"{target} exists already: choose another name, or add --overwrite.")
     from s2flib.images import load_image, load_mask, save_image
-    from s2flib.sketch import sketch
+    from s2flib.sketch import fit_mask, sketch
 
     for source, target in zip(sources, targets, strict=True):
-        mask = None if masks is None else load_mask(masks / f"{source.stem}.png" if masks.is_dir() else masks)
-        save_image(target, sketch(load_image(source), mask, sigma), overwrite=overwrite, synthetic=False)
+        photo, mask = load_image(source), None
+        if masks is not None:
+            mask = fit_mask(load_mask(masks / f"{source.stem}.png" if masks.is_dir() else masks), photo)
+        save_image(target, sketch(photo, mask, sigma, background), overwrite=overwrite, synthetic=False)
         typer.echo(str(target))
 
 
 def sketch_whole_folder(
-    source: Path, out: Path, masks: Path | None, sigma: float | None, workers: int | None, overwrite: bool
+    source: Path,
+    out: Path,
+    masks: Path | None,
+    sigma: float | None,
+    background: str,
+    workers: int | None,
+    overwrite: bool,
 ) -> None:
     """Sketch a folder on all cores, list failures with their reasons, and exit with code 2 if there are any."""
     if overwrite:
         raise S2FError("--overwrite is only for single photos: remove it; in a folder, changed photos are redone.")
     from s2flib.sketch import sketch_folder
 
-    report = sketch_folder(source, out, masks=masks, sigma=sigma, workers=workers)
+    report = sketch_folder(source, out, masks=masks, sigma=sigma, background=background, workers=workers)
     typer.echo(f"{len(report.done)} sketched, {len(report.skipped)} there already, {len(report.failed)} failed: {out}")
     for path, why in report.failed:
         typer.echo(f"s2f: {path}: {why}", err=True)

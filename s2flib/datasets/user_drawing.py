@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s2flib.datasets.paper import even_paper, find_sheet
 from s2flib.errors import ImageError
 from s2flib.images import resize
 
 WORK_SIZE = 1024  # px; larger drawings are first reduced to this longer side
 CLEAN_WHITE = 0.96  # a border at least this bright counts as clean white paper
-PAPER_WHITE = 0.92  # of the paper's brightness; anything lighter is paper (grain, soft shadows)
 SMALL_DRAWING = 0.6  # a drawing that covers less than this share of its page is cropped
 
 EMPTY = (
@@ -42,14 +42,19 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
     array:  (H, W, 3) or (H, W) uint8, any colour, any background, any shape
     size:   side of the result in pixels (the preset's ``size``)
 
-    The steps, in this order; each is applied only if it is needed and is then listed in ``notes``: invert (light lines
-    on dark), even out the paper (not white, or lit unevenly), crop (a drawing much smaller than its page), pad to a
-    square with white, darken (lines that have become too faint).
+    The steps, in this order; each is applied only if it is needed and is then listed in ``notes``: cut out and
+    straighten the sheet (a photo of a sheet on a table, a scan with a dark edge), invert (light lines on dark), even
+    out the paper (not white, or lit unevenly), crop (a drawing much smaller than its page), pad to a square with white,
+    darken (lines that have become too faint).
 
     Raises ImageError for an image that contains no drawing.
     """
     notes: list[str] = []
     array = _reduce(array)
+    sheet = find_sheet(array)
+    if sheet is not None:
+        array = sheet
+        notes.append("a sheet on a dark surface: cut out")
     coloured = _share_coloured(array)
     grey = (cv2.cvtColor(array, cv2.COLOR_RGB2GRAY) if array.ndim == 3 else array).astype(np.float32) / 255
     border = _border(grey)
@@ -63,7 +68,7 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
         grey, clean = 1 - grey, 1 - paper >= CLEAN_WHITE
         notes.append("light lines on a dark background: inverted")
     if not clean:
-        grey = _even_paper(grey)
+        grey = even_paper(grey)
         notes.append("the paper was not plain white: evened out")
 
     ink = 1 - grey
@@ -71,9 +76,10 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
         raise ImageError(EMPTY)
     top, bottom, left, right = _extent(ink)
     longer = max(bottom - top, right - left)
-    if longer < SMALL_DRAWING * min(grey.shape):
-        grey = _centred(grey[top:bottom, left:right], longer + 2 * max(1, round(0.08 * longer)))  # a margin of 8 %
-        notes.append("a small drawing on a large page: cut out")
+    if sheet is not None or longer < SMALL_DRAWING * min(grey.shape):
+        grey = _framed(grey[top:bottom, left:right])
+        if sheet is None:
+            notes.append("a small drawing on a large page: cut out")
     elif grey.shape[0] != grey.shape[1]:
         grey = _centred(grey, max(grey.shape))
         notes.append("not square: filled up with white")
@@ -117,40 +123,6 @@ def _border(grey: np.ndarray) -> np.ndarray:
     return np.concatenate([grey[:rim].ravel(), sides[:, :rim].ravel(), sides[:, -rim:].ravel()])
 
 
-def _even_paper(grey: np.ndarray) -> np.ndarray:
-    """Divide by the paper's brightness: a quadratic surface fitted to the bright end of a coarse grid.
-
-    Cells darker than the surface (shaded hair, a beard) are removed from the fit step by step, so that the drawing's
-    own tones are not mistaken for uneven light.
-    """
-    cells = min(24, max(2, min(grey.shape) // 8))
-    height, width = grey.shape
-    rows, cols = np.linspace(0, height, cells + 1).astype(int), np.linspace(0, width, cells + 1).astype(int)
-    bright = np.array(
-        [
-            [np.percentile(grey[rows[i] : rows[i + 1], cols[j] : cols[j + 1]], 90) for j in range(cells)]
-            for i in range(cells)
-        ]
-    )
-
-    def basis(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
-
-    middle = (np.arange(cells) + 0.5) / cells
-    design = basis(*np.meshgrid(middle, middle, indexing="ij")).reshape(-1, 6)
-    value = bright.ravel()
-    keep = np.ones(value.size, dtype=bool)
-    for _ in range(6):
-        coefficients = np.linalg.lstsq(design[keep], value[keep], rcond=None)[0]
-        still = value >= 0.95 * (design @ coefficients)
-        if still.sum() < max(12, value.size // 8) or (still == keep).all():
-            break
-        keep = still
-    y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
-    paper = np.clip(basis(y, x) @ coefficients, 0.05, None)
-    return np.clip(grey / (PAPER_WHITE * paper), 0, 1).astype(np.float32)
-
-
 def _extent(ink: np.ndarray) -> tuple[int, int, int, int]:
     """top, bottom, left, right of the drawing: all but the outer 0.5 % of its ink (specks)."""
     strong = np.where(ink > 0.1, ink, 0)
@@ -160,6 +132,24 @@ def _extent(ink: np.ndarray) -> tuple[int, int, int, int]:
         share /= max(share[-1], 1e-9)
         ends += [int(np.searchsorted(share, 0.005)), int(np.searchsorted(share, 0.995)) + 1]
     return ends[0], ends[1], ends[2], ends[3]
+
+
+def _framed(drawing: np.ndarray) -> np.ndarray:
+    """A drawing without its page's margins, framed as in training, in a white square.
+
+    A bust that ends in a straight line (shoulders cut off by the page of the original) stands on the lower edge; a head
+    that floats on the page is centred with a margin of 8 %.
+    """
+    height, width = drawing.shape
+    last = drawing[-max(1, height // 50) :].min(0) < 0.7
+    if last.mean() < 0.4:
+        longer = max(height, width)
+        return _centred(drawing, longer + 2 * max(1, round(0.08 * longer)))
+    side = max(height, width)
+    page = np.ones((side, side), np.float32)
+    x = (side - width) // 2
+    page[side - height :, x : x + width] = drawing
+    return page
 
 
 def _centred(drawing: np.ndarray, side: int) -> np.ndarray:

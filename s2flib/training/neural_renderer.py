@@ -34,7 +34,7 @@ from s2flib.errors import S2FError, WeightsError
 from s2flib.images import contact_sheet, to_array
 from s2flib.judges.load import identity_judge, perceptual_judge
 from s2flib.judges.synthface_id import face_crop
-from s2flib.presets import get_preset
+from s2flib.presets import Preset, get_preset
 from s2flib.psp import GradualStyleEncoder
 from s2flib.sketch import sketch
 from s2flib.stylegan2 import Generator
@@ -63,7 +63,7 @@ class RendererConfig(RunConfig):
     lambda_codes: float = 0.1  # the encoder's w+ follows w
     compile: bool = False  # torch.compile the generator: a third faster on a CPU, after a minute
     ema_images: float = 5_000  # half-life of the weights' moving average, in images
-    init: str | None = None  # renderer.safetensors of an earlier stage
+    init: str | None = None  # renderer.safetensors of an earlier stage, or a folder of shipped weights
     val_people: int = 150
 
 
@@ -148,8 +148,9 @@ class RendererTrainer(Trainer):
         self.id_judge = identity_judge(self.preset, role="train").to(self.device) if cfg.lambda_id else None
 
     def grow_from(self, path: str) -> None:
-        """Start from renderer.safetensors of this size or of half of it; new resolutions start without a picture."""
-        tensors = load_tensors(path, self.kind, self.preset.name)
+        """Start from :func:`renderer_tensors` of this size, or of half of it: the new resolution starts without a
+        picture."""
+        tensors = renderer_tensors(path, self.preset)
         self.w_avg.copy_(tensors.pop("w_avg"))
         own = self.nets.state_dict()
         new = own.keys() - tensors.keys()
@@ -304,10 +305,27 @@ class RendererTrainer(Trainer):
         return contact_sheet(to_array(torch.cat(rows)), columns=len(samples["photo"]))
 
     def export(self, out: Path) -> None:
-        """renderer.safetensors: the moving averages of all networks, float16."""
-        meta = {"kind": self.kind, "preset": self.preset.name, "images": str(self.done * self.cfg.batch)}
+        """renderer.safetensors: the moving averages of all networks, float16; causes.safetensors: the cause encoder."""
+        meta = {"preset": self.preset.name, "images": str(self.done * self.cfg.batch)}
         tensors = dict(self.ema.state_dict()) | {"w_avg": self.w_avg}
-        save_safetensors(out / "renderer.safetensors", tensors, meta, overwrite=True)
+        save_safetensors(out / "renderer.safetensors", tensors, meta | {"kind": self.kind}, overwrite=True)
+        own = self.ema.causes.state_dict()
+        save_safetensors(out / "causes.safetensors", own, meta | {"kind": "causes"}, overwrite=True)
+
+
+def renderer_tensors(path: str | Path, preset: Preset) -> dict[str, Tensor]:
+    """causes.*, generator.*, encoder.* and w_avg of a renderer.safetensors, or of a folder of shipped weights (the
+    preset's generator and encoder, and <preset>-causes.safetensors)."""
+    path = Path(path)
+    if not path.is_dir():
+        return load_tensors(path, RendererTrainer.kind, preset.name)
+    generator = load_tensors(path / str(preset.shipped_generator), "stylegan2", preset.name)
+    psp = load_tensors(path / str(preset.shipped_psp), "psp", preset.name)
+    own = load_tensors(path / f"{preset.name}-causes.safetensors", "causes", preset.name)
+    generator.pop("latent_avg", None)
+    w_avg = psp.pop("latent_avg")[0]
+    parts = {f"generator.{k}": v for k, v in generator.items()} | {f"causes.{k}": v for k, v in own.items()}
+    return psp | parts | {"w_avg": w_avg}
 
 
 def enlarge(x: Tensor, side: int) -> Tensor:

@@ -1,0 +1,100 @@
+"""A sheet of paper in a photo or scan: found, straightened, evenly lit; and never found where there is none."""
+
+import cv2
+import numpy as np
+import pytest
+
+from s2flib.datasets import open_dataset
+from s2flib.datasets.paper import even_paper, find_sheet
+from s2flib.datasets.user_drawing import prepare_drawing
+
+
+@pytest.fixture(scope="module")
+def busts():
+    """Pencil sketches of people, (256, 256) uint8, dark on white."""
+    val = open_dataset("tiny", "val", limit=60)
+    sketches = [(val[i]["sketch"][0].numpy() * 255).astype(np.uint8) for i in range(0, 60, 5)]
+    return [cv2.resize(s, (256, 256), interpolation=cv2.INTER_CUBIC) for s in sketches]
+
+
+def on_a_table(drawing, corners, table=(60, 45, 38), light=0.35, seed=0):
+    """A photo (480, 640, 3) of the drawing on a sheet with margins, its corners at these places (x, y)."""
+    sheet = np.full((330, 300), 255, np.uint8)
+    sheet[40:296, 22:278] = drawing
+    rng = np.random.default_rng(seed)
+    photo = np.clip(np.array(table) + rng.normal(0, 6, (480, 640, 3)), 0, 255).astype(np.float32)
+    source = np.float32([[0, 0], [300, 0], [300, 330], [0, 330]])
+    matrix = cv2.getPerspectiveTransform(source, np.float32(corners))
+    paper = cv2.warpPerspective(sheet, matrix, (640, 480), flags=cv2.INTER_AREA)
+    cover = cv2.warpPerspective(np.ones_like(sheet), matrix, (640, 480)) > 0
+    shade = 0.92 - light * np.linspace(0, 1, 640)[None, :, None]  # darker towards the right
+    photo[cover] = (paper[..., None] * shade)[cover]
+    return np.clip(photo + rng.normal(0, 2, photo.shape), 0, 255).astype(np.uint8)
+
+
+def clean(bust):
+    """The same drawing on a large white page, from which it is cut out too: white margins say nothing about framing."""
+    page = np.full((700, 700), 255, np.uint8)
+    page[300:556, 200:456] = bust
+    return prepare_drawing(page, 128).sketch
+
+
+STRAIGHT = [(170, 40), (470, 40), (470, 370), (170, 370)]
+TURNED = [(190, 30), (480, 70), (440, 400), (150, 350)]
+ANGLED = [(200, 60), (430, 60), (500, 430), (130, 430)]
+
+
+@pytest.mark.parametrize("corners", [STRAIGHT, TURNED, ANGLED])
+def test_a_sheet_on_a_dark_table_gives_the_clean_drawing(busts, corners):
+    errors = []
+    for k, bust in enumerate(busts[:6]):
+        found = prepare_drawing(on_a_table(bust, corners, seed=k), 128)
+        assert "a sheet on a dark surface: cut out" in found.notes and not any("inverted" in n for n in found.notes)
+        errors.append(float((found.sketch - clean(bust)).square().mean()))
+    assert np.median(errors) < 0.03, errors
+
+
+@pytest.mark.parametrize("sides", ["tlbr", "l", "tr", "tlb"])
+def test_a_scan_with_a_dark_rim(busts, sides):
+    for bust in busts[:6]:
+        sheet = np.full((330, 300), 250, np.uint8)
+        sheet[40:296, 22:278] = bust
+        pad = [25 * (side in sides) for side in "tblr"]
+        scan = cv2.copyMakeBorder(sheet, *pad, cv2.BORDER_CONSTANT, value=8)
+        found = prepare_drawing(scan, 128)
+        assert float((found.sketch - clean(bust)).square().mean()) < 0.03
+
+
+def test_no_sheet_where_there_is_none(busts):
+    val = open_dataset("tiny", "val", limit=200)
+    drawings = [val.drawing(i) for i in range(0, 200, 10)]
+    chalk = [255 - d for d in drawings] + [255 - b for b in busts]
+    shirt = busts[0].copy()
+    shirt[-30:] = 10
+    for picture in [*busts, *drawings, *chalk, shirt, np.zeros((64, 64), np.uint8), np.full((64, 64), 255, np.uint8)]:
+        assert find_sheet(picture) is None
+    noise = np.random.default_rng(0).integers(0, 256, (100, 140, 3)).astype(np.uint8)
+    assert find_sheet(noise) is None
+
+
+def test_a_floating_head_is_centred_and_a_bust_stands_on_the_edge(busts):
+    page = np.full((700, 700), 255, np.uint8)
+    page[100:356, 80:336] = busts[3]  # in a dark shirt
+    bust = prepare_drawing(page, 128).sketch[0]
+    assert bust[-3:].min() < 0.7 and "a small drawing on a large page: cut out" in prepare_drawing(page, 128).notes
+    page[:] = 255
+    cv2.ellipse(page, (200, 250), (80, 110), 0, 0, 360, 30, 4)
+    head = prepare_drawing(page, 128).sketch[0]
+    rows = np.nonzero((head < 0.7).any(1).numpy())[0]
+    assert abs(rows[0] - (127 - rows[-1])) <= 2 and rows[0] >= 6
+
+
+def test_even_paper_divides_by_the_light():
+    light = np.linspace(0.4, 0.9, 120)[None] * np.linspace(0.8, 1, 90)[:, None]
+    page = np.ones((90, 120))
+    page[40:44, 30:90] = 0.3
+    evened = even_paper((page * light).astype(np.float32))
+    blank = np.ones_like(page, bool)
+    blank[38:46, 28:92] = False
+    assert evened[blank].min() > 0.97
+    assert np.abs(evened[41:43, 32:88] - 0.3 / 0.92).max() < 0.05
