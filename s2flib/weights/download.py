@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from s2flib.errors import WeightsError
 from s2flib.files import sha256_of
+from s2flib.weights.sniff import foreign_kind
 
 CHUNK = 1 << 20
 TRIES = 5  # per URL; each resumes where the last one stopped
@@ -146,7 +147,7 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         first = response.read(min(CHUNK, 4096))
-        if start == 0 and _is_web_page(first, response.headers.get_content_type()):
+        if start == 0 and (response.headers.get_content_type() == "text/html" or foreign_kind(first) == "a web page"):
             raise _NextAddress(
                 "it sent a web page instead of the file, which usually means that its daily download quota is exceeded"
             )
@@ -167,11 +168,6 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
                     bar.update(len(block))
                     block = response.read(CHUNK)
         return got > 0 and (total is None or got == total)
-
-
-def _is_web_page(first: bytes, content_type: str) -> bool:
-    text = first.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return content_type == "text/html" or text.startswith((b"<!doctype html", b"<html"))
 
 
 def _validator(part: Path) -> Path:

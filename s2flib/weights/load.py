@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,8 +24,18 @@ from s2flib.files import atomic_path, sha256_of, weights_dir
 from s2flib.presets import Preset, get_preset
 from s2flib.psp import PSP, GradualStyleEncoder
 from s2flib.stylegan2 import Generator
-from s2flib.weights.published import IRSE50, build_ir_se50, build_psp, load_strict, load_stylegan2, read_psp, under
+from s2flib.weights.published import (
+    IRSE50,
+    build_ir_se50,
+    build_psp,
+    check_latent_avg,
+    load_strict,
+    load_stylegan2,
+    read_psp,
+    under,
+)
 from s2flib.weights.registry import fetch
+from s2flib.weights.sniff import ADVICE, sniff
 
 SUMS = "SHA256SUMS"
 Network = TypeVar("Network", bound=nn.Module)
@@ -43,6 +54,8 @@ def safe_load(path: str | Path, with_metadata: bool = False) -> Any:
         raise WeightsError(f"there is no weights file {path}: check the path, or train or download it first.")
     if path.stat().st_size == 0:
         raise WeightsError(f"{path} is empty: download or train it again.")
+    if (kind := sniff(path)) is not None:
+        raise WeightsError(f"{path} is {kind}: {ADVICE[kind]}.")
     verify_shipped(path)
     try:
         if path.suffix == ".safetensors":
@@ -53,23 +66,31 @@ def safe_load(path: str | Path, with_metadata: bool = False) -> Any:
             # rosinality's and pSp's files store their options in a Namespace, which contains only values
             with torch.serialization.safe_globals([argparse.Namespace]):
                 contents, metadata = torch.load(path, map_location="cpu", weights_only=True), {}
-    except (
-        pickle.UnpicklingError,
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as e:
-        if isinstance(e, pickle.UnpicklingError) and "nsupported" in str(e):
+    except Exception as e:  # the parsers of foreign formats raise anything
+        if isinstance(e, pickle.UnpicklingError) and re.search("unsupported (global|class)", str(e), re.IGNORECASE):
             raise WeightsError(
                 f"{path} is a pickle that would run code, so it was not opened: use weights saved as "
                 "safetensors or as plain tensors."
             ) from e
         raise WeightsError(f"{path} is damaged or not a weights file: download or train it again.") from e
+    _check_storage(contents, path)
     return (contents, metadata) if with_metadata else contents
+
+
+def _check_storage(contents: Any, path: Path) -> None:
+    """WeightsError for a tensor that claims more values than the file stores for it (a view that repeats a few): it
+    would take memory that its file size does not show as soon as it is converted."""
+    if isinstance(contents, Tensor):
+        if not contents.is_sparse and contents.numel() * contents.element_size() > contents.untyped_storage().nbytes():
+            raise WeightsError(
+                f"{path} is damaged (a tensor of {tuple(contents.shape)} stores fewer values than that)."
+            )
+    elif isinstance(contents, Mapping):
+        for value in contents.values():
+            _check_storage(value, path)
+    elif isinstance(contents, (list, tuple)):
+        for value in contents:
+            _check_storage(value, path)
 
 
 def save_safetensors(
@@ -217,12 +238,15 @@ def psp_file(preset: str | Preset, path: str | Path | None = None) -> Path:
     return fetch(p.published_psp)
 
 
-def load_psp(preset: str | Preset, path: str | Path | None = None, generator: str | Path | None = None) -> PSP:
+def load_psp(
+    preset: str | Preset, path: str | Path | None = None, generator: str | Path | None = None, input_nc: int = 1
+) -> PSP:
     """The preset's sketch-to-face model in eval mode.
 
     path:       an encoder of your own (``.safetensors`` by :func:`save_psp`), or a published ``psp_*.pt``;
                 None means the preset's own: shipped under tiny, fetched under paper
     generator:  the generator file behind it, when that is not the preset's own either
+    input_nc:   the channels that the encoder must read: 1 for sketches, 3 for photos
     A checkpoint of another preset or kind, or an encoder trained with another generator → WeightsError.
     """
     p, path = get_preset(preset), psp_file(preset, path)
@@ -234,7 +258,7 @@ def load_psp(preset: str | Preset, path: str | Path | None = None, generator: st
                 f"{path} is a checkpoint of another preset ({n_styles} styles, not {p.n_styles}): "
                 f"choose one for {p.size} px."
             )
-        return build_psp(checkpoint, str(path))
+        return _reads(build_psp(checkpoint, str(path)), input_nc, path)
     tensors, meta = load_tensors(path, "psp", p.name, with_metadata=True)
     first = tensors.get("encoder.input_layer.0.weight")
     if "latent_avg" not in tensors or first is None:
@@ -247,7 +271,19 @@ def load_psp(preset: str | Preset, path: str | Path | None = None, generator: st
             f"{path} was trained with another generator: pass the generator file it was trained with, "
             "or train the encoder again."
         )
-    return PSP(encoder, decoder, tensors["latent_avg"]).eval()
+    check_latent_avg(tensors["latent_avg"], encoder.n_styles, encoder.style_dim, str(path))
+    return _reads(PSP(encoder, decoder, tensors["latent_avg"]).eval(), input_nc, path)
+
+
+def _reads(psp: PSP, input_nc: int, path: Path) -> PSP:
+    """The model, if its encoder reads images of this many channels."""
+    found, kinds = psp.encoder.input_nc, {1: "sketches", 3: "photos"}
+    if found != input_nc:
+        raise WeightsError(
+            f"{path} reads {kinds.get(found, f'{found}-channel maps')}, not {kinds.get(input_nc, 'this input')}: use "
+            "another encoder, such as psp-sketch for sketches."
+        )
+    return psp
 
 
 def load_ir_se50() -> IRSE50:

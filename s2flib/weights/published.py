@@ -22,7 +22,8 @@ State = dict[str, Tensor]
 
 
 def load_strict(module: nn.Module, state: State, what: str) -> None:
-    """A strict ``load_state_dict``: a tensor that is missing, unknown or of another shape raises WeightsError."""
+    """A strict ``load_state_dict``: a tensor that is missing, unknown, of another shape, not floating-point where it
+    should be, or not finite raises WeightsError."""
     own = module.state_dict()
     for key in own:
         if key not in state:
@@ -35,6 +36,7 @@ def load_strict(module: nn.Module, state: State, what: str) -> None:
                 f"{what} has {key} as {tuple(state[key].shape)} instead of {tuple(own[key].shape)}: it "
                 "is a checkpoint of another preset; use the file that belongs to this one."
             )
+        check_values(state[key], key, what, own[key].is_floating_point())
     for key in state:
         if key not in own:
             raise WeightsError(
@@ -42,6 +44,24 @@ def load_strict(module: nn.Module, state: State, what: str) -> None:
                 "that belongs to this preset."
             )
     module.load_state_dict(state)
+
+
+def check_values(tensor: Tensor, key: str, what: str, floating: bool = True) -> None:
+    """WeightsError for a tensor that is not floating-point although it should be, or has NaN or infinite values."""
+    if floating != tensor.is_floating_point():
+        raise WeightsError(f"{what} has {key} as {tensor.dtype}, which is no weight: the file is damaged.")
+    if floating and not tensor.is_meta and not torch.isfinite(tensor).all():
+        raise WeightsError(
+            f"{what} has NaN or infinite values in {key}: the training that wrote it broke; use another."
+        )
+
+
+def check_latent_avg(latent_avg: Tensor, n_styles: int, style_dim: int, what: str) -> None:
+    """WeightsError unless w̄ is (style_dim,) or (n_styles, style_dim) and finite."""
+    if tuple(latent_avg.shape) not in ((style_dim,), (n_styles, style_dim)):
+        rows = f"{len(latent_avg)} rows" if latent_avg.ndim == 2 else f"the shape {tuple(latent_avg.shape)}"
+        raise WeightsError(f"{what} has a latent_avg of {rows} for {n_styles} styles: it belongs to another model.")
+    check_values(latent_avg, "latent_avg", what)
 
 
 def under(state: State, prefix: str) -> State:
@@ -78,6 +98,7 @@ def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) 
     load_strict(generator, state, what)
     for w in w_avg:
         if w is not None:
+            check_values(w, "latent_avg", what)
             return w.detach().float().reshape(-1, generator.style_dim)[0]
     return generator.mean_latent()
 
@@ -120,9 +141,11 @@ def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
                 f"{what} lacks latent_avg, to which its encoder's codes are offsets: use the complete published file."
             )
         latent_avg = torch.zeros(n_styles, PAPER.style_dim)
-    return PublishedPSP(
-        encoder, decoder, latent_avg.detach().float(), encoder["input_layer.0.weight"].shape[1], n_styles
-    )
+    latent_avg = latent_avg.detach().float()
+    if latent_avg.ndim == 2 and len(latent_avg) > n_styles and (latent_avg == latent_avg[:1]).all():
+        latent_avg = latent_avg[:n_styles]  # saved for a larger generator; the rows are all the same w̄
+    check_latent_avg(latent_avg, n_styles, PAPER.style_dim, what)
+    return PublishedPSP(encoder, decoder, latent_avg, encoder["input_layer.0.weight"].shape[1], n_styles)
 
 
 def build_psp(checkpoint: dict[str, Any], what: str) -> PSP:

@@ -11,6 +11,7 @@ from typing import Any
 from s2flib.errors import WeightsError
 from s2flib.files import atomic_path, cache_dir, read_toml, sha256_of
 from s2flib.weights.download import download
+from s2flib.weights.sniff import ADVICE, sniff
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def fetch(name: str) -> Path:
     if not path.exists():
         print(f"{name}: {entry.what}. Licence: {entry.licence}.", file=sys.stderr)
         download(entry.urls, path, entry.sha256)
+    if (kind := sniff(path)) is not None:  # also a file that was saved by hand: never pin what is no weights file
+        raise WeightsError(f"{path} is {kind}: delete it; {ADVICE[kind]}.")
     digest, record = sha256_of(path), Path(f"{path}.sha256")
     if entry.sha256 is None and not record.exists():
         with atomic_path(record) as part:

@@ -39,14 +39,14 @@ def entry(tmp_path, monkeypatch):
     def fake_download(urls, path, sha256):
         calls.append(urls)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"contents")
+        path.write_bytes(b"PK\x03\x04contents")
         return path
 
     monkeypatch.setattr(registry, "download", fake_download)
     return install, calls
 
 
-CONTENTS = "d1b2a59fbea7e20077af9f91b27e95e865061b270be03ff539ab3b73587882e8"
+CONTENTS = "855f9d4713d2cf0d305ee51e268851f063603fd3efb8efa425235671ffdf16f4"
 
 
 def test_fetch_pinned(entry, capsys):
@@ -57,9 +57,9 @@ def test_fetch_pinned(entry, capsys):
         path = weights.fetch("thing")
         assert weights.fetch("thing") == path
     assert "CC0" in capsys.readouterr().err  # the licence is shown before the download
-    assert len(calls) == 1 and path.read_bytes() == b"contents"
+    assert len(calls) == 1 and path.read_bytes() == b"PK\x03\x04contents"
     assert [p.name for p in path.parent.iterdir()] == ["thing.pt"]
-    path.write_bytes(b"Contents")
+    path.write_bytes(b"PK\x03\x04Contents")
     with pytest.raises(WeightsError, match="s2f fetch thing"):
         weights.fetch("thing")
 
@@ -73,7 +73,7 @@ def test_fetch_pins_on_first_use(entry):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         weights.fetch("thing")
-    path.write_bytes(b"something else")
+    path.write_bytes(b"PK\x03\x04something else")
     with pytest.raises(WeightsError, match="pinned"):
         weights.fetch("thing")
     assert len(calls) == 1
@@ -83,8 +83,8 @@ def test_fetch_takes_a_file_put_there_by_hand(entry):
     install, calls = entry
     install(CONTENTS)
     cache_dir().mkdir()
-    (cache_dir() / "thing.pt").write_bytes(b"contents")
-    assert weights.fetch("thing").read_bytes() == b"contents" and not calls
+    (cache_dir() / "thing.pt").write_bytes(b"PK\x03\x04contents")
+    assert weights.fetch("thing").read_bytes() == b"PK\x03\x04contents" and not calls
 
 
 def test_fetch_unknown():
