@@ -76,6 +76,8 @@ def generate(
         raise S2FError("alignment works only on photos, not on drawings: add --from-photo.")
     if which is not None and not align:
         raise S2FError("choosing a face requires face detection: add --align.")
+    if out.suffix.lower() in images.SUFFIXES and not out.is_dir():
+        raise S2FError(f"{out} is a picture's name, but several pictures are written: choose a folder, such as faces/.")
     names = _names(sources)
     files = [[out / f"{name}_face_{i + 1}.png" for i in range(n)] for name in names]
     _check_free([*sum(files, []), out / OVERVIEW], overwrite)

@@ -26,6 +26,7 @@ Picture = str | os.PathLike | BinaryIO | bytes | Image.Image | torch.Tensor | np
 # An explicit list, because Pillow would pass PostScript to an external interpreter.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
+WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # suffix → format
 
 
 def load_image(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> np.ndarray:
@@ -242,7 +243,7 @@ def save_image(
 ) -> Path:
     """Write an image atomically; the metadata of a generated image contains "synthetic": "true"."""
     path = Path(path)
-    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(path.suffix.lower())
+    kind = WRITABLE.get(path.suffix.lower())
     if kind is None:
         raise ImageError(f"{path} cannot be written: use a name that ends in .png, .jpg or .webp.")
     if path.exists() and not overwrite:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -125,4 +126,7 @@ for command in (
 
 def main() -> None:
     """Entry point of ``s2f`` and of ``python -m s2flib``."""
+    for stream in (sys.stdout, sys.stderr):  # λ, arrows and any byte of a file name survive every terminal's encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app(prog_name="s2f")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from s2flib.cli.options import MarkOption, OverwriteOption, PresetOption
+from s2flib.cli.outputs import picture_files
 from s2flib.errors import S2FError
 
 PairsOption = Annotated[
@@ -62,13 +63,8 @@ def edit(
         raise S2FError("name an image and an instruction, such as s2f edit face.png 'make the hair blond' -o out.png.")
     if out is None:
         raise S2FError("an edit needs an output: add --out FILE.png (with --n a folder).")
-    stem = image.stem
-    files = [out] if n == 1 and out.suffix else [out / f"{stem}_edit_{i + 1}.png" for i in range(n)]
-    if n > 1 and out.suffix:
-        raise S2FError(f"{n} results do not fit into {out}: choose a folder.")
-    for path in files:
-        if path.exists() and not overwrite:
-            raise S2FError(f"{path} exists already: choose another name, or add --overwrite.")
+    names = [f"{image.stem}_edit_{i + 1}.png" for i in range(n)]
+    files = picture_files(out, names, overwrite)
     array = as_array(image)  # an unusable image is an error before weights are read
     pipe = load_pipeline(preset, pipeline)
     for i, path in enumerate(files):

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from s2flib.cli.options import OverwriteOption
+from s2flib.cli.outputs import picture_files
 from s2flib.errors import S2FError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def sketch(
@@ -47,18 +46,11 @@ def sketch(
 def sketch_files(
     sources: Sequence[Path], out: Path, masks: Path | None, sigma: float | None, background: str, overwrite: bool
 ) -> None:
-    """Sketch single photos: into the folder ``out``, or into that file if ``out`` has the suffix of an image."""
+    """Sketch single photos: into the folder ``out``, or one photo into that file (:mod:`s2flib.cli.outputs`)."""
     folder = [source for source in sources if source.is_dir()]
     if folder:
         raise S2FError(f"{folder[0]} is a folder: pass either one folder or single photos.")
-    to_file = len(sources) == 1 and out.suffix.lower() in SUFFIXES and not out.is_dir()
-    targets = [out if to_file else out / f"{source.stem}.png" for source in sources]
-    twice = next((t for i, t in enumerate(targets) if t in targets[:i]), None)
-    if twice is not None:
-        raise S2FError(f"two of the photos would be written to {twice}: sketch them one by one.")
-    for target in targets:
-        if target.exists() and not overwrite:
-            raise S2FError(f"{target} exists already: choose another name, or add --overwrite.")
+    targets = picture_files(out, [f"{source.stem}.png" for source in sources], overwrite)
     from s2flib.images import load_image, load_mask, save_image
     from s2flib.sketch import fit_mask, sketch
 
