@@ -5,8 +5,8 @@
 with the dodge g · 256 / (255 − blur(255 − g)), which is 256 · g / blur(g): each pixel is divided by the mean of its
 surroundings, so lines remain and gradual changes of light disappear. A large σ keeps shading, a small one only lines.
 
-The default σ is that of the paper's published code, not of its text. The text says "a quarter of the image size, which
-is 255"; the code passes 255 to OpenCV as the kernel's *size* with σ = 0, for which OpenCV takes
+The default σ is that of the paper's text: "a quarter of the image size, which is 255". Its published code does
+something else: it passes 255 to OpenCV as the kernel's *size* with σ = 0, for which OpenCV takes
 σ = 0.3·((255 − 1)/2 − 1) + 0.8 = 38.6 pixels at 1024: the shorter side / 26.5. With σ = 255 skin becomes white, hair
 black, and most lines disappear; with 38.6 the result is the drawing of the paper's Fig. 1. Notebook 01 shows both.
 
@@ -39,8 +39,8 @@ from s2flib.files import available_cpus
 from s2flib.images import SUFFIXES, load_image, load_mask, save_image
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in OpenCV's RGB → grey
-SIGMA = 1 / 26.5  # default σ as a share of the shorter side: the paper's published code
-TEXT_SIGMA = 1 / 4  # … and the paper's text
+SIGMA = 1 / 4  # default σ as a share of the shorter side: the paper's text
+CODE_SIGMA = 1 / 26.5  # … and the paper's published code
 # The background's grey level before the blur. "black" is what the paper's published code does: near the silhouette the
 # blur then averages skin with black, so the outline fades into the paper instead of being drawn.
 BACKGROUNDS = {"white": 255, "black": 0}
@@ -295,7 +295,7 @@ def _sketch_file(
             raise ImageError(f"{target} exists and was not written by s2flib: move it to another folder.")
     array = load_image(_named(photo_bytes, photo))
     ids = fit_mask(load_mask(_named(mask_bytes, mask)), array) if mask else None
-    text = {"what": "pencil sketch of a photo (s2flib)", "sketched_from": digest, "sigma": sigma or "size/26.5"}
+    text = {"what": "pencil sketch of a photo (s2flib)", "sketched_from": digest, "sigma": sigma or "size/4"}
     save_image(target, sketch(array, ids, sigma, background), text, overwrite=True, synthetic=False)
     return "done", target, ""
 

@@ -36,7 +36,7 @@ from s2flib.judges.load import identity_judge, perceptual_judge
 from s2flib.judges.synthface_id import face_crop
 from s2flib.presets import Preset, get_preset
 from s2flib.psp import GradualStyleEncoder
-from s2flib.sketch import sketch
+from s2flib.sketch import CODE_SIGMA, sketch
 from s2flib.stylegan2 import Generator
 from s2flib.synthfaces.causes import cause_names, causes
 from s2flib.training.feed import PeopleFeed
@@ -56,7 +56,9 @@ class RendererConfig(RunConfig):
     lr: float = 2e-3  # Adam; the encoder's is half of it
     anneal: float = 0.3  # the last share of the steps in which lr falls linearly to zero
     lines: float = 0.4  # share of line drawings; the rest are pencil sketches
-    rendered: float = 0.25  # share of the batch that is also drawn from w alone
+    reconstructed: float = 1.0  # share of the batch that is drawn from its sketches
+    rendered: float = 0.25  # share of the batch that is drawn from w alone
+    rendered_judged: bool = False  # perceptual and identity losses there, too: once the pixels are right, not before
     lambda_lpips: float = 0.0  # perceptual distance of the face, and of the picture at half size
     lambda_id: float = 0.0  # identity loss (the training judge)
     lambda_features: float = 0.1  # T follows F
@@ -181,27 +183,26 @@ class RendererTrainer(Trainer):
     def train_step(self) -> Stats:
         cfg, nets = self.cfg, self.nets
         photo, sketches, known = self.feed.everything(self.done)
-        b = len(photo)
-        generator, side = nets.generator, self.preset.feature_side
+        generator, side, b = nets.generator, self.preset.feature_side, len(photo)
         assert side is not None
+        r, n = round(cfg.reconstructed * b), round(cfg.rendered * b)  # the first r from sketches, the first n from w
         with self.autocast():
             w = nets.causes(known).float()
             self.w_avg.lerp_(w.detach().mean(0), 0.01)
             w_plus = generator.expand(w)
-            codes, features = nets.encode(sketches, self.w_avg)
-            n = round(cfg.rendered * b)
+            codes, features = nets.encode(sketches[:r], self.w_avg)
             coarse = generator.coarse_features(w_plus[:n], side, noise="random")
             inputs = torch.cat([features, coarse])
-            y = self.synthesis(torch.cat([w_plus, w_plus[:n]]), noise="random", features=inputs)
-        y, target = y.float(), features[:n].detach().float()
-        photo = self.resize(photo)
-        loss, stats = self.picture_losses(photo, y[:b])
+            y = self.synthesis(torch.cat([w_plus[:r], w_plus[:n]]), noise="random", features=inputs).float()
+        photo, features, both = self.resize(photo), features.detach().float(), min(r, n)
+        loss, stats = self.picture_losses(photo[:r], y[:r])
+        loss = loss * r / b
         if n:
-            rendered, more = self.picture_losses(photo[:n], y[b:])
+            rendered, more = self.picture_losses(photo[:n], y[r:], cfg.rendered_judged)
             stats |= {f"rendered_{k}": v for k, v in more.items()}
-            stats["features"] = F.mse_loss(coarse.float(), target) / (features.detach().float().var(0).mean() + 1e-4)
+            stats["features"] = F.mse_loss(coarse[:both].float(), features[:both]) / (features.var(0).mean() + 1e-4)
             loss = loss + n / b * (rendered + cfg.lambda_features * stats["features"])
-        stats["codes"] = F.mse_loss(codes.float(), w_plus.detach()) / (w.detach().var(0).mean() + 1e-4)
+        stats["codes"] = F.mse_loss(codes.float(), w_plus[:r].detach()) / (w.detach().var(0).mean() + 1e-4)
         loss = loss + cfg.lambda_codes * stats["codes"]
         self.update(loss, lr=self.learning_rate())
         self.update_ema()
@@ -210,20 +211,20 @@ class RendererTrainer(Trainer):
     def resize(self, photo: Tensor) -> Tensor:
         return photo if self.size == photo.shape[-1] else F.adaptive_avg_pool2d(photo, self.size)
 
-    def picture_losses(self, photo: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """L1 of the picture and of the face, with the perceptual and identity losses of the face and of the picture."""
+    def picture_losses(self, photo: Tensor, y: Tensor, judged: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+        """L1 of the picture and of the face; if ``judged``, also the perceptual and identity losses."""
         cfg, side = self.cfg, photo.shape[-1] // 2
         x_face, y_face = face_crop(photo, side, 0.5), face_crop(y, side, 0.5)
         stats = {"l1": (y - photo).abs().mean(), "face": (y_face - x_face).abs().mean()}
         loss = stats["l1"] + stats["face"]
-        if self.perceptual is not None:
+        if judged and self.perceptual is not None:
             small = F.adaptive_avg_pool2d(torch.cat([photo, y]), 64).chunk(2)
             stats["lpips"] = self.perceptual(*small).mean()
             loss = loss + cfg.lambda_lpips * stats["lpips"]
             if side >= 64:
                 stats["lpips_face"] = self.perceptual(x_face, y_face).mean()
                 loss = loss + cfg.lambda_lpips * stats["lpips_face"]
-        if self.id_judge is not None:
+        if judged and self.id_judge is not None:
             with torch.no_grad():
                 target = self.id_judge.embed(photo)
             stats["id"] = 1 - (target * self.id_judge.embed(y)).sum(1).mean()
@@ -264,7 +265,7 @@ class RendererTrainer(Trainer):
             photo = torch.stack([s["photo"] for s in items])
             self._held_out = {
                 "photo": photo,
-                "pencil": sketch(photo, torch.stack([s["mask"] for s in items]), photo.shape[-1] / 26.5),
+                "pencil": sketch(photo, torch.stack([s["mask"] for s in items]), CODE_SIGMA * photo.shape[-1]),
                 "line": torch.stack([torch.from_numpy(self.val.drawing(i))[None].float() / 255 for i in second]),
                 "causes": torch.from_numpy(np.stack([causes(1, s["identity"], 1) for s in items])),
                 "other": torch.stack([self.val[first[s["identity"]]]["photo"] for s in items]),
