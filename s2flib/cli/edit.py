@@ -78,9 +78,8 @@ def edit(
             interval=interval,
             negative=negative,
         )
-        for text in instructions:
-            made = session.apply(text, seed=seed + i)
-            for note in (session.notes if i == 0 and len(session.history) == 1 else ()) + made.notes:
-                typer.echo(f"  {note}")
+        made = session.chain(instructions, seed=seed + i)
+        for note in dict.fromkeys((*session.notes, *(note for each in made for note in each.notes)) if i == 0 else ()):
+            typer.echo(f"  {note}")
         session.save(path, overwrite, mark)
         typer.echo(f"{image}: {' + '.join(instructions)} (seed {seed + i}) -> {path}")

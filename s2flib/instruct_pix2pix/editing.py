@@ -149,7 +149,9 @@ def edit_batch(
     for text in instructions:
         check_words(text)
     pipe = pipe or load_pipeline(p)
-    notes = [(*note, *understood(text, pipe, p)) for (_, note), text in zip(framed, instructions, strict=True)]
+    understandings = [understood(text, pipe, p) for text in instructions]
+    texts = [text for text, _ in understandings]
+    notes = [(*a, *b) for (_, a), (_, b) in zip(framed, understandings, strict=True)]
     if chosen.negative is not None:
         check_length(chosen.negative, pipe, "negative text")
     # images of the same shape are batched together
@@ -174,7 +176,7 @@ def edit_batch(
 
         nonlocal done
         scales = replace(chosen, guidance=s_t, image_guidance=s_i)
-        made = _run(pipe, x, [instructions[i] for i in members], [seeds[i] for i in members], scales, tick)
+        made = _run(pipe, x, [texts[i] for i in members], [seeds[i] for i in members], scales, tick)
         done += share * chosen.steps
         return made
 
@@ -196,6 +198,7 @@ def edit_batch(
                     "preset": p.name,
                     "label": p.label,
                     "instruction": instructions[i],
+                    "understood_as": texts[i],
                     "negative": chosen.negative or "",
                     "steps": chosen.steps,
                     "guidance": scale,

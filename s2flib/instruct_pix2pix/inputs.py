@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import cv2
 import numpy as np
 
 from s2flib.errors import ImageError, S2FError
 from s2flib.images import MAX_SIDE, MIN_SIDE, Picture, as_array, centre_square
-from s2flib.instruct_pix2pix.vocabulary import vocabulary
+from s2flib.instruct_pix2pix.reading import read
 from s2flib.presets import EditSettings, Preset
 
 EXAMPLE = "'make the hair blond'"
@@ -73,17 +71,19 @@ def check_length(text: str, pipe, what: str = "instruction") -> None:
         )
 
 
-def understood(instruction: str, pipe, preset: Preset) -> tuple[str, ...]:
-    """Notes on words that the tiny model was not trained on; S2FError when these are the majority."""
+def understood(instruction: str, pipe, preset: Preset) -> tuple[str, tuple[str, ...]]:
+    """The text for the model, and notes. A tiny model gets the one wish that the instruction names, in a wording that
+    it knows (:mod:`s2flib.instruct_pix2pix.reading`). S2FError for an instruction that names none or several."""
     check_length(instruction, pipe)
     if not preset.edit.trained_here:
-        return ()
-    words = re.findall(r"[^\W\d_]+", instruction.lower())
-    strange = [w for w in words if w not in vocabulary()]
-    listed = ", ".join(dict.fromkeys(w[:20] for w in strange[:6]))
-    if len(strange) > 0.5 * len(words):
-        raise S2FError(
-            f"the tiny model does not know most of these words ({listed}): write plain English about hair, "
-            f"eyes, glasses, beard, make-up, skin, age, expression, hat or background, such as {EXAMPLE}."
-        )
-    return (f"words the model does not know and ignores: {listed}",) if strange else ()
+        return instruction, ()
+    wishes = read(instruction)
+    if len(wishes) > 1:
+        listed = " and ".join(repr(w.words) for w in wishes)
+        raise S2FError(f"{instruction[:60]!r} names {len(wishes)} wishes: give them one after the other, {listed}.")
+    wish, notes = wishes[0], []
+    if wish.ignored:
+        notes.append(f"words that are not understood and ignored: {', '.join(wish.ignored)[:80]}")
+    if wish.words != instruction:
+        notes.append(f"understood as: {wish.words}")
+    return wish.words, tuple(notes)

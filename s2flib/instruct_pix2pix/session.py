@@ -14,6 +14,7 @@ from s2flib.images import Picture
 from s2flib.instruct_pix2pix.editing import Edited, edit
 from s2flib.instruct_pix2pix.inputs import frame
 from s2flib.instruct_pix2pix.pipeline import load_pipeline
+from s2flib.instruct_pix2pix.reading import read
 from s2flib.presets import Preset, get_preset
 
 
@@ -63,7 +64,15 @@ class EditSession:
         return made
 
     def chain(self, instructions: Sequence[str], **options) -> list[Edited]:
-        """Apply several edits in order; after an error, the edits before it remain."""
+        """Apply several edits in order.
+
+        With the tiny model an instruction may name several wishes ("a beard, and take the glasses off"); each becomes
+        an edit of its own. All instructions are read before the first edit; if an edit itself fails, those before it
+        remain.
+        """
+        if self.preset.edit.trained_here:
+            wishes = [(text, read(text)) for text in instructions]
+            instructions = [w.words if len(ws) > 1 else text for text, ws in wishes for w in ws]
         return [self.apply(text, **options) for text in instructions]
 
     def undo(self) -> np.ndarray:

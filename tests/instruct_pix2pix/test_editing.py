@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from s2flib import images
 from s2flib.cli import app as cli
 from s2flib.errors import ImageError, S2FError, WeightsError
-from s2flib.instruct_pix2pix import Cancelled, edit, edit_batch, keep_detail
+from s2flib.instruct_pix2pix import Cancelled, EditSession, edit, edit_batch, keep_detail
 from s2flib.instruct_pix2pix.editing import guidance_schedule
 from s2flib.instruct_pix2pix.inputs import as_array
 from s2flib.presets import TINY, Suited
@@ -217,8 +217,8 @@ def test_detail_is_kept_where_nothing_changes_and_dropped_where_much_does():
         ("x" * 50_000, "shorter"),
         ("сделай волосы светлыми", "English"),
         ("把头发染成金色", "English"),
-        ("mach bitte seine Haare heller", "does not know"),
-        ("rends ses cheveux noirs", "does not know"),
+        ("mach bitte seine Haare heller", "not understood"),
+        ("rends ses cheveux noirs", "not understood"),
     ],
 )
 def test_bad_instructions_are_one_sentence_with_the_mend(face, tiny_pipe, words, message):
@@ -227,8 +227,29 @@ def test_bad_instructions_are_one_sentence_with_the_mend(face, tiny_pipe, words,
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-def test_unknown_words_among_known_ones_are_named(face, tiny_pipe):
-    assert "wheat" in " ".join(edit(face, "make the hair blond like wheat", pipe=tiny_pipe, **FAST).notes)
+def test_unknown_words_are_named(face, tiny_pipe):
+    notes = edit(face, "make the hair blond like wheat", pipe=tiny_pipe, **FAST).notes
+    assert notes == ("words that are not understood and ignored: wheat", "understood as: make the hair blond")
+    with pytest.raises(S2FError, match="'wheat' are not understood"):
+        edit(face, "make it like wheat", pipe=tiny_pipe, **FAST)
+
+
+def test_the_model_gets_what_was_understood(face, tiny_pipe):
+    made = edit(face, "I think she was wearing spectacles", pipe=tiny_pipe, **FAST)
+    assert made.notes == ("understood as: add glasses",) and made.instruction == "I think she was wearing spectacles"
+    assert made.parameters["understood_as"] == "add glasses"
+    assert np.array_equal(made.image, edit(face, "add glasses", pipe=tiny_pipe, **FAST).image)
+
+
+def test_two_wishes_become_two_edits_of_a_session(face, tiny_pipe):
+    with pytest.raises(S2FError, match="2 wishes: give them one after the other, 'make the eyes blue' and"):
+        edit(face, "blue eyes and brown hair", pipe=tiny_pipe, **FAST)
+    session = EditSession(face, pipe=tiny_pipe, **FAST)
+    session.chain(["blue eyes and brown hair", "add glasses"])
+    assert session.instructions == ["make the eyes blue", "make the hair brown", "add glasses"]
+    with pytest.raises(S2FError, match="scar"):
+        session.chain(["add glasses", "add a scar"])
+    assert len(session.history) == 3, "all are read before the first edit"
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,9 @@ def test_session_chains_undoes_and_redoes(face, tiny_pipe, tmp_path):
 def test_a_failed_edit_leaves_the_session_as_it_was(face, tiny_pipe):
     session = EditSession(face, pipe=tiny_pipe, **FAST)
     with pytest.raises(S2FError):
-        session.chain(["brown hair", ""])
-    assert session.instructions == ["brown hair"]
+        session.chain(["brown hair", ""])  # all instructions are read before the first edit
+    assert session.instructions == []
+    session.chain(["brown hair"])
     with pytest.raises(Cancelled):
         session.apply("blue eyes", cancel=lambda: True)
     assert session.instructions == ["brown hair"]

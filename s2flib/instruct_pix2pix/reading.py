@@ -1,0 +1,252 @@
+"""What a witness's sentence asks for: the edits it names, or a refusal.
+
+The tiny text encoder knows a few hundred words and ignores the others, so "do not add glasses" added glasses and "make
+the nose bigger" added them, too. This module reads the sentence first, by rules: what is negated, which part is meant,
+how many wishes there are. Each wish is then given to the model in a wording that it was trained on.
+
+Lists of words: :data:`MENTIONS` (what can be asked for), :data:`FILLERS` (words that change nothing).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from s2flib.errors import S2FError
+from s2flib.files import read_toml
+from s2flib.instruct_pix2pix.vocabulary import SYNONYMS, templates
+from s2flib.synthfaces import phrases
+from s2flib.synthfaces.edits import AGE_WORDS, TONE_WORDS, WORDS, Edit
+
+_DATA = read_toml(Path(__file__).parent / "reading.toml")
+MENTIONS: dict[str, dict[str, list[str]]] = _DATA["mentions"]  # kind → value → expressions
+VERBS = frozenset(_DATA["verbs"])
+REFUSED = frozenset(" ".join(_DATA["refused"]).split())  # parts, objects and comparisons that no edit can express
+FILLERS: frozenset[str] = frozenset(" ".join(_DATA["fillers"]).split())
+REMOVABLE = {
+    "glasses": "no_glasses",
+    "sunglasses": "no_glasses",
+    "beard": "no_beard",
+    "makeup": "no_makeup",
+    "hat": "no_hat",
+}
+NOT = frozenset(
+    "not no never without neither nor none nothing cannot dont didnt doesnt wasnt werent isnt arent wont hadnt hasnt "
+    "havent wouldnt cant couldnt shouldnt mustnt nobody hardly barely".split()
+)
+REMOVE = frozenset(
+    "remove removed removing off away delete erase lose drop rid shave shaved strip wipe wash forget forgot without "
+    "minus clear".split()
+)
+# after a negation: the sentence forbids a change ("do not add") instead of describing the person
+FORBID = REMOVE - {"shaved", "forgot"} | frozenset(
+    "add give put change changing make touch alter let turn use draw paint set do edit move take leave".split()
+)
+PROTECT = frozenset("keep keeping leave stop".split())  # "leave the beard as it is"
+CHANGE = frozenset("change turn replace swap switch trade trim transform convert".split())
+HAIR_ONLY = ("blond", "platinum", "auburn")  # colours that are said of people and mean their hair
+EXAMPLE = "'make the hair blond'"
+SUPPORTED = (
+    "hair colour and style, eye colour, glasses, beards, make-up, expression, age, skin tone, hats and the background"
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One edit that a sentence asks for, and the wording that the model gets."""
+
+    edit: Edit
+    words: str
+    ignored: tuple[str, ...] = ()  # words of the sentence that were not understood
+
+
+@dataclass(frozen=True)
+class _Mention:
+    """A thing at words start … stop of a clause: kind "colour" is a colour whose thing is still to be found."""
+
+    kind: str
+    value: str
+    start: int
+    stop: int
+
+
+def read(sentence: str) -> list[Wish]:
+    """The wishes of a sentence, in its order. S2FError names what is not understood, negated or not supported."""
+    known = _known_sentences().get(_normal(sentence))
+    if known is not None:
+        return [Wish(known, sentence)]
+    text = _normal(sentence)
+    for pattern, reading in _DATA["rewrites"]:
+        text = re.sub(rf"\b(?:{pattern})(?!\w)", reading, text)
+    wishes: list[Wish] = []
+    removing = forbidding = False
+    for clause in _clauses(text):
+        words = clause.split()
+        found = _mentions(words)
+        # "without expression" names something; its "without" does not negate
+        outside = [w for i, w in enumerate(words) if not any(m.start <= i < m.stop for m in found)]
+        said = set(outside)
+        if (NOT | REMOVE | FORBID | CHANGE | VERBS) & said:
+            removing, forbidding = bool((NOT | REMOVE) & said), bool(NOT & said) and _forbids(words)
+        # otherwise the clause goes on with the last one's verb: "no glasses or hat"
+        wishes += _read_clause(words, found, outside, removing, forbidding, sentence)
+    wishes = list({w.edit: w for w in wishes}.values())
+    if not wishes:
+        raise S2FError(f"{sentence[:60]!r} asks for nothing that can be edited: name {SUPPORTED}, such as {EXAMPLE}.")
+    return wishes
+
+
+def _normal(sentence: str) -> str:
+    """Lower case, with commas, and without other punctuation and apostrophes."""
+    text = sentence.lower().replace("n’t", "nt").replace("n't", "nt").replace("'", "").replace("’", "")
+    text = re.sub(r"[;:.!?()\"–—]+", " , ", text)
+    text = re.sub(r"[^\w\s,-]", " ", text).replace(",", " , ")
+    return " ".join(text.split()).strip(" ,")
+
+
+@functools.cache
+def _known_sentences() -> dict[str, Edit]:
+    """Every training and held-out phrasing, as the model was trained and measured on it."""
+    out: dict[str, Edit] = {}
+    for kind in phrases.KINDS:
+        values: dict[str, str] = {v: k for k, v in WORDS[kind].items()} if kind in WORDS else {"": ""}
+        if kind == "age":
+            values = {v: "younger" if years < 0 else "older" for years, v in AGE_WORDS.items()}
+        if kind == "skin_tone":
+            values = {v: "lighter" if "light" in v else "darker" for v in TONE_WORDS.values()}
+        for template in (*templates(kind), *phrases.templates(kind, held_out=True)):
+            for words, value in values.items():
+                for form in (words, *SYNONYMS.get(words, ())):
+                    out.setdefault(_normal(template.format(x=form)), Edit(kind, value, words))
+    return out
+
+
+def _clauses(text: str) -> list[str]:
+    """The sentence cut at commas and conjunctions, except where a part names nothing by itself ("black and curly hair",
+    "very short, dark hair"); such a part stays with the next one."""
+    pieces = [p for p in re.split(r" , |\band\b|\bbut\b|\bthen\b|\bplus\b|\bor\b|\bnor\b|\balso\b", text) if p.strip()]
+    out: list[str] = []
+    carry = ""
+    for piece in pieces:
+        piece = f"{carry} {piece}".strip()
+        found = _mentions(piece.split())
+        complete = any(m.kind not in ("colour", "length") for m in found)
+        carry = "" if complete else piece
+        if complete:
+            out.append(piece)
+    if carry:
+        if out and any(m.kind in ("colour", "length") for m in _mentions(carry.split())):
+            out[-1] = f"{out[-1]} {carry}"  # "the eyes, blue"
+        else:
+            out.append(carry)
+    return out
+
+
+@functools.cache
+def _expressions() -> list[tuple[list[str], str, str]]:
+    """(words, kind, value), the longest first."""
+    out = [(e.split(), kind, value) for kind, of in MENTIONS.items() for value, es in of.items() for e in es]
+    return sorted(out, key=lambda item: -len(item[0]))
+
+
+def _mentions(words: list[str]) -> list[_Mention]:
+    """What a clause names, from left to right; of overlapping expressions the longest."""
+    found: list[_Mention] = []
+    taken = [False] * len(words)
+    for expression, kind, value in _expressions():
+        n = len(expression)
+        for i in range(len(words) - n + 1):
+            if words[i : i + n] == expression and not any(taken[i : i + n]):
+                taken[i : i + n] = [True] * n
+                found.append(_Mention(kind, value, i, i + n))
+    return sorted(found, key=lambda m: m.start)
+
+
+def _forbids(words: list[str]) -> bool:
+    """Whether the clause forbids a change ("do not add", "never change") instead of describing the person."""
+    first = next(i for i, w in enumerate(words) if w in NOT)
+    return words[0] not in ("he", "she", "they", "i") and any(w in FORBID for w in words[first + 1 : first + 3])
+
+
+def _read_clause(
+    words: list[str], found: list[_Mention], outside: list[str], removing: bool, forbidding: bool, sentence: str
+) -> list[Wish]:
+    said = set(outside)
+    if PROTECT & said:
+        raise S2FError(f"{sentence[:60]!r} asks to keep something: everything that is not named stays as it is.")
+    known = FILLERS | NOT | REMOVE | CHANGE | FORBID | VERBS | {","}
+    strange = tuple(dict.fromkeys(w for w in outside if w not in known))
+    things = _joined([m for m in found if m.kind != "instead"], sentence)
+    # an unknown adjective or aside does no harm beside a thing that is clear; all else is refused
+    if strange and (REFUSED & said or removing or not things or len(strange) > len(words) / 2):
+        listed = ", ".join(strange)
+        raise S2FError(
+            f"the words {listed[:80]!r} are not understood: name {SUPPORTED}, in English, such as {EXAMPLE}."
+        )
+    instead = next((m.start for m in found if m.kind == "instead"), None)
+    if instead is not None:  # "a cap instead of the beanie": what comes after it goes
+        things = [t for t in things if t.start < instead] or things[-1:]
+    if removing:
+        specific = bool(NOT & said) and not REMOVE & said  # "no goatee" does not say: no beard at all
+        wrong = [t for t in things if t.kind not in (*REMOVABLE, *REMOVABLE.values()) or specific and _is_special(t)]
+        if forbidding or wrong or not things or _rejects(words, things):
+            raise S2FError(
+                f"{sentence[:60]!r} says what is not wanted: say what to change it to, such as {EXAMPLE}. Glasses, "
+                "beard, make-up and hat can be removed."
+            )
+        things = [replace(t, kind=REMOVABLE.get(t.kind, t.kind), value="") for t in things]
+    elif CHANGE & said and {t.kind for t in things} - {"hair_color", "hair_style"}:
+        things = things[-1:]  # "replace the glasses with sunglasses"
+    return [_wish(t, strange) for t in things]
+
+
+def _rejects(words: list[str], things: list[_Mention]) -> bool:
+    """Whether the clause only rejects one kind of thing: "not a cap" may mean another hat."""
+    return any(words[t.start - 2 : t.start] in (["not", "a"], ["not", "an"], ["not", "the"]) for t in things)
+
+
+def _is_special(m: _Mention) -> bool:
+    """A kind of beard: "no goatee" does not say that there was no beard at all."""
+    return m.kind == "beard" and m.value not in ("full", "")
+
+
+def _joined(found: list[_Mention], sentence: str) -> list[_Mention]:
+    """The mentions with every colour joined to its hair, eyes or skin, and every length to its hair; the bare parts
+    themselves are dropped, and so are lengths of beards and colours of backgrounds."""
+    parts = [m for m in found if m.kind == "part"]
+    things = [m for m in found if m.kind not in ("part", "colour", "length")]
+    if any(t.kind == "background" for t in things) and not parts:
+        return [t for t in things if t.kind == "background"][:1]
+    if any(p.value == "hair" for p in parts) and not any(t.kind == "hair_style" for t in things):
+        things += [replace(m, kind="hair_style") for m in found if m.kind == "length"][-1:]
+    styles = [t for t in things if t.kind == "hair_style"]
+    things = [t for t in things if t not in styles[:-1]]  # "a chin-length bob" is a bob
+    hair = bool(styles)
+    for colour in (m for m in found if m.kind == "colour"):
+        # hair or eyes: the nearest, and of two equally near ones the later ("blue eyes")
+        near = sorted(parts, key=lambda p: (min(abs(p.start - colour.stop), abs(colour.start - p.stop)), -p.start))
+        part = near[0].value if near else "hair" if hair or colour.value in HAIR_ONLY else ""
+        kind = {"hair": "hair_color", "eyes": "eye_color", "skin": "skin_tone"}.get(part)
+        if kind is None:
+            raise S2FError(f"it is not clear what should be {colour.value} in {sentence[:60]!r}: try {EXAMPLE}.")
+        if colour.value not in _DATA["colours"][part]:
+            possible = ", ".join(_DATA["colours"][part])
+            raise S2FError(f"{part} cannot be made {colour.value}: choose one of {possible}.")
+        things.append(replace(colour, kind=kind, value=_DATA["colours"][part][colour.value]))
+    if not things and parts:
+        raise S2FError(
+            f"{sentence[:60]!r} does not say how the {parts[0].value} should be: write, for example, {EXAMPLE}."
+        )
+    return sorted(things, key=lambda m: m.start)
+
+
+def _wish(m: _Mention, ignored: tuple[str, ...]) -> Wish:
+    """The mention as an edit, in a training wording."""
+    if m.kind in WORDS:
+        words = WORDS[m.kind][m.value]
+    else:
+        words = m.value
+    template = phrases.templates(m.kind)[0]
+    return Wish(Edit(m.kind, m.value, words), template.format(x=words), ignored)

@@ -1,0 +1,128 @@
+"""Witnesses' sentences: read right or refused, and never the opposite of what was said."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from s2flib.errors import S2FError
+from s2flib.instruct_pix2pix.reading import MENTIONS, read
+from s2flib.instruct_pix2pix.vocabulary import templates
+from s2flib.synthfaces import phrases
+from s2flib.synthfaces.edits import WORDS
+
+HERE = Path(__file__).parent
+# written by people who had not seen the word lists; the second set was never used to extend them
+SENTENCES, HELD_OUT = (
+    list(csv.DictReader(open(HERE / name, encoding="utf-8", newline="")))
+    for name in ("sentences.csv", "sentences_held_out.csv")
+)
+OPPOSITES = [("glasses", "no_glasses"), ("sunglasses", "no_glasses"), ("beard", "no_beard"), ("makeup", "no_makeup"),
+             ("hat", "no_hat"), ("age=older", "age=younger"), ("skin_tone=lighter", "skin_tone=darker")]  # fmt: skip
+
+
+def found(sentence: str) -> list[str]:
+    try:
+        return [f"{w.edit.kind}={w.edit.value}" if w.edit.value else w.edit.kind for w in read(sentence)]
+    except S2FError:
+        return ["refuse"]
+
+
+def right(row: dict) -> bool:
+    wanted = [part.replace("background=any", "background").split("|") for part in row["expected"].split(";")]
+    got = found(row["sentence"])
+    return len(got) == len(wanted) and all(g in w for g, w in zip(got, wanted, strict=True))
+
+
+def opposite(row: dict) -> bool:
+    """Something was done that was forbidden, or whose contrary was asked for."""
+    got, wanted = found(row["sentence"]), row["expected"]
+    if row["kind_of_sentence"] in ("negation", "outside") and wanted == "refuse":
+        return got != ["refuse"]
+    for a, b in OPPOSITES:
+        for one, other in ((a, b), (b, a)):
+            if any(g.startswith(one) for g in got) and any(
+                w.startswith(other) for w in wanted.replace("|", ";").split(";")
+            ):
+                return True
+    return False
+
+
+def test_at_least_95_percent_are_right():
+    wrong = [row["sentence"] for row in SENTENCES if not right(row)]
+    assert len(SENTENCES) >= 200 and len(wrong) <= 0.05 * len(SENTENCES), wrong
+
+
+def test_none_is_done_the_opposite_way():
+    assert not [row["sentence"] for row in SENTENCES + HELD_OUT if opposite(row)]
+
+
+def test_held_out_sentences_are_right_or_refused():
+    wrong = [row["sentence"] for row in HELD_OUT if not right(row)]
+    assert len(HELD_OUT) >= 100 and len(wrong) <= 0.12 * len(HELD_OUT), wrong
+    assert all(found(sentence) == ["refuse"] for sentence in wrong), "what is not read right is refused"
+
+
+@pytest.mark.parametrize("kind", phrases.KINDS)
+def test_every_phrasing_of_the_model_is_read_as_its_kind(kind):
+    """Training and held-out phrasings reach the model unchanged."""
+    values = WORDS.get(
+        kind, {"older": "older"} if kind == "age" else {"darker": "darker"} if kind == "skin_tone" else {"": ""}
+    )
+    for template in (*templates(kind), *phrases.templates(kind, held_out=True)):
+        for value, words in values.items():
+            text = template.format(x=words)
+            (wish,) = read(text)
+            assert wish.words == text
+            # some wordings fit two kinds ("make the face darker", "wearing a beanie")
+            assert wish.edit.kind == kind or "{x}" in template, text
+            assert not wish.edit.value or wish.edit.value == value or wish.edit.kind != kind
+
+
+@pytest.mark.parametrize("kind", sorted(set(MENTIONS) - {"instead", "part", "colour", "length"}))
+def test_every_expression_means_one_edit_in_a_known_wording(kind):
+    for value, expressions in MENTIONS[kind].items():
+        assert value == "" or value in WORDS.get(kind, {}) or kind in ("age", "skin_tone"), (kind, value)
+        for expression in expressions:
+            assert expression == expression.lower() and "'" not in expression
+            wishes = read(f"I think it was {expression}")
+            assert [w.edit.kind for w in wishes] == [kind], expression
+            assert wishes[0].edit.value == value or value == "", expression
+            (again,) = read(wishes[0].words)
+            assert again.edit.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("add a scar", "scar"),
+        ("give him a monocle", "monocle"),
+        ("make the nose bigger", "nose"),
+        ("do not add glasses", "not wanted"),
+        ("not blond hair", "not wanted"),
+        ("make it green", "not clear what should be green"),
+        ("make the hair green", "hair cannot be made green"),
+        ("change the hair", "does not say how the hair"),
+        ("please", "asks for nothing"),
+        ("leave the beard as it is", "asks to keep"),
+        ("Mach die Haare blond", "mach, die, haare"),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_and_what_is_possible(sentence, words):
+    with pytest.raises(S2FError) as error:
+        read(sentence)
+    message = str(error.value)
+    assert words in message and message.endswith(".") and "\n" not in message
+
+
+def test_asides_are_ignored_and_told():
+    (wish,) = read("he had this massive afro")
+    assert (wish.edit.kind, wish.edit.value, wish.ignored) == ("hair_style", "afro", ("massive",))
+    assert found("not a massive afro") == ["refuse"], "beside a negation nothing is ignored"
+
+
+def test_case_and_punctuation_do_not_matter():
+    for text in ("Blue eyes!", "blue   eyes", "BLUE EYES.", "“blue eyes”", "blue-eyed?"):
+        assert found(text) == ["eye_color=blue"]
+    for text in ("", "...", "?!", "   "):
+        assert found(text) == ["refuse"]
