@@ -10,13 +10,18 @@ identity_CelebA.txt                                  optional, from CelebA: "000
 from __future__ import annotations
 
 import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from s2flib.errors import DataError, ImageError
-from s2flib.files import atomic_path
+from s2flib.files import atomic_path, available_cpus
 from s2flib.images import load_mask
 from s2flib.synthfaces.labels import LABELS
 
@@ -26,6 +31,8 @@ ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 IDENTITIES = "identity_CelebA.txt"
 MASK_SIZE = 512
+MIN_PERSON = 0.05  # share of the picture that a person covers at least
+MAX_LEFT_OUT = 0.5  # share of photos without a usable mask above which the folder counts as damaged
 
 
 def index_split(orig_idx: int) -> str:
@@ -113,10 +120,30 @@ def combine_parts(root: Path, index: int) -> np.ndarray:
     return labels
 
 
-def cached_mask(root: Path, index: int, cache: Path) -> np.ndarray:
-    """:func:`combine_parts`, computed once per photo: the result is stored as a PNG in cache, one folder per root."""
+def part_files(root: Path, indices: Iterable[int]) -> dict[int, dict[str, tuple[int, int]]]:
+    """Photo → part file name → (size, modification time in ns), of the photos that have any part file."""
+    out: dict[int, dict[str, tuple[int, int]]] = {}
+    for folder in sorted({i // 2000 for i in indices}):
+        try:
+            with os.scandir(root / MASKS / str(folder)) as entries:
+                for entry in entries:
+                    stem = entry.name.partition("_")[0]
+                    if stem.isdigit() and entry.name.endswith(".png"):
+                        stat = entry.stat()
+                        out.setdefault(int(stem), {})[entry.name] = (stat.st_size, stat.st_mtime_ns)
+        except OSError:
+            continue  # all of its photos are then without parts
+    return out
+
+
+def cached_mask(root: Path, index: int, cache: Path, parts: dict[str, tuple[int, int]] | None = None) -> np.ndarray:
+    """:func:`combine_parts`, computed once per photo and state of its part files: the result is stored as a PNG in
+    cache, one folder per root. parts: the photo's entry of :func:`part_files`; None: look it up."""
+    if parts is None:
+        parts = part_files(root, [index]).get(index, {})
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-    path = cache / f"celebamask-hq-{key}" / str(index // 2000) / f"{index:05d}.png"
+    state = hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:12]
+    path = cache / f"celebamask-hq-{key}" / str(index // 2000) / f"{index:05d}-{state}.png"
     if path.exists():
         try:
             return load_mask(path)
@@ -126,3 +153,40 @@ def cached_mask(root: Path, index: int, cache: Path) -> np.ndarray:
     with atomic_path(path) as part:
         Image.fromarray(labels).save(part, "PNG")
     return labels
+
+
+def usable(
+    root: Path, indices: Sequence[int], cache: Path, progress: bool = True
+) -> dict[int, dict[str, tuple[int, int]]]:
+    """The photos of ``indices`` with a usable mask, and their part files.
+
+    Every mask is combined and cached here, which takes a while the first time. Photos without part files, with damaged
+    ones, or whose person covers less than MIN_PERSON of the picture are left out, counted and named in a warning;
+    DataError if these are more than MAX_LEFT_OUT.
+    """
+    files = part_files(root, indices)
+    left_out: dict[int, str] = {}
+
+    def check(index: int) -> None:
+        if index not in files:
+            left_out[index] = "no part files"
+            return
+        try:
+            share = float(np.mean(cached_mask(root, index, cache, files[index]) != 0))
+        except DataError as e:
+            left_out[index] = str(e)
+            return
+        if share < MIN_PERSON:
+            left_out[index] = f"its person covers {share:.1%} of the picture"
+
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        done = pool.map(check, indices)
+        for _ in tqdm(done, total=len(indices), unit=" masks", disable=not progress or len(indices) < 1000):
+            pass
+    if left_out:
+        first = "; ".join(f"{i}.jpg: {why}" for i, why in sorted(left_out.items())[:3])
+        message = f"{len(left_out)} of {len(indices)} photos in {root} have no usable mask ({first})"
+        if len(left_out) > max(1, MAX_LEFT_OUT * len(indices)):
+            raise DataError(f"{message}: unpack {MASKS} again.")
+        warnings.warn(f"{message}: they are left out.", stacklevel=2)
+    return {i: files[i] for i in indices if i not in left_out}

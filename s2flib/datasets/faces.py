@@ -173,7 +173,8 @@ class CelebAMaskHQ(FaceDataset):
 
     With identity_CelebA.txt in the folder, identities are CelebA's and the split is 8:1:1 by identity. Without it,
     identities are unknown: every photo is its own identity (its CelebA-HQ index) and the split is the published one
-    by CelebA index, which is also disjoint by identity. Attributes are CelebA's 40, each 0 or 1.
+    by CelebA index, which is also disjoint by identity. Attributes are CelebA's 40, each 0 or 1. Photos without a
+    usable mask are left out with a warning; all masks are checked when the data set is opened.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class CelebAMaskHQ(FaceDataset):
         attributes = celeba.read_attributes(self.root)
         known = celeba.read_identities(self.root)
         photos = {p.name for p in (self.root / celeba.IMAGES).glob("*.jpg")}
-        indices, identities = [], []
+        found: dict[int, int] = {}  # CelebA-HQ index → identity
         for idx, (orig_idx, orig_file) in sorted(mapping.items()):
             if f"{idx}.jpg" not in photos:
                 raise DataError(
@@ -210,12 +211,12 @@ class CelebAMaskHQ(FaceDataset):
             identity = idx if known is None else known[orig_file]
             where = celeba.index_split(orig_idx) if known is None else identity_split(identity)
             if where == split:
-                indices.append(idx)
-                identities.append(identity)
-        self.indices = indices[:limit]
+                found[idx] = identity
+        self.parts = celeba.usable(self.root, list(found)[:limit], self.cache)
+        self.indices = list(self.parts)
         super().__init__(
             names=[str(i) for i in self.indices],
-            identities=np.array(identities[:limit], np.int64),
+            identities=np.array([found[i] for i in self.indices], np.int64),
             attributes=[attributes[i] for i in self.indices],
             size=size,
         )
@@ -226,7 +227,7 @@ class CelebAMaskHQ(FaceDataset):
             photo = load_image(self.root / celeba.IMAGES / f"{index}.jpg")
         except ImageError as e:
             raise DataError(f"a photo of CelebA-HQ cannot be read: {e}") from None
-        return photo, celeba.cached_mask(self.root, index, self.cache)
+        return photo, celeba.cached_mask(self.root, index, self.cache, self.parts[index])
 
 
 @functools.lru_cache(maxsize=16)

@@ -76,11 +76,14 @@ class Feed:
             batches = _Steps(self, step)
             self._iterator = iter(
                 torch.utils.data.DataLoader(
-                    self.dataset, batch_sampler=batches, num_workers=self.workers, collate_fn=stack
+                    _Carried(self.dataset), batch_sampler=batches, num_workers=self.workers, collate_fn=_stack_or_error
                 )
             )
         self._next = step + 1
-        photo, sketch = next(self._iterator)
+        batch = next(self._iterator)
+        if isinstance(batch, S2FError):
+            raise batch
+        photo, sketch = batch
         return photo.to(self.device), sketch.to(self.device)
 
 
@@ -115,6 +118,23 @@ class PeopleFeed:
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         return self.everything(step)[:2]
+
+
+class _Carried(torch.utils.data.Dataset):
+    """A data set whose S2FErrors are returned instead of raised: a loader process would wrap them in its traceback."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, i: int) -> dict | S2FError:
+        try:
+            return self.dataset[i]
+        except S2FError as e:
+            return type(e)(str(e))
+
+
+def _stack_or_error(samples: list) -> tuple[Tensor, Tensor] | S2FError:
+    return next((s for s in samples if isinstance(s, S2FError)), None) or stack(samples)
 
 
 class _Steps:

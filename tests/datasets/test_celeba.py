@@ -49,7 +49,7 @@ def test_celeba_masks_are_combined_once(celeba_folder, tmp_path):
     for part in (celeba_folder / celeba.MASKS / "0").glob("00000_*.png"):
         part.unlink()
     assert np.array_equal(dataset.read(0)[1], first)  # from the cache
-    cached = next(cache.rglob("00000.png"))
+    cached = next(cache.rglob("00000-*.png"))
     cached.write_bytes(cached.read_bytes()[:40])  # a damaged cache is made again, not believed
     with pytest.raises(DataError, match="00000_"):
         dataset.read(0)
@@ -83,19 +83,56 @@ def test_celeba_what_is_missing_is_named(celeba_folder, tmp_path, break_it, mess
 
 
 def test_celeba_bad_files_are_named(celeba_folder, tmp_path):
-    dataset = CelebAMaskHQ(celeba_folder, "train", size=64, cache=tmp_path / "cache")
     parts = celeba_folder / celeba.MASKS / "0"
     (parts / "00001_skin.png").write_bytes((parts / "00001_skin.png").read_bytes()[:60])
     with pytest.raises(DataError, match="00001_skin"):
-        dataset[1]
+        celeba.combine_parts(celeba_folder, 1)
     Image.new("RGB", (256, 256)).save(parts / "00002_hair.png")
     with pytest.raises(DataError, match="00002_hair.*256×256"):
-        dataset[2]
+        celeba.combine_parts(celeba_folder, 2)
+    with pytest.warns(UserWarning, match=r"2 of 8 photos.*1\.jpg: .*00001_skin.*; 2\.jpg: .*00002_hair"):
+        dataset = CelebAMaskHQ(celeba_folder, "train", size=64, cache=tmp_path / "cache")
+    assert dataset.names == ["0", "3", "4", "5", "6", "7"]
     (celeba_folder / celeba.IMAGES / "3.jpg").write_text("quota exceeded")
     with pytest.raises(DataError, match=r"3\.jpg"):
-        dataset[3]
+        dataset[1]
     with pytest.raises(DataError, match="research licence"):
         CelebAMaskHQ(tmp_path / "nowhere", "train", cache=tmp_path)
+
+
+def blacken(folder, index, keep=()):
+    """Paint a photo's part masks black, except some."""
+    for path in (folder / celeba.MASKS / "0").glob(f"{index:05d}_*.png"):
+        if path.stem.partition("_")[2] not in keep:
+            Image.new("RGB", (512, 512)).save(path)
+
+
+def test_photos_without_a_person_are_left_out_when_the_set_is_opened(celeba_folder, tmp_path):
+    blacken(celeba_folder, 3)
+    blacken(celeba_folder, 5, keep=("l_eye",))
+    for path in (celeba_folder / celeba.MASKS / "0").glob("00007_*.png"):
+        path.unlink()
+    with pytest.warns(UserWarning, match=r"3 of 8 photos .*3\.jpg: its person covers 0\.0%.*7\.jpg: no part files"):
+        dataset = CelebAMaskHQ(celeba_folder, "train", size=64, cache=tmp_path)
+    assert dataset.names == ["0", "1", "2", "4", "6"] and dataset.identities.tolist() == [0, 1, 2, 4, 6]
+    assert [a["Male"] for a in dataset.attributes] == [0, 1, 0, 0, 0]
+    for index in range(5):
+        assert dataset[index]["name"] == dataset.names[index]
+    for index in (0, 1, 2):
+        blacken(celeba_folder, index)
+    with pytest.raises(DataError, match="6 of 8 photos .*unpack"):
+        CelebAMaskHQ(celeba_folder, "train", size=64, cache=tmp_path)
+
+
+def test_a_repaired_mask_is_noticed(celeba_folder, tmp_path):
+    good = {p: p.read_bytes() for p in (celeba_folder / celeba.MASKS / "0").glob("00003_*.png")}
+    blacken(celeba_folder, 3)
+    with pytest.warns(UserWarning, match="1 of 8"):
+        assert "3" not in CelebAMaskHQ(celeba_folder, "train", size=64, cache=tmp_path).names
+    for path, data in good.items():
+        path.write_bytes(data)
+    dataset = CelebAMaskHQ(celeba_folder, "train", size=64, cache=tmp_path)
+    assert dataset.names == [str(i) for i in range(8)] and (dataset.read(3)[1] != 0).mean() > 0.3
 
 
 def test_open_dataset_finds_celeba_by_preset_and_by_folder(celeba_folder, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from s2flib.errors import S2FError
+from s2flib.errors import DataError, S2FError
 from s2flib.training import feed
 from s2flib.training.trainer import make_accelerator
 
@@ -46,3 +46,25 @@ def test_feed_gives_the_samples_of_its_indices_in_memory_and_from_a_reader():
     reader = feed.Feed(ds, 4, 0, acc, workers=0, memory=0)  # too large for memory: a DataLoader
     for step in (0, 1, 5):
         assert torch.allclose(reader(step)[0], batches(step)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_workers_error_reads_like_one_raised_here(workers):
+    """No traceback pressed into the message, whichever process met the bad file."""
+
+    class Broken(torch.utils.data.Dataset):
+        size = 100_000  # too large to keep in memory
+
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, i):
+            if i == 5:
+                raise DataError("5.jpg is damaged: unpack it again.")
+            return {"photo": torch.zeros(3, 8, 8), "sketch": torch.zeros(1, 8, 8)}
+
+    broken = feed.Feed(Broken(), 4, 0, make_accelerator(cpu=True), workers=workers)
+    with pytest.raises(DataError) as error:
+        for step in range(4):
+            broken(step)
+    assert str(error.value) == "5.jpg is damaged: unpack it again."
