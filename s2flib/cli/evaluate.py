@@ -24,6 +24,7 @@ from s2flib.cli.options import (
     RunDirOption,
     WeightsOption,
 )
+from s2flib.errors import S2FError
 
 SplitOption = Annotated[str, typer.Option(metavar="NAME", help="train, val or test.")]
 DataOption = Annotated[
@@ -49,12 +50,26 @@ def evaluate(
     ] = 0,
     ranks: Annotated[bool, typer.Option(help="Add rank-1/5/10 in a line-up.")] = True,
     seed: ControlSeedOption = 0,
+    what: Annotated[str, typer.Option(metavar="NET", help="encoder, or generator: its random faces.")] = "encoder",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Table 1 of one encoder: runtime, MSE, LPIPS, similarity, ranks; with n and 95 % intervals.
 
-    Writes table1.txt, table1.csv, table1.png, one scores file per method and run.json.
+    Writes table1.txt, table1.csv, table1.png, one scores file per method and run.json. With --what generator: FID, KID,
+    precision, recall and variety of random faces beside those of photos (generator.txt, generator.csv; --limit: faces).
     """
+    if what not in ("encoder", "generator"):
+        raise S2FError(f"there is nothing called {what!r} to evaluate: choose encoder or generator.")
+    if what == "generator":
+        from s2flib.evaluation.generator import report_generator
+
+        say = partial(typer.echo, err=True)
+        text, folder = report_generator(
+            preset, generator, split, data, limit or 400, seed=seed, out=out, overwrite=overwrite, progress=say
+        )
+        typer.echo(text)
+        typer.echo(f"results: {folder}")
+        return
     from s2flib.evaluation.encoder_report import EncoderTest, report_table1
 
     test = EncoderTest(preset, weights, generator, split, data, limit, batch, seed)
