@@ -24,6 +24,7 @@ from s2flib.errors import S2FError
 from s2flib.files import sha256_of
 from s2flib.presets import Preset, get_preset
 from s2flib.psp import PSP
+from s2flib.runs import check_seed
 from s2flib.sketch import sketch
 from s2flib.weights.load import fingerprint, load_psp, psp_file
 
@@ -70,8 +71,7 @@ def generate(
         raise S2FError("no sketch was given: name at least one image file.")
     if not 1 <= n <= MAX_FACES:
         raise S2FError(f"n must be between 1 and {MAX_FACES} faces per sketch, not {n}.")
-    if seed < 0:
-        raise S2FError(f"the seed must be 0 or more, not {seed}.")
+    check_seed(seed)
     if (align or which is not None) and not from_photo:
         raise S2FError("alignment works only on photos, not on drawings: add --from-photo.")
     if which is not None and not align:

@@ -179,6 +179,13 @@ def new_run_dir(base: str | Path = "runs") -> Path:
     raise S2FError(f"{base} already contains 999 runs of this second: choose another directory.")
 
 
+def check_seed(seed: int, name: str = "seed") -> int:
+    """The seed, if torch and numpy take it: S2FError unless it is a whole number from 0 to 2⁶³ − 1."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise S2FError(f"{name} must be a whole number from 0 to 2^63 − 1, not {seed}.")
+    return seed
+
+
 def result_folder(out: Path | None, overwrite: bool, result: str) -> Path:
     """The folder for results: ``out``, or a new run directory. S2FError if ``out`` already contains ``result``."""
     if out is None:

@@ -54,6 +54,7 @@ def edit(
     from s2flib.images import as_array
     from s2flib.instruct_pix2pix.pipeline import fetch_published, load_pipeline
     from s2flib.instruct_pix2pix.session import EditSession
+    from s2flib.runs import check_seed
 
     if fetch:
         typer.echo(f"published pipeline: {fetch_published()}")
@@ -65,6 +66,7 @@ def edit(
         raise S2FError("an edit needs an output: add --out FILE.png (with --n a folder).")
     names = [f"{image.stem}_edit_{i + 1}.png" for i in range(n)]
     files = picture_files(out, names, overwrite)
+    check_seed(seed)
     array = as_array(image)  # an unusable image is an error before weights are read
     pipe = load_pipeline(preset, pipeline)
     for i, path in enumerate(files):

@@ -165,7 +165,7 @@ def _lessons(folder: Path, results: list[NotebookRun]) -> str:
 
 
 def _read_figure(path: Path) -> dict:
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG", "JPEG")) as image:
         image.load()
         text = getattr(image, "text", {})
         return dict(

@@ -20,7 +20,7 @@ from PIL import Image
 from s2flib.datasets import celeba
 from s2flib.errors import DataError, ImageError
 from s2flib.files import available_cpus, cache_dir, data_dir, memory_bytes
-from s2flib.images import as_float, load_image, resize
+from s2flib.images import MAX_SIDE, as_float, load_image, resize
 from s2flib.presets import Preset, get_preset
 from s2flib.sketch import sketch
 from s2flib.synthfaces.identity import identity_split
@@ -242,10 +242,15 @@ def read_webp(archive: Path, file: str, listing: str, advice: str, digest: str |
         data = _open_zip(str(archive), os.getpid()).read(file)
         if digest is not None and hashlib.sha256(data).hexdigest() != digest:
             raise DataError(f"{file} in {archive} does not match its sha256 in {listing}: {advice}.")
-        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+        with Image.open(io.BytesIO(data), formats=("WEBP", "PNG")) as image:
+            if max(image.size) > MAX_SIDE:
+                raise DataError(f"{file} in {archive} has a side of more than {MAX_SIDE:,} px: {advice}.")
+            return np.array(image.convert("RGB"))
     except KeyError:
         raise DataError(f"{file} is not in {archive}, although {listing} lists it: {advice}.") from None
-    except (zipfile.BadZipFile, OSError, EOFError) as e:
+    except DataError:
+        raise
+    except Exception as e:  # zipfile's and Pillow's decoders raise anything on damaged data
         raise DataError(f"{archive} is damaged at {file} ({e}): {advice}.") from None
 
 

@@ -82,7 +82,7 @@ def _render(seed: int, size: int, k: int) -> tuple[np.ndarray, np.ndarray, np.nd
     picture, _, _ = render_shot(seed, identity, 0, size, keep_buffers=True)
     assert picture.buffers is not None
     # compressed as in the shipped data
-    photo = np.array(Image.open(io.BytesIO(encode_photo(picture.rgb))).convert("RGB"))
+    photo = np.array(Image.open(io.BytesIO(encode_photo(picture.rgb)), formats=("WEBP",)).convert("RGB"))
     lines = line_drawing(picture.buffers, tuple(HANDS)[k % len(HANDS)], seed=identity)
     return photo.transpose(2, 0, 1), picture.labels, lines, causes(seed, identity)
 

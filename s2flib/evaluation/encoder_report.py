@@ -14,7 +14,7 @@ from s2flib.evaluation.evaluate import Judges, Predictor, embed_photos, evaluate
 from s2flib.evaluation.lineup import Lineup, lineup
 from s2flib.evaluation.table1 import Table, table1
 from s2flib.files import write_text
-from s2flib.runs import finish, result_folder, run_record, write_json
+from s2flib.runs import check_seed, finish, result_folder, run_record, write_json
 from s2flib.weights.load import load_psp
 
 
@@ -53,6 +53,7 @@ def report_table1(
     progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[Table, Path]:
     """Table 1 of one encoder, and the folder to which it writes table1.{txt,csv,png}, scores files and run.json."""
+    check_seed(test.seed)
     record = run_record(test.preset, asdict(test) | dict(baselines=baselines, ceiling=ceiling, ranks=ranks), test.seed)
     folder = result_folder(out, overwrite, "table1.csv")
     predict, images, judges = test.predictor(), test.images(), Judges.of(test.preset, test.device)
@@ -86,6 +87,7 @@ def report_lineup(
     overwrite: bool = False,
 ) -> tuple[Lineup, Path]:
     """The line-up of one encoder, and the folder to which it writes lineup.txt and run.json."""
+    check_seed(test.seed)
     record = run_record(test.preset, asdict(test) | dict(same_shot=same_shot), test.seed)
     folder = result_folder(out, overwrite, "lineup.txt")
     found = lineup(test.predictor(), test.images(), test.preset, same_shot=same_shot, batch=test.batch,

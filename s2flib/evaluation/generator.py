@@ -28,7 +28,7 @@ from s2flib.evaluation.evaluate import pool
 from s2flib.files import csv_text, write_text
 from s2flib.judges.load import identity_judge, load_st_lpips
 from s2flib.presets import Preset, get_preset
-from s2flib.runs import finish, result_folder, run_record, write_json
+from s2flib.runs import check_seed, finish, result_folder, run_record, write_json
 from s2flib.stylegan2 import Generator
 from s2flib.weights.load import load_generator
 
@@ -180,6 +180,7 @@ def report_generator(
     """Random faces (ψ = 1 and 0.7) and photos against other photos: the table, and the folder with generator.{txt,csv}
     and run.json."""
     p = get_preset(preset)
+    check_seed(seed)
     if n < 10:
         raise S2FError(f"the generator is measured on at least 10 faces, not {n}.")
     record = run_record(p, dict(generator=generator, split=split, data=data, n=n, known=known), seed)

@@ -32,6 +32,7 @@ from s2flib.images import Picture, as_float, save_image, to_array
 from s2flib.instruct_pix2pix.inputs import check_length, check_words, frame, understood
 from s2flib.instruct_pix2pix.pipeline import load_pipeline
 from s2flib.presets import EditSettings, Preset, Suited, get_preset
+from s2flib.runs import check_seed
 from s2flib.weights.load import fingerprint
 
 MAX_SEEDS = 64
@@ -142,8 +143,8 @@ def edit_batch(
             f"{len(pictures)} images, {len(instructions)} instructions and {len(seeds)} seeds: pass one "
             "instruction and one seed per image, and at least one image."
         )
-    if any(not 0 <= s < 2**63 for s in seeds):
-        raise S2FError(f"seeds must be 0 or more, not {min(seeds)}.")
+    for s in seeds:
+        check_seed(s)
     chosen: Any = EditOptions(**options).resolved(p.edit)
     framed = [frame(picture, p.edit) for picture in pictures]
     for text in instructions:

@@ -13,7 +13,6 @@ import io
 import json
 import multiprocessing
 import os
-import pickle
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable
@@ -178,7 +177,7 @@ def _pool(workers: int):
 
 
 def _part(parts: Path, job: tuple[str, int]) -> Path:
-    return parts / f"{job[0]}-{job[1]:06d}.pickle"
+    return parts / f"{job[0]}-{job[1]:06d}.zip"
 
 
 def _job(recipe: Recipe, parts: Path, job: tuple[str, int]) -> None:
@@ -187,7 +186,33 @@ def _job(recipe: Recipe, parts: Path, job: tuple[str, int]) -> None:
     made = _render_identity(recipe, number) if kind == "identity" else _render_edit(recipe, number)
     path = _part(parts, job)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(pickle.dumps(made))
+        _write_part(temporary, made if isinstance(made, list) else [made])
+
+
+def _write_part(path: Path, records: list[dict]) -> None:
+    """Records as a zip: the bytes as members, all else in records.json. (A pickle could run code when it is read.)"""
+    plain = [{k: v for k, v in r.items() if not isinstance(v, bytes)} for r in records]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("records.json", json.dumps(plain, default=lambda array: array.tolist()))
+        for number, record in enumerate(records):
+            for key, value in record.items():
+                if isinstance(value, bytes):
+                    archive.writestr(f"{number}/{key}", value)
+
+
+def _read_part(path: Path) -> list[dict]:
+    """The records of :func:`_write_part`. DataError for a damaged file, which is deleted: a rerun makes it again."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = json.loads(archive.read("records.json"))
+            for member in archive.namelist():
+                number, _, key = member.partition("/")
+                if key:
+                    records[int(number)][key] = archive.read(member)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as e:
+        path.unlink(missing_ok=True)
+        raise DataError(f"{path} is damaged ({e}) and was deleted: run the same command again.") from None
+    return records
 
 
 def _render_identity(recipe: Recipe, identity: int) -> list[dict]:
@@ -255,7 +280,7 @@ def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
     with _archives(out, [f"{kind}s-{split}.zip" for split in splits for kind in kinds]) as archives:
         for job in jobs:
             split = identity_split(job[1])
-            for record in pickle.loads(_part(parts, job).read_bytes()):
+            for record in _read_part(_part(parts, job)):
                 name = f"{record['identity']:06d}_{record['shot']}"
                 for kind in kinds:
                     archives[f"{kind}s-{split}.zip"].writestr(zipfile.ZipInfo(f"{name}.webp"), record[kind])
@@ -270,7 +295,7 @@ def _pack(out: Path, parts: Path, jobs: list, recipe: Recipe) -> None:
                         **record["attributes"],
                     }
                 )
-                landmarks.append(record["landmarks"])
+                landmarks.append(np.array(record["landmarks"], np.float32))
                 names.append(name)
     with atomic_path(out / "landmarks.npz") as temporary, open(temporary, "wb") as f:
         points = np.round(np.stack(landmarks) * 8).astype(np.int16)  # eighths of a pixel
@@ -282,7 +307,7 @@ def _pack_edits(out: Path, parts: Path, n: int) -> None:
     rows = []
     with _archives(out, ["edits.zip"]) as archives:
         for k in range(n):
-            record = pickle.loads(_part(parts, ("edit", k)).read_bytes())
+            (record,) = _read_part(_part(parts, ("edit", k)))
             for what in ("before", "after", "mask"):
                 archives["edits.zip"].writestr(zipfile.ZipInfo(f"{k:06d}_{what}.webp"), record.pop(what))
             rows.append({"pair": f"{k:06d}", "split": identity_split(record["identity"]), **record})

@@ -48,12 +48,10 @@ def load_strict(module: nn.Module, state: State, what: str) -> None:
 
 def check_values(tensor: Tensor, key: str, what: str, floating: bool = True) -> None:
     """WeightsError for a tensor that is not floating-point although it should be, or has NaN or infinite values."""
-    if floating != tensor.is_floating_point():
+    if floating and not tensor.is_floating_point():
         raise WeightsError(f"{what} has {key} as {tensor.dtype}, which is no weight: the file is damaged.")
-    if floating and not tensor.is_meta and not torch.isfinite(tensor).all():
-        raise WeightsError(
-            f"{what} has NaN or infinite values in {key}: the training that wrote it broke; use another."
-        )
+    if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+        raise WeightsError(f"{what} has NaN or infinite values in {key}: the training broke; use another file.")
 
 
 def check_latent_avg(latent_avg: Tensor, n_styles: int, style_dim: int, what: str) -> None:

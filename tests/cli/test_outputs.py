@@ -94,3 +94,15 @@ def test_a_file_name_of_any_bytes(tmp_path):
         [sys.executable, "-m", "s2flib", "generate", name, "-o", tmp_path / "out"], capture_output=True, cwd=REPO
     )
     assert done.returncode == 2 and b"Traceback" not in done.stderr and b"empty page" in done.stderr
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 10**30])
+@pytest.mark.parametrize(
+    "command", [["generate", "PHOTO"], ["edit", "PHOTO", "add glasses"], ["evaluate"], ["lineup"], ["train"],
+                ["evaluate", "--what", "generator"]]
+)  # fmt: skip
+def test_seeds_out_of_range_are_refused_before_anything_is_read(command, seed, tmp_path, monkeypatch):
+    monkeypatch.setenv("S2F_WEIGHTS", str(tmp_path / "nowhere"))
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "p.png")
+    arguments = [tmp_path / "p.png" if a == "PHOTO" else a for a in command]
+    refused(s2f(*arguments, "-o", tmp_path / "out", "--seed", seed), "seed", seed)

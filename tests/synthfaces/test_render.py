@@ -170,3 +170,30 @@ def test_the_command_renders_goes_on_and_explains(tmp_path):
         failed = s2f(*extra)
         assert failed.exit_code == 2 and words in failed.output and "Traceback" not in failed.output, failed.output
     assert not (tmp_path / "b").exists()
+
+
+def test_parts_run_no_code_and_damaged_ones_are_rendered_again(tmp_path):
+    """Parts are zip files of JSON and images. A part damaged by a full disk is named, deleted and made again."""
+    records = [
+        {"identity": 3, "landmarks": np.ones((2, 2), np.float32), "image": b"\x00\xff", "attributes": {"age": 31.5}}
+    ]
+    render._write_part(tmp_path / "a.zip", records)
+    (back,) = render._read_part(tmp_path / "a.zip")
+    assert back == records[0] | {"landmarks": [[1.0, 1.0], [1.0, 1.0]]}
+    out = tmp_path / "set"
+
+    def stop(done, total):
+        for k, part in enumerate(done):
+            if k == 1:
+                raise KeyboardInterrupt
+            yield part
+
+    options = dict(n_identities=2, shots=1, size=32, workers=1, edits=1)
+    with pytest.raises(KeyboardInterrupt):
+        render.render_dataset(out, **options, progress=stop)
+    part = next((out / "parts").glob("identity-*.zip"))
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(DataError, match=f"{part.name} is damaged .* run the same command again"):
+        render.render_dataset(out, **options)
+    assert not part.exists()
+    assert (render.render_dataset(out, **options) / "manifest.csv").is_file() and not (out / "parts").exists()
