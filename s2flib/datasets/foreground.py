@@ -33,7 +33,9 @@ def person_mask(photo: np.ndarray) -> np.ndarray:
     cv2.setRNGSeed(0)  # GrabCut's clustering starts at random
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     try:
-        cv2.grabCut(small[..., ::-1].copy(), guess, None, background, foreground, 4, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(
+            small[..., ::-1].copy(), guess, (0, 0, SIDE, SIDE), background, foreground, 4, cv2.GC_INIT_WITH_MASK
+        )
         found = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
         found = _around_the_face(found)
     except cv2.error:  # a picture of one colour has no model
