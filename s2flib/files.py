@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import secrets
 import shutil
 import tomllib
@@ -128,6 +129,36 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         if reason is not None:
             raise S2FError(f"{path} cannot be written, {reason}.") from e
         raise
+
+
+_PART = re.compile(r"\.[^/]{1,64}\.[0-9a-f]{8}(\.\w+)?")  # the names that atomic_path gives
+
+
+@contextlib.contextmanager
+def claimed(folder: str | os.PathLike) -> Iterator[Path]:
+    """Create ``folder`` and keep it to this process: S2FError while another process has claimed it.
+
+    Unfinished files of a process that was killed (see :func:`atomic_path`) are removed first.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise S2FError(f"{folder} is in use by another s2f process: wait for it, or choose another folder.") from None
+    except OSError as e:
+        reason = _REASONS.get(e.errno or 0, f"{e.strerror or e}: choose another folder")
+        raise S2FError(f"{folder} cannot be written, {reason}.") from e
+    try:
+        for path in folder.iterdir():
+            if _PART.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
+        yield folder
+    finally:
+        lock.release()
 
 
 def _is_disk_full(error: Exception, folder: Path) -> bool:

@@ -2,11 +2,14 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from s2flib import files
 from s2flib.errors import S2FError
 from s2flib.files import atomic_path, available_cpus, cache_dir, data_dir, sha256_of, weights_dir, write_text
 from s2flib.images import save_image
@@ -92,3 +95,42 @@ def test_sha256_is_the_standards(tmp_path):
 
 def test_there_is_a_core():
     assert 1 <= available_cpus() <= (os.cpu_count() or 1)
+
+
+# --- one process per folder
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path):
+    code = (
+        "import sys, time\nfrom s2flib.files import claimed\n"
+        "with claimed(sys.argv[1]):\n    print('in', flush=True)\n    time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "in\n"
+        with pytest.raises(S2FError, match="in use by another s2f process"), files.claimed(tmp_path / "run"):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with files.claimed(tmp_path / "run"):  # a killed process keeps nothing
+        pass
+
+
+def test_claiming_removes_what_a_kill_left(tmp_path):
+    kept = ["checkpoint.pt", ".hidden", ".gitignore", ".checkpoint.pt", "a.0123abcd.pt"]
+    left = [".checkpoint.0123abcd.pt", ".log.ffffffff.csv", ".noending.00000000"]
+    for name in kept + left:
+        (tmp_path / name).touch()
+    with files.atomic_path(tmp_path / "x.json") as part:
+        assert files._PART.fullmatch(part.name)
+        part.write_text("{}")
+    with files.claimed(tmp_path):
+        assert sorted(p.name for p in tmp_path.iterdir() if p.name != ".lock") == sorted([*kept, "x.json"])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(S2FError, match="file.*cannot be written"), files.claimed(tmp_path / "file" / "run"):
+        pass

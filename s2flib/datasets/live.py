@@ -22,7 +22,7 @@ from PIL import Image
 
 from s2flib.datasets.faces import SynthFaces
 from s2flib.errors import DataError, S2FError
-from s2flib.files import environment, write_text
+from s2flib.files import claimed, environment, write_text
 from s2flib.synthfaces.causes import cause_names, causes
 from s2flib.synthfaces.drawing import HANDS, line_drawing
 from s2flib.synthfaces.identity import identity_split
@@ -47,7 +47,14 @@ def render_people(
         raise S2FError("rendering needs at least one person, one worker, a seed from 0 and a size of 32 to 1024 px.")
     folder = Path(folder)
     recipe = _recipe(people, size, seed)
-    _claim(folder, recipe)
+    with claimed(folder):
+        _claim(folder, recipe)
+        _fill(folder, recipe, workers, progress)
+    return folder
+
+
+def _fill(folder: Path, recipe: dict, workers: int, progress: Callable[[Iterable, int], Iterable]) -> None:
+    people, size, seed = (recipe[k] for k in ("people", "size", "seed"))
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in _shapes(recipe)}
     first = int(arrays["count"][0])
     work = partial(_render, seed, size)
@@ -59,7 +66,6 @@ def render_people(
             for name, values in zip(("photos", "masks", "drawings", "causes"), person, strict=True):
                 arrays[name][k] = values
             arrays["count"][0] = k + 1
-    return folder
 
 
 def _recipe(people: int, size: int, seed: int) -> dict:

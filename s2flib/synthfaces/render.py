@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from s2flib.errors import DataError, S2FError
-from s2flib.files import atomic_path, csv_text, environment, write_text
+from s2flib.files import atomic_path, claimed, csv_text, environment, write_text
 from s2flib.synthfaces.drawing import HANDS, line_drawing
 from s2flib.synthfaces.edits import sample_edit_pair
 from s2flib.synthfaces.identity import Identity, identity_split, sample_identity
@@ -129,6 +129,13 @@ def render_dataset(
     _claim(out, recipe)
     if (out / "manifest.csv").is_file():
         return out
+    with claimed(out):
+        _render_and_pack(out, recipe, workers, progress)
+    return out
+
+
+def _render_and_pack(out: Path, recipe: Recipe, workers: int | None, progress: Callable) -> None:
+    edits = recipe.edits
     parts = out / "parts"
     parts.mkdir(exist_ok=True)
     jobs = [("identity", i) for i in recipe.identities()]
@@ -142,7 +149,6 @@ def render_dataset(
         _pack_edits(out, parts, edits)
     _pack(out, parts, [j for j in jobs if j[0] == "identity"], recipe)
     shutil.rmtree(parts)
-    return out
 
 
 def _claim(out: Path, recipe: Recipe) -> None:

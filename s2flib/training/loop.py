@@ -6,6 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from s2flib.errors import S2FError, WeightsError
-from s2flib.files import atomic_path, write_text
+from s2flib.files import atomic_path, claimed, write_text
 from s2flib.images import save_image
 from s2flib.runs import finish, run_record, write_json
 from s2flib.training.trainer import Trainer
@@ -31,8 +32,12 @@ def run_training(trainer: Trainer) -> None:
     Writes checkpoint.pt, samples/*.png, log.csv, tensorboard/ and run.json to ``out``, in addition to the files of
     ``export``. Ctrl-C or a kill loses only the progress since the last checkpoint.
     """
+    with claimed(trainer.cfg.out) if trainer.acc.is_main_process else nullcontext():
+        _run(trainer)
+
+
+def _run(trainer: Trainer) -> None:
     cfg, acc, out = trainer.cfg, trainer.acc, Path(trainer.cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
     if state := _state_to_resume(out, trainer.kind, asdict(cfg), cfg.resume):
         trainer.load(state)
     record = run_record(cfg.preset, asdict(cfg), cfg.seed)
