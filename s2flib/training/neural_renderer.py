@@ -103,7 +103,9 @@ class RendererNetworks(nn.Module):
         super().__init__()
         self.causes = CauseEncoder(n_causes, preset.style_dim)
         self.generator = Generator.from_preset(preset, size)
-        self.encoder = GradualStyleEncoder.from_preset(preset).to(memory_format=torch.channels_last)
+        # weights stay in the default memory format: in channels_last, oneDNN (torch 2.14) wrote out of bounds in the
+        # backward pass of narrow convolutions
+        self.encoder = GradualStyleEncoder.from_preset(preset)
         # No image below the feature map's resolution: G(w) is then the same as G(w, features=coarse_features(w)).
         to_rgbs = [self.generator.to_rgb1, *self.generator.to_rgbs]
         for to_rgb in to_rgbs[: int(math.log2(preset.feature_side)) - 2]:
