@@ -158,6 +158,7 @@ def claimed(folder: str | os.PathLike) -> Iterator[Path]:
                 path.unlink(missing_ok=True)
         yield folder
     finally:
+        (folder / ".lock").unlink(missing_ok=True)  # while it is still locked
         lock.release()
 
 

@@ -177,14 +177,17 @@ def test_full_disk_is_one_sentence_and_no_half_file(stand_in, page, tmp_path, mo
 
 
 def test_photo_is_sketched_first(stand_in, tmp_path):
+    from s2flib.datasets.foreground import person_mask
     from s2flib.sketch import sketch
 
     photo = skimage.data.astronaut()[:400, 50:450]
     Image.fromarray(photo).save(tmp_path / "photo.png")
     (result,) = generate([tmp_path / "photo.png"], tmp_path / "out", n=1, from_photo=True)
-    assert result.notes == ["a photo: sketched first"]
+    assert result.notes == ["a photo: the person was cut out and sketched first"]
     with torch.no_grad():
-        expected = weights.load_psp("tiny")(sketch(images.to_photo(photo, TINY.size))[None])[0][0]
+        x = images.to_photo(photo, TINY.size)
+        mask = torch.from_numpy(person_mask(images.to_array(x)))
+        expected = weights.load_psp("tiny")(sketch(x, mask)[None])[0][0]
     same_picture(result.faces[0], expected)
 
 

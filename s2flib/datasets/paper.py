@@ -8,7 +8,7 @@ import numpy as np
 PAPER_WHITE = 0.92  # of the paper's brightness; anything lighter is paper (grain, soft shadows)
 SMALL = 400  # px; the sheet is searched at this longer side
 RIM = 0.015  # width of the strips along the picture's sides that decide whether there is a dark surround
-DARK = 0.65  # the surround is darker than this share of the sheet's brightness
+DARK = 0.65  # around its edge the surround is darker than this share of the sheet's brightness
 
 
 def find_sheet(array: np.ndarray) -> np.ndarray | None:
@@ -40,8 +40,11 @@ def find_sheet(array: np.ndarray) -> np.ndarray | None:
         return None
     if not 0.9 < hull_area / cv2.contourArea(corners) < 1.1:
         return None
-    inside = cv2.fillConvexPoly(np.zeros_like(small), corners.astype(np.int32), 1) > 0
-    if np.median(small[~inside]) > DARK * np.percentile(small[inside], 75):
+    # the paper ends at its edge, unlike a shade that darkens gradually
+    inside = cv2.fillConvexPoly(np.zeros_like(small), corners.astype(np.int32), 1)
+    ring = np.ones((2 * (max(small.shape) // 40) + 1,) * 2, np.uint8)
+    within, around = inside - cv2.erode(inside, ring), cv2.dilate(inside, ring) - inside
+    if not around.any() or np.median(small[around > 0]) > DARK * np.median(small[within > 0]):
         return None
     return _straighten(array, corners / np.array([size[0] / grey.shape[1], size[1] / grey.shape[0]]))
 

@@ -14,7 +14,9 @@ from s2flib.cli.options import seconds
 from s2flib.errors import S2FError
 from s2flib.weights import registry
 
-COMMANDS = ("run generate edit sketch render evaluate lineup evaluate-editor train sweep train-editor fetch").split()
+COMMANDS = (
+    "run generate edit sketch render render-people evaluate lineup evaluate-editor train sweep train-editor fetch"
+).split()
 
 
 def test_help_names_every_command():

@@ -73,6 +73,8 @@ def test_no_sheet_where_there_is_none(busts):
     shirt[-30:] = 10
     for picture in [*busts, *drawings, *chalk, shirt, np.zeros((64, 64), np.uint8), np.full((64, 64), 255, np.uint8)]:
         assert find_sheet(picture) is None
+    for shade in (np.linspace(0, 255, 128), np.linspace(255, 0, 128) ** 2 / 255):
+        assert find_sheet(np.repeat(shade[None], 96, 0).astype(np.uint8)) is None  # a gradual shade has no edge
     noise = np.random.default_rng(0).integers(0, 256, (100, 140, 3)).astype(np.uint8)
     assert find_sheet(noise) is None
 

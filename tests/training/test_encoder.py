@@ -102,21 +102,21 @@ def test_encoder_starts_from_the_photo_encoder(pretrained):
     """A grey photo through the summed input layer gives the photo encoder's own w+, whatever w̄ is."""
     from s2flib.presets import TINY
     from s2flib.psp import GradualStyleEncoder
-    from s2flib.training.photo_encoder import start_from_photo_encoder
+    from s2flib.training.photo_encoder import start_from
     from s2flib.weights import load_tensors
 
     tensors = load_tensors(pretrained, "stylegan2-training")
     original = GradualStyleEncoder.from_preset("tiny", input_nc=3).eval()
     original.load_state_dict({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
     encoder, latent_avg = GradualStyleEncoder.from_preset("tiny").eval(), torch.randn(160)
-    teacher = start_from_photo_encoder(encoder, str(pretrained), TINY, latent_avg)
+    teacher = start_from(encoder, str(pretrained), TINY, latent_avg)
     grey = torch.rand(2, 1, 64, 64)
     wanted = original(grey.expand(-1, 3, -1, -1)) + tensors["w_avg"]
     assert torch.allclose(encoder(grey) + latent_avg, wanted, atol=1e-4)
     assert torch.allclose(teacher(grey.expand(-1, 3, -1, -1)) + latent_avg, wanted, atol=1e-4)
     assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
     with pytest.raises(WeightsError, match="another kind"):
-        start_from_photo_encoder(encoder, str(pretrained.with_name("generator.safetensors")), TINY, latent_avg)
+        start_from(encoder, str(pretrained.with_name("generator.safetensors")), TINY, latent_avg)
 
 
 def test_warm_up_imitates_the_photo_encoder_then_the_losses_begin(tmp_path, pretrained):
