@@ -172,6 +172,8 @@ class Pool:
     """Several folders of people as one; the people of the last folder, which may be growing, come last."""
 
     def __init__(self, folders: Sequence[str | Path]):
+        if not folders:
+            raise DataError("no people were given: render some with s2f render-people, and name their folder.")
         self.parts = [LivePeople(folder) for folder in folders]
         if len({p.size for p in self.parts}) != 1:
             raise DataError("the folders of people have pictures of different sizes: render them at one size.")

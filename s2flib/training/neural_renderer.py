@@ -133,6 +133,11 @@ class RendererTrainer(Trainer):
         self.preset, self.val = get_preset(cfg.preset), val
         if self.preset.feature_side is None or people.size != self.preset.size:
             raise S2FError("neural-renderer training needs a preset with a feature map, and people of its size.")
+        for name in ("lines", "reconstructed", "rendered", "anneal"):
+            if not 0 <= getattr(cfg, name) <= 1:
+                raise S2FError(f"{name} is a share, 0 to 1, not {getattr(cfg, name)}.")
+        if round(cfg.reconstructed * cfg.batch) < 1:
+            raise S2FError(f"a batch of {cfg.batch} has no sketch to draw from: raise reconstructed.")
         self.feed = PeopleFeed(people, cfg.batch, cfg.seed, accelerator, cfg.lines)
         self.size = cfg.size or self.preset.size
         self.nets = RendererNetworks(self.preset, len(cause_names()), self.size)

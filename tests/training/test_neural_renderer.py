@@ -183,6 +183,15 @@ def test_people_join_only_when_asked(people, tmp_path):
 
 
 def test_refuses(people, tmp_path, monkeypatch, trained):
+    for wrong, words in (
+        (dict(reconstructed=0.0), "no sketch"),
+        (dict(rendered=1.5), "rendered is a share"),
+        (dict(lines=-0.1), "lines is a share"),
+    ):
+        with pytest.raises(S2FError, match=words):
+            trainer(config(people, tmp_path, **wrong))
+    with pytest.raises(S2FError, match="no people were given"):
+        Pool([])
     monkeypatch.setitem(presets.PRESETS, "tiny", replace(SMALL, feature_side=None))
     with pytest.raises(S2FError, match="feature map"):
         trainer(config(people, tmp_path))
