@@ -14,6 +14,7 @@ change, see s2flib.presets.Suited.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -217,6 +218,9 @@ def edit_batch(
 @torch.no_grad()
 def _run(pipe, x: Tensor, texts: list[str], seeds: list[int], options: Any, tick: Callable[[int], None]) -> Tensor:
     """x (B, 3, H, W) in [−1, 1] → edited (B, 3, H, W) float32 on the CPU; options: EditOptions, resolved."""
+    # the call's own scheduler and guidance: two calls may share one pipeline (two panels, two threads)
+    networks, pipe = pipe, copy.copy(pipe)
+    pipe.__dict__["scheduler"] = copy.deepcopy(networks.scheduler)
     pipe.scheduler.set_timesteps(options.steps)
     scales = guidance_schedule(pipe.scheduler, options.guidance, options.interval)
     negative = None if options.negative is None else [options.negative] * len(texts)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -239,6 +240,18 @@ def test_the_model_gets_what_was_understood(face, tiny_pipe):
     assert made.notes == ("understood as: add glasses",) and made.instruction == "I think she was wearing spectacles"
     assert made.parameters["understood_as"] == "add glasses"
     assert np.array_equal(made.image, edit(face, "add glasses", pipe=tiny_pipe, **FAST).image)
+
+
+def test_calls_at_the_same_time_share_nothing_but_the_networks(face, tiny_pipe):
+    """Two panels on one pipeline, with other steps and guidance: each gets the image that it gets alone."""
+    calls = [dict(steps=2, guidance=3.0), dict(steps=5, guidance=7.0), dict(steps=3, guidance=1.5)]
+    alone = [edit(face, "add glasses", pipe=tiny_pipe, **call).image for call in calls]
+    before = vars(tiny_pipe).get("_guidance_scale")
+    with ThreadPoolExecutor(3) as threads:
+        together = list(threads.map(lambda call: edit(face, "add glasses", pipe=tiny_pipe, **call).image, calls * 2))
+    for got, wanted in zip(together, alone * 2, strict=True):
+        assert np.abs(got.astype(int) - wanted).max() <= 1
+    assert vars(tiny_pipe).get("_guidance_scale") == before, "the pipeline itself is unchanged"
 
 
 def test_two_wishes_become_two_edits_of_a_session(face, tiny_pipe):
