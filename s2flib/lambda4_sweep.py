@@ -30,7 +30,7 @@ from s2flib.evaluation.evaluate import Judges, Predictor, embed_photos, psp_pred
 from s2flib.evaluation.lineup import Chance, Ranks, lineup
 from s2flib.evaluation.scores import COLUMNS, Comparison, Scores, compare_paired, heading
 from s2flib.evaluation.table1 import Table
-from s2flib.files import sha256_of, write_text
+from s2flib.files import claimed, sha256_of, write_text
 from s2flib.presets import Preset, get_preset
 from s2flib.runs import finish, plain, run_record, write_json
 from s2flib.training.encoder import EncoderConfig, train_encoder
@@ -80,67 +80,68 @@ def sweep(
     out = Path(out)
     config = {"lambdas": lambdas, "seeds": seeds, "steps": steps, "limit": limit, "training": training or {}}
     train = train or _trainer(preset, steps, training or {})
-    record = _claim(out, preset, config, resume)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    load = load or _loader(preset, training or {}, device)
-    train_set, test_set = datasets or (open_dataset(preset, "train"), open_dataset(preset, "test", limit=limit))
-    judges = judges or Judges.of(preset, device)
-    photos = embed_photos(test_set, judges.identity, preset, device=device, progress=progress)
-    scores: dict[float, list[Scores]] = {}
-    for value in lambdas:
-        for seed in seeds:
-            folder = out / "cells" / f"lambda4_{value:g}" / f"seed_{seed}"
-            cell = {
-                "lambda4": value,
-                "seed": seed,
-                "steps": steps,
-                "preset": preset.name,
-                "training": plain(training or {}),
-            }
-            done = _finished(folder, cell, test_set)
-            if done is None:
-                if progress:
-                    print(f"λ4 = {value:g}, seed {seed}: {steps} steps in {folder}", flush=True)
-                weights = train(value, seed, folder)
-                predict = load(weights)
-                done = evaluate(
-                    predict, test_set, preset, judges, device=device, progress=progress, photo_embeddings=photos
-                )
-                done.save(folder / "scores.npz", overwrite=True)
-                write_json(
-                    folder / "cell.json",
-                    {
-                        **cell,
-                        "weights": os.path.relpath(weights, folder),
-                        "scores_sha256": sha256_of(folder / "scores.npz"),
-                    },
-                    overwrite=True,
-                )
-            scores.setdefault(value, []).append(done)
-    rows: dict[str, Scores | list[Scores]] = {row_name(value): s for value, s in scores.items()}
-    if baselines:
-        psp = _any_psp(out, load) if ceiling_images else None
-        rows |= baseline_scores(
-            preset,
-            train_set,
-            test_set,
-            judges,
-            psp,
-            ceiling_images,
-            photo_embeddings=photos,
-            device=device,
-            progress=progress,
-        )
-    ranks = _ranks(rows, test_set, preset, photos)
-    table = table1(rows, ranks, seeds, rules_after=[row_name(lambdas[-1])])
-    comparisons = {
-        value: [compare_paired(scores[0.0], scores[value], column, f"λ4 = {value:g}") for column in COLUMNS]
-        for value in lambdas
-        if value != 0
-    }
-    summary = _write(out, table, comparisons, scores[lambdas[0]][0], len(seeds))
-    write_json(out / "run.json", finish(record, finished_cells=len(lambdas) * len(seeds)), overwrite=True)
-    return Sweep(out, table, tuple(c for several in comparisons.values() for c in several), scores, summary)
+    with claimed(out):
+        record = _claim(out, preset, config, resume)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        load = load or _loader(preset, training or {}, device)
+        train_set, test_set = datasets or (open_dataset(preset, "train"), open_dataset(preset, "test", limit=limit))
+        judges = judges or Judges.of(preset, device)
+        photos = embed_photos(test_set, judges.identity, preset, device=device, progress=progress)
+        scores: dict[float, list[Scores]] = {}
+        for value in lambdas:
+            for seed in seeds:
+                folder = out / "cells" / f"lambda4_{value:g}" / f"seed_{seed}"
+                cell = {
+                    "lambda4": value,
+                    "seed": seed,
+                    "steps": steps,
+                    "preset": preset.name,
+                    "training": plain(training or {}),
+                }
+                done = _finished(folder, cell, test_set)
+                if done is None:
+                    if progress:
+                        print(f"λ4 = {value:g}, seed {seed}: {steps} steps in {folder}", flush=True)
+                    weights = train(value, seed, folder)
+                    predict = load(weights)
+                    done = evaluate(
+                        predict, test_set, preset, judges, device=device, progress=progress, photo_embeddings=photos
+                    )
+                    done.save(folder / "scores.npz", overwrite=True)
+                    write_json(
+                        folder / "cell.json",
+                        {
+                            **cell,
+                            "weights": os.path.relpath(weights, folder),
+                            "scores_sha256": sha256_of(folder / "scores.npz"),
+                        },
+                        overwrite=True,
+                    )
+                scores.setdefault(value, []).append(done)
+        rows: dict[str, Scores | list[Scores]] = {row_name(value): s for value, s in scores.items()}
+        if baselines:
+            psp = _any_psp(out, load) if ceiling_images else None
+            rows |= baseline_scores(
+                preset,
+                train_set,
+                test_set,
+                judges,
+                psp,
+                ceiling_images,
+                photo_embeddings=photos,
+                device=device,
+                progress=progress,
+            )
+        ranks = _ranks(rows, test_set, preset, photos)
+        table = table1(rows, ranks, seeds, rules_after=[row_name(lambdas[-1])])
+        comparisons = {
+            value: [compare_paired(scores[0.0], scores[value], column, f"λ4 = {value:g}") for column in COLUMNS]
+            for value in lambdas
+            if value != 0
+        }
+        summary = _write(out, table, comparisons, scores[lambdas[0]][0], len(seeds))
+        write_json(out / "run.json", finish(record, finished_cells=len(lambdas) * len(seeds)), overwrite=True)
+        return Sweep(out, table, tuple(c for several in comparisons.values() for c in several), scores, summary)
 
 
 def row_name(value: float) -> str:
@@ -175,7 +176,9 @@ def _claim(out: Path, preset: Preset, config: dict, resume: bool) -> dict:
             *old.get("resumed_from", []),
             {k: old.get(k) for k in ("started", "finished", "wall_time_s", "git")},
         ]
-    elif out.exists() and (not out.is_dir() or any(p.name != "cells" for p in out.iterdir())):
+    elif out.exists() and (
+        not out.is_dir() or any(p.name != "cells" and not p.name.startswith(".") for p in out.iterdir())
+    ):
         raise S2FError(f"{out} contains other files: choose an empty or new folder for the sweep.")
     write_json(path, fresh, overwrite=True)
     return fresh

@@ -173,3 +173,21 @@ def test_one_seed_one_lambda_one_photo_each(tmp_path):
     result = run(tmp_path / "a", faces, Trainer(), lambdas=(0,), seeds=(0,))
     assert "rank1" not in result.table.records[0] and result.comparisons == ()
     assert "Nothing to compare" in result.summary and not (tmp_path / "a" / "differences.png").exists()
+
+
+def test_a_sweep_keeps_its_folder_and_is_not_stopped_by_litter(tmp_path):
+    """Part files of a kill and a system's hidden files are no reason to refuse; a second process is."""
+    from s2flib.files import claimed
+    from s2flib.lambda4_sweep import _claim
+    from s2flib.presets import TINY
+
+    (tmp_path / ".DS_Store").touch()
+    (tmp_path / ".run.0123abcd.json").touch()
+    (tmp_path / "cells").mkdir()
+    _claim(tmp_path, TINY, {"lambdas": [0.0], "seeds": [0]}, resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(S2FError, match="other files"):
+        _claim(tmp_path / "other", TINY, {"lambdas": [0.0], "seeds": [0]}, resume=True)
+    with claimed(tmp_path / "busy"), pytest.raises(S2FError, match="in use by another"):
+        sweep("tiny", [0.0], [0], steps=1, out=tmp_path / "busy")
