@@ -28,6 +28,8 @@ from s2flib.weights.sniff import foreign_kind
 CHUNK = 1 << 20
 TRIES = 5  # per URL; each resumes where the last one stopped
 TIMEOUT = 30.0  # seconds without a byte
+PATIENCE, SLOWEST = 60.0, 2000.0  # after so many seconds, a slower rate (bytes per second) counts as broken off
+LARGEST = 2**34  # bytes of a file whose size is not announced
 
 
 class _NextAddress(Exception):
@@ -138,13 +140,19 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
         return False
     with response:
         start = 0
+        length = response.headers.get("Content-Length")
+        if length is not None and not length.strip().isdecimal():
+            raise _NextAddress(f"it sent a malformed Content-Length ({length[:40]!r})")
         if response.status == 206:
-            span = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-            start = int(span[1]) if span else -1
-            if start != have:
+            # a part is only continued by the same file, from where it ends, to the file's announced end
+            span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+            start, last, whole = (int(span[1]), int(span[2]), span[3]) if span else (-1, -1, "*")
+            etag = response.headers.get("ETag", "")
+            other = bool(validator.startswith('"') and etag.startswith('"') and etag != validator)
+            wrong = whole != "*" and int(whole) != last + 1 or length is not None and last + 1 - start != int(length)
+            if start != have or other or wrong:
                 _discard(part)
                 return False
-        length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         first = response.read(min(CHUNK, 4096))
         if start == 0 and (response.headers.get_content_type() == "text/html" or foreign_kind(first) == "a web page"):
@@ -159,13 +167,18 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
             f.seek(start)
             f.truncate()
             _validator(part).write_text(strong)  # after truncating: it must never describe another file's data
-            got = start
+            got, began = start, time.monotonic()
             with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=label, file=sys.stderr) as bar:
                 block = first
                 while block:
                     f.write(block)
                     got += len(block)
                     bar.update(len(block))
+                    if got > (LARGEST if total is None else total):
+                        raise _NextAddress("it sent more than it announced")
+                    seconds = time.monotonic() - began
+                    if seconds > PATIENCE and (got - start) / seconds < SLOWEST:
+                        return False  # tried again; the part is kept
                     block = response.read(CHUNK)
         return got > 0 and (total is None or got == total)
 

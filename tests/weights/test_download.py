@@ -31,6 +31,14 @@ class Handler(BaseHTTPRequestHandler):
         body, etag, cut = step.get("body", BODY), step.get("etag"), step.get("cut")
         if "status" in step:
             return self.send_error(step["status"])
+        if "headers" in step:  # an answer written out by the test
+            self.send_response(step.get("code", 200))
+            for name, value in step["headers"].items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body[step.get("from", 0) :])
+            self.close_connection = True
+            return None
         start, asked = 0, self.headers.get("Range")
         condition = self.headers.get("If-Range")
         if asked and not step.get("ignore_range") and (condition is None or condition == etag):
@@ -264,3 +272,45 @@ def test_unwritable_folder(server, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(WeightsError, match="S2F_CACHE"):
         get(server, tmp_path / "file" / "a.bin")
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "1e6", "12, 12", ""])
+def test_malformed_lengths_are_a_sentence(server, tmp_path, length):
+    server.script = [{"headers": {"Content-Length": length}}]
+    with pytest.raises(WeightsError, match="malformed Content-Length"):
+        get(server, tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"Content-Range": "bytes 1000-307199/400000", "Content-Length": "306200"},  # the file is longer than it says
+        {"Content-Range": "bytes 1000-307199/307200", "Content-Length": "10"},
+        {"Content-Range": "bytes 999-307199/307200", "Content-Length": "306201"},  # not what was asked for
+        {"Content-Range": "bytes x-y/z", "Content-Length": "306200"},
+        {"Content-Length": "306200"},
+        {"Content-Range": "bytes 1000-307199/307200", "Content-Length": "306200", "ETag": '"new"'},
+    ],
+)
+def test_a_part_is_continued_only_by_the_same_file(server, tmp_path, answer):
+    """Any other 206 answer is not believed: the download starts over, and two files are never spliced."""
+    (tmp_path / "f.part").write_bytes(BODY[:1000])
+    (tmp_path / "f.part.etag").write_text('"old"')
+    server.script = [{"code": 206, "headers": answer, "body": OTHER, "from": 1000}, {"etag": '"new"'}]
+    assert get(server, tmp_path / "f", sha256=None).read_bytes() == BODY
+
+
+def test_a_trickle_counts_as_broken_off(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", -1.0)
+    monkeypatch.setattr(module, "SLOWEST", 1e15)
+    with pytest.raises(WeightsError, match="broke off"):
+        get(server, tmp_path / "f")
+    assert leftovers(tmp_path) <= {"f.part", "f.part.etag"}
+
+
+def test_a_file_without_end_is_stopped(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LARGEST", 1000)
+    server.script = [{"no_length": True}]
+    with pytest.raises(WeightsError, match="more than it announced"):
+        get(server, tmp_path / "f")
