@@ -101,12 +101,16 @@ def generate(
         faces = sample_faces(model, drawing.to(device), n, seed)
         pictures = [images.to_array(face) for face in faces]
         for i, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
-            details = about | {
-                "sketch": path.name,
-                "sketch_sha256": sha256_of(path),
-                "face": i + 1,
-                "styles": "encoder" if i == 0 else "coarse: encoder, fine: drawn by chance",
-            }
+            details = (
+                about
+                | images.inherited(path)[0]
+                | {
+                    "sketch": path.name,
+                    "sketch_sha256": sha256_of(path),
+                    "face": i + 1,
+                    "styles": "encoder" if i == 0 else "coarse: encoder, fine: drawn by chance",
+                }
+            )
             images.save_image(target, picture, metadata=details, overwrite=overwrite, mark=mark)
         progress(f"{path}: {n} face{'s' if n > 1 else ''} -> {targets[0].parent}")
         shown += [np.uint8(np.round(drawing[0].numpy() * 255)), *pictures]

@@ -276,6 +276,27 @@ def save_image(
     return path
 
 
+def read_metadata(path: str | os.PathLike | BinaryIO) -> dict[str, str]:
+    """What :func:`save_image` wrote beside the pixels: {} for a picture of another origin or without any."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+            if image.format == "PNG":
+                text = {k: str(v) for k, v in getattr(image, "text", {}).items()}
+            else:
+                text = json.loads(image.getexif().get(ExifTags.Base.ImageDescription, "{}"))
+            return {str(k): str(v) for k, v in text.items()} if isinstance(text, dict) else {}
+    except Exception:  # damaged metadata is no metadata; the pixels are read by load_image
+        return {}
+
+
+def inherited(source: str | os.PathLike | BinaryIO) -> tuple[dict[str, str], bool]:
+    """What a picture made from ``source`` says about it: its metadata as "source_metadata", and whether it is
+    synthetic: whatever was made from a generated face is one too."""
+    found = read_metadata(source)
+    about = {k: v for k, v in found.items() if k != "synthetic"}
+    return ({"source_metadata": json.dumps(about)} if about else {}), found.get("synthetic") == "true"
+
+
 def mark_synthetic(image: Image.Image) -> Image.Image:
     """A copy with a SYNTHETIC strip at the bottom, a sixteenth of the height (at least 10 px)."""
     image = image.convert("RGB").copy()

@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from s2flib.errors import DataError, ImageError, S2FError
 from s2flib.files import available_cpus
-from s2flib.images import SUFFIXES, load_image, load_mask, save_image
+from s2flib.images import SUFFIXES, inherited, load_image, load_mask, save_image
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in OpenCV's RGB → grey
 SIGMA = 1 / 4  # default σ as a share of the shorter side: the paper's text
@@ -296,7 +296,8 @@ def _sketch_file(
     array = load_image(_named(photo_bytes, photo))
     ids = fit_mask(load_mask(_named(mask_bytes, mask)), array) if mask else None
     text = {"what": "pencil sketch of a photo (s2flib)", "sketched_from": digest, "sigma": sigma or "size/4"}
-    save_image(target, sketch(array, ids, sigma, background), text, overwrite=True, synthetic=False)
+    about, synthetic = inherited(_named(photo_bytes, photo))
+    save_image(target, sketch(array, ids, sigma, background), text | about, overwrite=True, synthetic=synthetic)
     return "done", target, ""
 
 

@@ -67,11 +67,11 @@ def edit(
     names = [f"{image.stem}_edit_{i + 1}.png" for i in range(n)]
     files = picture_files(out, names, overwrite)
     check_seed(seed)
-    array = as_array(image)  # an unusable image is an error before weights are read
+    as_array(image)  # an unusable image is an error before weights are read
     pipe = load_pipeline(preset, pipeline)
     for i, path in enumerate(files):
         session = EditSession(
-            array,
+            image,
             preset,
             pipe=pipe,
             steps=steps,

@@ -51,14 +51,16 @@ def sketch_files(
     if folder:
         raise S2FError(f"{folder[0]} is a folder: pass either one folder or single photos.")
     targets = picture_files(out, [f"{source.stem}.png" for source in sources], overwrite)
-    from s2flib.images import load_image, load_mask, save_image
+    from s2flib.images import inherited, load_image, load_mask, save_image
     from s2flib.sketch import fit_mask, sketch
 
     for source, target in zip(sources, targets, strict=True):
         photo, mask = load_image(source), None
         if masks is not None:
             mask = fit_mask(load_mask(masks / f"{source.stem}.png" if masks.is_dir() else masks), photo)
-        save_image(target, sketch(photo, mask, sigma, background), overwrite=overwrite, synthetic=False)
+        about, synthetic = inherited(source)
+        drawn = sketch(photo, mask, sigma, background)
+        save_image(target, drawn, about, overwrite=overwrite, synthetic=synthetic)
         typer.echo(str(target))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from s2flib.errors import S2FError
-from s2flib.images import Picture
+from s2flib.images import Picture, inherited
 from s2flib.instruct_pix2pix.editing import Edited, edit
 from s2flib.instruct_pix2pix.inputs import frame
 from s2flib.instruct_pix2pix.pipeline import load_pipeline
@@ -30,6 +31,7 @@ class EditSession:
     def __init__(self, image: Picture, preset: str | Preset = "tiny", **options):
         self.preset, self.options = get_preset(preset), options
         self.original, self.notes = frame(image, self.preset.edit)
+        self.about = inherited(image)[0] if isinstance(image, (str, os.PathLike)) else {}  # what a file says of itself
         self.history: list[Edited] = []  # the edits that led to ``image``
         self._undone: list[Edited] = []
 
@@ -56,7 +58,7 @@ class EditSession:
             made.before,
             instruction,
             made.seed,
-            made.parameters | {"history": json.dumps(chain)},
+            made.parameters | self.about | {"history": json.dumps(chain)},
             made.notes,
         )
         self.history.append(made)

@@ -52,3 +52,23 @@ def test_sketches_that_would_collide(tmp_path):
     refused(s2f("sketch", tmp_path / "p.png", tmp_path / "x" / "p.png", "-o", tmp_path / "out"), "one by one")
     refused(s2f("sketch", tmp_path / "p.png", tmp_path / "x", "-o", tmp_path / "out"), "folder")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_sketch_of_a_generated_face_is_marked_too(tmp_path):
+    """The mark travels: by file, by folder, from PNG, JPEG and WebP, with what the source said of itself."""
+    from s2flib.images import read_metadata, save_image
+
+    face = skimage.data.astronaut()[:96, :96]
+    photos = tmp_path / "photos"
+    for suffix in ("png", "jpg", "webp"):
+        save_image(photos / f"made_{suffix}.{suffix}", face, {"seed": 7, "weights_sha256": "abc"})
+    Image.fromarray(face).save(photos / "real.png")
+    assert s2f("sketch", photos, "-o", tmp_path / "all").exit_code == 0
+    for suffix in ("png", "jpg", "webp"):
+        source = photos / f"made_{suffix}.{suffix}"
+        assert s2f("sketch", source, "-o", tmp_path / "one").exit_code == 0
+        for drawn in (tmp_path / "all" / f"made_{suffix}.png", tmp_path / "one" / f"made_{suffix}.png"):
+            found = read_metadata(drawn)
+            assert found["synthetic"] == "true" and '"seed": "7"' in found["source_metadata"]
+    assert "synthetic" not in read_metadata(tmp_path / "all" / "real.png")
+    assert read_metadata(tmp_path / "nowhere.png") == {}

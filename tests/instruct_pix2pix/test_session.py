@@ -7,6 +7,7 @@ from editing_stand_in import close, face_fixture, tiny_pipe_fixture, tiny_pipeli
 from PIL import Image
 
 from s2flib.errors import S2FError
+from s2flib.images import read_metadata, save_image
 from s2flib.instruct_pix2pix import Cancelled, EditSession
 
 FAST = dict(steps=2)
@@ -32,6 +33,17 @@ def test_session_chains_undoes_and_redoes(face, tiny_pipe, tmp_path):
         session.undo()
     with pytest.raises(S2FError, match="edited yet"):
         session.save(tmp_path / "none.png")
+
+
+def test_an_edit_says_what_its_source_said(face, tiny_pipe, tmp_path):
+    source = save_image(tmp_path / "face.png", face, {"sketch": "drawing.png", "seed": 3})
+    session = EditSession(source, pipe=tiny_pipe, **FAST)
+    session.apply("brown hair")
+    saved = read_metadata(session.save(tmp_path / "edited.png"))
+    assert saved["synthetic"] == "true" and "drawing.png" in saved["source_metadata"]
+    session = EditSession(face, pipe=tiny_pipe, **FAST)
+    session.apply("brown hair")
+    assert "source_metadata" not in read_metadata(session.save(tmp_path / "array.png"))
 
 
 def test_a_failed_edit_leaves_the_session_as_it_was(face, tiny_pipe):
