@@ -80,7 +80,7 @@ def generate(
         raise S2FError(f"{out} is a picture's name, but several pictures are written: choose a folder, such as faces/.")
     names = _names(sources)
     files = [[out / f"{name}_face_{i + 1}.png" for i in range(n)] for name in names]
-    _check_free([*sum(files, []), out / OVERVIEW], overwrite)
+    _check_free([*sum(files, []), out / OVERVIEW], overwrite, sources)
 
     prepared = [_read(path, preset, from_photo, align, which) for path in sources]
     weights_file = psp_file(preset, weights_file)
@@ -161,8 +161,12 @@ def _names(sources: Sequence[Path]) -> list[str]:
     return names
 
 
-def _check_free(files: Sequence[Path], overwrite: bool) -> None:
-    """Raise S2FError before any work is done if files would be overwritten."""
+def _check_free(files: Sequence[Path], overwrite: bool, sources: Sequence[Path]) -> None:
+    """Raise S2FError before any work is done if files would be overwritten; a source never is."""
+    own = {source.resolve() for source in sources}
+    for file in files:
+        if file.resolve() in own:
+            raise S2FError(f"{file} is one of the pictures to read, and would be overwritten: choose another folder.")
     folder = files[0].parent
     if folder.exists() and not folder.is_dir():
         raise S2FError(f"{folder} is a file: choose a folder for the faces.")

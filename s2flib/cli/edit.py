@@ -65,7 +65,7 @@ def edit(
     if out is None:
         raise S2FError("an edit needs an output: add --out FILE.png (with --n a folder).")
     names = [f"{image.stem}_edit_{i + 1}.png" for i in range(n)]
-    files = picture_files(out, names, overwrite)
+    files = picture_files(out, names, overwrite, [image])
     check_seed(seed)
     as_array(image)  # an unusable image is an error before weights are read
     pipe = load_pipeline(preset, pipeline)

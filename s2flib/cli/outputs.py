@@ -15,11 +15,11 @@ def is_folder(out: Path) -> bool:
     return out.is_dir() or out.suffix.lower() not in SUFFIXES
 
 
-def picture_files(out: Path, names: Sequence[str], overwrite: bool) -> list[Path]:
+def picture_files(out: Path, names: Sequence[str], overwrite: bool, sources: Sequence[Path] = ()) -> list[Path]:
     """The files to write: ``out`` itself for one picture, or ``names`` in the folder ``out``.
 
     S2FError, before any work is done, for a suffix that cannot be written, several pictures for one file, two pictures
-    of one name, a file in the folder's place, or an existing file without ``overwrite``.
+    of one name, a file in the folder's place, an existing file without ``overwrite``, or a source in its own place.
     """
     from s2flib.images import WRITABLE
 
@@ -33,7 +33,10 @@ def picture_files(out: Path, names: Sequence[str], overwrite: bool) -> list[Path
         raise S2FError(f"{len(names)} results do not fit into {out}: choose a folder.")
     else:
         files = [out]
+    own = {source.resolve() for source in sources}
     for i, file in enumerate(files):
+        if file.resolve() in own:
+            raise S2FError(f"{file} is one of the pictures to read, and would be overwritten: choose another name.")
         if file in files[:i]:
             raise S2FError(f"two of the results would be written to {file}: make them one by one.")
         if file.exists() and not overwrite:

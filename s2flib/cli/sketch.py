@@ -50,7 +50,7 @@ def sketch_files(
     folder = [source for source in sources if source.is_dir()]
     if folder:
         raise S2FError(f"{folder[0]} is a folder: pass either one folder or single photos.")
-    targets = picture_files(out, [f"{source.stem}.png" for source in sources], overwrite)
+    targets = picture_files(out, [f"{source.stem}.png" for source in sources], overwrite, sources)
     from s2flib.images import inherited, load_image, load_mask, save_image
     from s2flib.sketch import fit_mask, sketch
 

@@ -106,3 +106,21 @@ def test_seeds_out_of_range_are_refused_before_anything_is_read(command, seed, t
     Image.new("RGB", (64, 64), "white").save(tmp_path / "p.png")
     arguments = [tmp_path / "p.png" if a == "PHOTO" else a for a in command]
     refused(s2f(*arguments, "-o", tmp_path / "out", "--seed", seed), "seed", seed)
+
+
+def test_a_source_is_never_overwritten_by_its_own_output(tmp_path, monkeypatch):
+    monkeypatch.setenv("S2F_WEIGHTS", str(tmp_path / "nowhere"))
+    for name in ("face.png", "face_face_1.png", "overview.png", "face_edit_1.png"):
+        Image.new("RGB", (64, 64), "white").save(tmp_path / name)
+    before = {p: p.read_bytes() for p in tmp_path.glob("*.png")}
+    (tmp_path / "link").symlink_to(tmp_path)
+    for command in (
+        ["sketch", tmp_path / "face.png", "-o", tmp_path / "face.png"],
+        ["sketch", tmp_path / "face.png", "-o", tmp_path],
+        ["sketch", tmp_path / "face.png", "-o", tmp_path / "link"],
+        ["edit", tmp_path / "face.png", "add glasses", "-o", tmp_path / "face.png"],
+        ["generate", tmp_path / "face.png", tmp_path / "face_face_1.png", "-o", tmp_path],
+        ["generate", tmp_path / "overview.png", "-o", tmp_path],
+    ):
+        refused(s2f(*command, "--overwrite"), "would be overwritten")
+    assert all(p.read_bytes() == data for p, data in before.items())
