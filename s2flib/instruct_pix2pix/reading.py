@@ -4,7 +4,10 @@ The tiny text encoder knows a few hundred words and ignores the others, so "do n
 the nose bigger" added them, too. This module reads the sentence first, by rules: what is negated, which part is meant,
 how many wishes there are. Each wish is then given to the model in a wording that it was trained on.
 
-Lists of words: :data:`MENTIONS` (what can be asked for), :data:`FILLERS` (words that change nothing).
+An unknown word may turn the meaning round ("he lost his glasses", "make the hat disappear"), so a sentence with one is
+refused. The exception is an unknown adjective right before a thing ("this massive afro"), which is ignored and told.
+
+Lists of words, in reading.toml: :data:`MENTIONS` (what can be asked for), :data:`FILLERS` (words that change nothing).
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from s2flib.synthfaces.edits import AGE_WORDS, TONE_WORDS, WORDS, Edit
 _DATA = read_toml(Path(__file__).parent / "reading.toml")
 MENTIONS: dict[str, dict[str, list[str]]] = _DATA["mentions"]  # kind → value → expressions
 VERBS = frozenset(_DATA["verbs"])
-REFUSED = frozenset(" ".join(_DATA["refused"]).split())  # parts, objects and comparisons that no edit can express
+REFUSED = frozenset(" ".join(_DATA["refused"]).split())  # never ignored, not even as adjectives
 FILLERS: frozenset[str] = frozenset(" ".join(_DATA["fillers"]).split())
 REMOVABLE = {
     "glasses": "no_glasses",
@@ -34,7 +37,7 @@ REMOVABLE = {
 }
 NOT = frozenset(
     "not no never without neither nor none nothing cannot dont didnt doesnt wasnt werent isnt arent wont hadnt hasnt "
-    "havent wouldnt cant couldnt shouldnt mustnt nobody hardly barely".split()
+    "havent wouldnt cant couldnt shouldnt mustnt nobody hardly barely aint".split()
 )
 REMOVE = frozenset(
     "remove removed removing off away delete erase lose drop rid shave shaved strip wipe wash forget forgot without "
@@ -46,6 +49,7 @@ FORBID = REMOVE - {"shaved", "forgot"} | frozenset(
 )
 PROTECT = frozenset("keep keeping leave stop".split())  # "leave the beard as it is"
 CHANGE = frozenset("change turn replace swap switch trade trim transform convert".split())
+DETERMINERS = frozenset("a an the this that these those his her their its my your some".split())
 HAIR_ONLY = ("blond", "platinum", "auburn")  # colours that are said of people and mean their hair
 EXAMPLE = "'make the hair blond'"
 SUPPORTED = (
@@ -82,7 +86,7 @@ def read(sentence: str) -> list[Wish]:
         text = re.sub(rf"\b(?:{pattern})(?!\w)", reading, text)
     wishes: list[Wish] = []
     removing = forbidding = False
-    for clause in _clauses(text):
+    for clause, joint in _clauses(text):
         words = clause.split()
         found = _mentions(words)
         # "without expression" names something; its "without" does not negate
@@ -90,12 +94,26 @@ def read(sentence: str) -> list[Wish]:
         said = set(outside)
         if (NOT | REMOVE | FORBID | CHANGE | VERBS) & said:
             removing, forbidding = bool((NOT | REMOVE) & said), bool(NOT & said) and _forbids(words)
+        elif removing and joint not in ("and", "or", "nor"):
+            raise S2FError(
+                f"{sentence[:60]!r} may mean two things after its {joint!r}: write one wish after the other."
+            )
         # otherwise the clause goes on with the last one's verb: "no glasses or hat"
         wishes += _read_clause(words, found, outside, removing, forbidding, sentence)
-    wishes = list({w.edit: w for w in wishes}.values())
+    wishes = _consistent(list({w.edit: w for w in wishes}.values()), text, sentence)
     if not wishes:
         raise S2FError(f"{sentence[:60]!r} asks for nothing that can be edited: name {SUPPORTED}, such as {EXAMPLE}.")
     return wishes
+
+
+def _consistent(wishes: list[Wish], text: str, sentence: str) -> list[Wish]:
+    """The wishes, if they do not contradict each other. Of "from blond to brown" the last counts."""
+    changes = bool((CHANGE | {"from"}) & set(text.split()))
+    for i, wish in enumerate(wishes):
+        for later in wishes[i + 1 :]:
+            if later.edit.kind == REMOVABLE.get(wish.edit.kind) or later.edit.kind == wish.edit.kind and not changes:
+                raise S2FError(f"{sentence[:60]!r} asks for {wish.words!r} and for {later.words!r}: write one of them.")
+    return list({w.edit.kind: w for w in wishes}.values())
 
 
 def _normal(sentence: str) -> str:
@@ -123,24 +141,27 @@ def _known_sentences() -> dict[str, Edit]:
     return out
 
 
-def _clauses(text: str) -> list[str]:
-    """The sentence cut at commas and conjunctions, except where a part names nothing by itself ("black and curly hair",
-    "very short, dark hair"); such a part stays with the next one."""
-    pieces = [p for p in re.split(r" , |\band\b|\bbut\b|\bthen\b|\bplus\b|\bor\b|\bnor\b|\balso\b", text) if p.strip()]
-    out: list[str] = []
+def _clauses(text: str) -> list[tuple[str, str]]:
+    """The sentence cut at commas and conjunctions, each clause with what joins it to the last one. A part that names
+    nothing by itself ("black and curly hair", "very short, dark hair") stays with the next one."""
+    text = re.sub(r"^nor\b", "no", text)
+    pieces = re.split(r"( , |\band\b|\bbut\b|\bthen\b|\bplus\b|\bor\b|\bnor\b|\balso\b)", text)
+    out: list[tuple[str, str]] = []
     carry = ""
-    for piece in pieces:
+    for piece, joint in zip(pieces[::2], ["", *(j.strip() for j in pieces[1::2])], strict=True):
+        if not piece.strip():
+            continue
         piece = f"{carry} {piece}".strip()
         found = _mentions(piece.split())
         complete = any(m.kind not in ("colour", "length") for m in found)
         carry = "" if complete else piece
         if complete:
-            out.append(piece)
+            out.append((piece, joint))
     if carry:
         if out and any(m.kind in ("colour", "length") for m in _mentions(carry.split())):
-            out[-1] = f"{out[-1]} {carry}"  # "the eyes, blue"
+            out[-1] = (f"{out[-1][0]} {carry}", out[-1][1])  # "the eyes, blue"
         else:
-            out.append(carry)
+            out.append((carry, "and"))
     return out
 
 
@@ -178,13 +199,15 @@ def _read_clause(
         raise S2FError(f"{sentence[:60]!r} asks to keep something: everything that is not named stays as it is.")
     known = FILLERS | NOT | REMOVE | CHANGE | FORBID | VERBS | {","}
     strange = tuple(dict.fromkeys(w for w in outside if w not in known))
-    things = _joined([m for m in found if m.kind != "instead"], sentence)
-    # an unknown adjective or aside does no harm beside a thing that is clear; all else is refused
-    if strange and (REFUSED & said or removing or not things or len(strange) > len(words) / 2):
+    adjectives = {
+        words[m.start - 1] for m in found if m.start > 1 and m.kind != "instead" and words[m.start - 2] in DETERMINERS
+    }
+    if strange and (removing or REFUSED & said or not set(strange) <= adjectives):
         listed = ", ".join(strange)
         raise S2FError(
             f"the words {listed[:80]!r} are not understood: name {SUPPORTED}, in English, such as {EXAMPLE}."
         )
+    things = _joined([m for m in found if m.kind != "instead"], sentence)
     instead = next((m.start for m in found if m.kind == "instead"), None)
     if instead is not None:  # "a cap instead of the beanie": what comes after it goes
         things = [t for t in things if t.start < instead] or things[-1:]
