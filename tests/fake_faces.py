@@ -1,5 +1,6 @@
 """A data set and judges small enough that every number can be worked out by hand."""
 
+import cv2
 import numpy as np
 import torch
 
@@ -58,3 +59,17 @@ class Cells(torch.nn.Module):
 
 def fake_judges() -> Judges:
     return Judges(MeanAbsolute(), Cells())
+
+
+def crude_face(size=96, seed=0):
+    """A crude face on a noisy ground: (photo, mask)."""
+    rng = np.random.default_rng(seed)
+    photo = rng.integers(0, 256, (size, size, 3)).astype(np.uint8)
+    mask = np.zeros((size, size), np.uint8)
+    cv2.ellipse(mask, (size // 2, size // 2), (size // 3, size * 2 // 5), 0, 0, 360, 1, -1)
+    skin = np.clip(np.linspace(110, 210, size)[None, :, None] * [1, 0.8, 0.7] + rng.normal(0, 2, photo.shape), 0, 255)
+    photo = np.where(mask[..., None] > 0, skin, photo).astype(np.uint8)
+    for x in (0.36, 0.64):
+        cv2.circle(photo, (int(size * x), int(size * 0.42)), size // 20, (40, 25, 20), -1)
+    cv2.ellipse(photo, (size // 2, size * 7 // 10), (size // 8, size // 30), 0, 0, 360, (150, 40, 50), -1)
+    return photo, mask

@@ -1,31 +1,11 @@
-import os
-import shutil
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from fake_faces import crude_face
 
-from s2flib.errors import DataError, ImageError, S2FError
-from s2flib.images import load_image
-from s2flib.sketch import canny, gaussian_blur, noise_figure, sketch, sketch_folder, sketch_stages
-
-
-def _face(size=96, seed=0):
-    """A crude face on a noisy ground: (photo, mask)."""
-    rng = np.random.default_rng(seed)
-    photo = rng.integers(0, 256, (size, size, 3)).astype(np.uint8)
-    mask = np.zeros((size, size), np.uint8)
-    cv2.ellipse(mask, (size // 2, size // 2), (size // 3, size * 2 // 5), 0, 0, 360, 1, -1)
-    skin = np.clip(np.linspace(110, 210, size)[None, :, None] * [1, 0.8, 0.7] + rng.normal(0, 2, photo.shape), 0, 255)
-    photo = np.where(mask[..., None] > 0, skin, photo).astype(np.uint8)
-    for x in (0.36, 0.64):
-        cv2.circle(photo, (int(size * x), int(size * 0.42)), size // 20, (40, 25, 20), -1)
-    cv2.ellipse(photo, (size // 2, size * 7 // 10), (size // 8, size // 30), 0, 0, 360, (150, 40, 50), -1)
-    return photo, mask
-
+from s2flib.errors import ImageError, S2FError
+from s2flib.sketch import canny, gaussian_blur, noise_figure, sketch, sketch_stages
 
 # --- the blur
 
@@ -95,7 +75,7 @@ def _paper_sketch(photo, mask, sigma):
 
 @pytest.mark.parametrize("sigma", [None, 3, 40])
 def test_sketch_is_the_papers_formula(sigma):
-    photo, mask = _face()
+    photo, mask = crude_face()
     expected = _paper_sketch(photo, mask, 96 / 4 if sigma is None else sigma)
     got = sketch(photo, mask, sigma)
     assert got.shape == (96, 96) and got.dtype == np.uint8
@@ -106,7 +86,7 @@ def test_sketch_is_the_papers_formula(sigma):
 
 
 def test_the_background_does_not_leak_into_the_sketch():
-    photo, mask = _face(seed=0)
+    photo, mask = crude_face(seed=0)
     other = photo.copy()
     other[mask == 0] = 17
     assert np.array_equal(sketch(photo, mask), sketch(other, mask))
@@ -125,7 +105,7 @@ def _authors_sketch(photo, mask):
 
 
 def test_black_background_is_the_published_codes_sketch():
-    photo, mask = _face()
+    photo, mask = crude_face()
     expected, sigma = _authors_sketch(photo, mask)
     got = sketch(photo, mask, sigma, background="black")
     assert np.abs(got - expected).max() <= 0.6
@@ -143,21 +123,21 @@ def test_black_background_is_the_published_codes_sketch():
 
 @pytest.mark.parametrize("background", ["grey", "", None])
 def test_other_backgrounds_are_refused(background):
-    photo, mask = _face()
+    photo, mask = crude_face()
     for x in (photo, torch.zeros(3, 96, 96)):
         with pytest.raises(S2FError, match="white, black"):
             sketch(x, mask, background=background)
 
 
 def test_masks_of_every_kind_mean_the_same():
-    photo, mask = _face()
+    photo, mask = crude_face()
     expected = sketch(photo, mask)
     for same in (mask.astype(bool), mask * 255, mask * 13, mask.astype(np.int64)):
         assert np.array_equal(sketch(photo, same), expected)
 
 
 def test_tensors_give_what_arrays_give():
-    faces = [_face(seed=s) for s in (0, 1)]
+    faces = [crude_face(seed=s) for s in (0, 1)]
     photos = torch.stack([torch.from_numpy(p).permute(2, 0, 1).float() / 127.5 - 1 for p, _ in faces])
     masks = torch.stack([torch.from_numpy(m) for _, m in faces])
     batch = sketch(photos, masks)
@@ -173,7 +153,7 @@ def test_tensors_give_what_arrays_give():
 
 
 def test_stages_show_the_same_computation():
-    photo, mask = _face()
+    photo, mask = crude_face()
     s = sketch_stages(photo, mask)
     assert np.array_equal(s.photo, photo) and np.array_equal(s.sketch, sketch(photo, mask))
     assert (s.foreground[mask == 0] == 255).all() and np.array_equal(s.foreground[mask > 0], photo[mask > 0])
@@ -192,7 +172,7 @@ def test_flat_pictures_come_out_white(value):
 
 
 def test_grey_arrays_and_black_surroundings():
-    photo, mask = _face()
+    photo, mask = crude_face()
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     assert np.array_equal(sketch(grey, mask), sketch(np.repeat(grey[..., None], 3, 2), mask))
     photo = np.zeros((64, 64, 3), np.uint8)
@@ -201,7 +181,7 @@ def test_grey_arrays_and_black_surroundings():
 
 
 def test_wrong_input_is_one_sentence():
-    photo, mask = _face()
+    photo, mask = crude_face()
     for bad in (photo / 255, photo[..., :2], np.zeros((0, 5, 3), np.uint8), np.zeros((2, 8, 8, 3), np.uint8)):
         with pytest.raises(ImageError):
             sketch(bad)
@@ -219,7 +199,7 @@ def test_wrong_input_is_one_sentence():
 
 
 def test_canny_finds_the_edges_of_the_foreground():
-    photo, mask = _face()
+    photo, mask = crude_face()
     edges = canny(photo, mask)
     assert set(np.unique(edges)) == {0, 255} and edges.shape == (96, 96)
     outline = mask - cv2.erode(mask, np.ones((3, 3), np.uint8))
@@ -253,7 +233,7 @@ def test_noise_figure_measures_what_it_says():
     assert noise_figure(first_channel, broken, half) == pytest.approx(
         np.sqrt(25 + 1 / 12) / photo[:, :64, 0].std(), rel=0.05
     )
-    assert noise_figure(sketch, *_face()) == noise_figure(sketch, *_face())  # seeded
+    assert noise_figure(sketch, *crude_face()) == noise_figure(sketch, *crude_face())  # seeded
 
 
 def test_the_papers_claim_canny_is_noisier(astronaut):
@@ -266,115 +246,3 @@ def test_the_papers_claim_canny_is_noisier(astronaut):
             return canny(photo, mask, low, high)
 
         assert noise_figure(edges, face) > 3 * pencil
-
-
-# --- a folder
-
-
-@pytest.fixture
-def folder(tmp_path, bad_images):
-    """photos/ with two good ones in subfolders, a twin stem, three bad ones and two files to ignore."""
-    src = tmp_path / "photos"
-    (src / "sub").mkdir(parents=True)
-    Image.fromarray(_face()[0]).save(src / "a.png")
-    Image.fromarray(_face(seed=1)[0]).save(src / "sub" / "b.jpg")
-    Image.fromarray(_face(seed=2)[0]).save(src / "sub" / "b.png")
-    for name in ("truncated", "text", "empty"):
-        shutil.copy(bad_images[name], src)
-    (src / "notes.txt").write_text("not for sketching")
-    (src / ".hidden.png").write_text("not for sketching either")
-    return src
-
-
-def test_folder_does_the_good_and_lists_the_bad(folder, tmp_path):
-    out = tmp_path / "out"
-    report = sketch_folder(folder, out, progress=False)
-    assert [p.relative_to(out).as_posix() for p in report.done] == ["a.png", "sub/b.jpg.png", "sub/b.png.png"]
-    assert [(p.name, why.split()[0]) for p, why in report.failed] == [
-        (n, str(folder / n)) for n in ("empty.png", "text.png", "truncated.jpg")
-    ]
-    assert "empty" in report.failed[0][1] and "or truncated" in report.failed[2][1]
-    assert sorted(p.name for p in out.rglob("*.*")) == ["a.png", "b.jpg.png", "b.png.png"]
-    expected = sketch(load_image(folder / "a.png"))
-    with Image.open(out / "a.png") as image:
-        assert image.mode == "L" and np.array_equal(np.array(image), expected)
-        assert "synthetic" not in image.text
-
-
-def test_folder_resumes_redoes_changes_and_spares_what_is_not_its_own(folder, tmp_path):
-    out = tmp_path / "out"
-    (out / "sub").mkdir(parents=True)
-    (out / "sub" / "b.png.png").write_bytes(b"the user's own")
-    first = sketch_folder(folder, out, workers=2, progress=False)
-    assert len(first.done) == 2 and any("was not written by s2flib" in why for _, why in first.failed)
-    assert (out / "sub" / "b.png.png").read_bytes() == b"the user's own"
-    times = {p: os.stat(p).st_mtime_ns for p in first.done}
-    again = sketch_folder(folder, out, progress=False)
-    assert again.done == [] and again.skipped == first.done
-    assert {p: os.stat(p).st_mtime_ns for p in first.done} == times
-    (out / "a.png").unlink()  # an interrupted run: one is missing
-    assert sketch_folder(folder, out, progress=False).done == [out / "a.png"]
-    Image.fromarray(_face(seed=9)[0]).save(folder / "a.png")  # a changed photo
-    assert sketch_folder(folder, out, progress=False).done == [out / "a.png"]
-    assert np.array_equal(load_image(out / "a.png")[..., 0], sketch(_face(seed=9)[0]))
-    assert len(sketch_folder(folder, out, sigma=3, progress=False).done) == 2  # another σ
-
-
-def test_folder_with_masks(folder, tmp_path):
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    small = _face()[1][::2, ::2] * 13  # half the size, label ids
-    Image.fromarray(small).save(masks / "a.png")
-    report = sketch_folder(folder, tmp_path / "out", masks, progress=False)
-    assert [p.name for p in report.done] == ["a.png"]
-    assert any("no mask named sub/b.png" in why.replace(os.sep, "/") for _, why in report.failed)
-    got = load_image(tmp_path / "out" / "a.png")[..., 0]
-    full = np.repeat(np.repeat(small, 2, 0), 2, 1)
-    assert (got[full == 0] == 255).all() and (got[full > 0] < 255).any()
-    Image.fromarray(small[:, :30]).save(masks / "a.png")
-    report = sketch_folder(folder, tmp_path / "out2", masks, progress=False)
-    assert report.done == [] and any("the mask is 30×48 px" in why for _, why in report.failed)
-
-
-def test_folder_errors(tmp_path, folder):
-    with pytest.raises(DataError, match="is not a folder"):
-        sketch_folder(tmp_path / "nowhere", tmp_path / "out")
-    (tmp_path / "bare").mkdir()
-    with pytest.raises(DataError, match="contains no images"):
-        sketch_folder(tmp_path / "bare", tmp_path / "out")
-    with pytest.raises(DataError, match="among the photos"):
-        sketch_folder(folder, folder)
-    with pytest.raises(DataError, match="masks"):
-        sketch_folder(folder, tmp_path / "out", masks=tmp_path / "nowhere")
-    assert not (tmp_path / "out").exists()
-
-
-def test_output_inside_the_input_is_not_sketched_again(folder):
-    out = folder / "sketches"
-    assert len(sketch_folder(folder, out, progress=False).done) == 3
-    second = sketch_folder(folder, out, progress=False)
-    assert second.done == [] and len(second.skipped) == 3
-    assert not (out / "sketches").exists()
-
-
-def test_an_interrupted_run_leaves_whole_files_only(folder, tmp_path, monkeypatch):
-    import s2flib.sketch as module
-
-    real, calls = module.save_image, []
-
-    def interrupted(path, *args, **kwargs):
-        calls.append(path)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(path, *args, **kwargs)
-
-    monkeypatch.setattr(module, "save_image", interrupted)
-    out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        sketch_folder(folder, out, workers=1, progress=False)
-    written: list[Path] = [p for p in out.rglob("*") if p.is_file()]
-    assert 1 <= len(written) < 3  # what was in hand may still be finished
-    assert all(load_image(p).shape == (96, 96, 3) for p in written)
-    monkeypatch.setattr(module, "save_image", real)
-    report = sketch_folder(folder, out, progress=False)
-    assert len(report.done) == 3 - len(written) and report.skipped == sorted(written)

@@ -51,8 +51,9 @@ def sketch_files(
     if folder:
         raise S2FError(f"{folder[0]} is a folder: pass either one folder or single photos.")
     targets = picture_files(out, [f"{source.stem}.png" for source in sources], overwrite, sources)
+    from s2flib.datasets.sketch_folder import fit_mask
     from s2flib.images import inherited, load_image, load_mask, save_image
-    from s2flib.sketch import fit_mask, sketch
+    from s2flib.sketch import sketch
 
     for source, target in zip(sources, targets, strict=True):
         photo, mask = load_image(source), None
@@ -76,7 +77,7 @@ def sketch_whole_folder(
     """Sketch a folder on all cores, list failures with their reasons, and exit with code 2 if there are any."""
     if overwrite:
         raise S2FError("--overwrite is only for single photos: remove it; in a folder, changed photos are redone.")
-    from s2flib.sketch import sketch_folder
+    from s2flib.datasets.sketch_folder import sketch_folder
 
     report = sketch_folder(source, out, masks=masks, sigma=sigma, background=background, workers=workers)
     typer.echo(f"{len(report.done)} sketched, {len(report.skipped)} there already, {len(report.failed)} failed: {out}")

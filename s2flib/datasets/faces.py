@@ -6,6 +6,7 @@ import csv
 import functools
 import hashlib
 import io
+import json
 import os
 import zipfile
 from collections.abc import Sequence
@@ -134,6 +135,15 @@ class SynthFaces(FaceDataset):
         photo = self._decode("images", file, digest)
         mask = self._decode("masks", file, mask_digest)
         return photo, np.ascontiguousarray(mask[..., 0])
+
+    @property
+    def seed(self) -> int:
+        """The seed that the people were rendered with (render.json); with it the causes of a photo can be computed."""
+        path = self.root / "render.json"
+        try:
+            return int(json.loads(path.read_text(encoding="utf-8"))["seed"])
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise DataError(f"{path} is missing or damaged ({e}): {self.ADVICE}.") from None
 
     def drawing(self, i: int) -> np.ndarray:
         """The line drawing of photo i, (H, W) uint8, black on white, made from geometry (synthfaces.drawing)."""

@@ -128,9 +128,9 @@ def _read_recipe(folder: Path) -> dict:
         ) from None
 
 
-def pack_people(dataset: SynthFaces, folder: str | Path, seed: int = 1) -> Path:
-    """Write the photos of a SynthFaces split, rendered with ``seed``, as a full folder of people."""
-    folder = Path(folder)
+def pack_people(dataset: SynthFaces, folder: str | Path) -> Path:
+    """Write the photos of a SynthFaces split as a full folder of people."""
+    folder, seed = Path(folder), dataset.seed
     recipe = _recipe(len(dataset), dataset.size, seed)
     _claim(folder, recipe)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in _shapes(recipe)}

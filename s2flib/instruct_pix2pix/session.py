@@ -13,7 +13,7 @@ import numpy as np
 from s2flib.errors import S2FError
 from s2flib.images import Picture, inherited
 from s2flib.instruct_pix2pix.editing import Edited, edit
-from s2flib.instruct_pix2pix.inputs import frame
+from s2flib.instruct_pix2pix.inputs import check_length, check_words, frame
 from s2flib.instruct_pix2pix.pipeline import load_pipeline
 from s2flib.instruct_pix2pix.reading import read
 from s2flib.presets import Preset, get_preset
@@ -46,8 +46,7 @@ class EditSession:
 
     def apply(self, instruction: str, **options) -> Edited:
         """Apply one more edit. If it fails or is cancelled, the session does not change."""
-        if self.options.get("pipe") is None:
-            self.options["pipe"] = load_pipeline(self.preset)
+        self._load()
         every: dict[str, Any] = self.options | {"seed": 0} | options
         made = edit(self.image, instruction, self.preset, **every)
         if isinstance(made, list):
@@ -65,6 +64,12 @@ class EditSession:
         self._undone.clear()
         return made
 
+    def _load(self):
+        """The pipeline of the session, loaded once."""
+        if self.options.get("pipe") is None:
+            self.options["pipe"] = load_pipeline(self.preset)
+        return self.options["pipe"]
+
     def chain(self, instructions: Sequence[str], **options) -> list[Edited]:
         """Apply several edits in order.
 
@@ -73,6 +78,9 @@ class EditSession:
         remain.
         """
         if self.preset.edit.trained_here:
+            for text in instructions:
+                check_words(text)
+                check_length(text, self._load())
             wishes = [(text, read(text)) for text in instructions]
             instructions = [w.words if len(ws) > 1 else text for text, ws in wishes for w in ws]
         return [self.apply(text, **options) for text in instructions]

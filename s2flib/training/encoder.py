@@ -24,7 +24,15 @@ from s2flib.training.feed import Feed, PeopleFeed, stack
 from s2flib.training.loop import run_training
 from s2flib.training.photo_encoder import encode_photo, start_from
 from s2flib.training.ranger import Ranger
-from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, average_buffers, make_accelerator
+from s2flib.training.trainer import (
+    RunConfig,
+    Stats,
+    Trainer,
+    Updates,
+    average_buffers,
+    make_accelerator,
+    update_average,
+)
 from s2flib.weights.load import fingerprint, load_generator, save_psp
 
 
@@ -134,20 +142,11 @@ class EncoderTrainer(Trainer):
                 stats[k] = stats.get(k, torch.zeros_like(v)) + v / n
         self.update.finish()
         average_buffers(self.encoder, self.acc)
-        self.update_ema()
+        update_average(self.ema, self.encoder, self.cfg.batch, self.cfg.ema_images, self.done + 1)
         return stats
 
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        """The weights that are validated, shown and exported: the moving average, or the encoder's own."""
-        cfg, images = self.cfg, (self.done + 1) * self.cfg.batch
-        decay = 0.5 ** (cfg.batch / min(cfg.ema_images, 0.05 * images)) if cfg.ema_images else 0.0
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.encoder.parameters()), 1 - decay)
-        for average, now in zip(self.ema.buffers(), self.encoder.buffers(), strict=True):
-            average.copy_(now)
-
     def averaged(self) -> PSP:
-        """The model of the averaged weights, in eval mode."""
+        """The model that is validated, shown and exported: the averaged weights, in eval mode."""
         return PSP(self.ema, self.psp.decoder, self.psp.latent_avg).eval()
 
     def learning_rate(self, step: int) -> float:

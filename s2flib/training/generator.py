@@ -36,7 +36,7 @@ from s2flib.presets import get_preset
 from s2flib.training.feed import Feed
 from s2flib.training.gan import KIND, GanLoss, Networks, tie_rows, warm_start
 from s2flib.training.loop import run_training
-from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator
+from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator, update_average
 from s2flib.weights.load import save_safetensors
 
 CRITICS = ("stylegan2", "projected")
@@ -160,16 +160,8 @@ class GeneratorTrainer(Trainer):
                 self.update_d(self.loss.r1(photo[: max(1, len(photo) // 2)], stats))
             if cfg.path_every and self.done % cfg.path_every == cfg.path_every - 1:
                 self.update_g(self.loss.path_length(max(2, len(photo) // 4), stats))
-        self.update_ema()
+        update_average(self.nets.ema, self.nets.generator, cfg.batch, cfg.ema_images, self.done + 1)
         return stats
-
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        # a shorter average at the start (StyleGAN2-ADA's ramp), so that early noise is forgotten
-        images = (self.done + 1) * self.cfg.batch
-        decay = 0.5 ** (self.cfg.batch / min(self.cfg.ema_images, 0.05 * images + 1e-8))
-        for average, now in zip(self.nets.ema.parameters(), self.nets.generator.parameters(), strict=True):
-            average.lerp_(now, 1 - decay)
 
     @torch.no_grad()
     def picture(self) -> np.ndarray:

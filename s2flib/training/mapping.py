@@ -23,7 +23,7 @@ from s2flib.presets import get_preset
 from s2flib.synthfaces.causes import cause_names
 from s2flib.training.loop import run_training
 from s2flib.training.neural_renderer import RendererNetworks
-from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator
+from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator, update_average
 from s2flib.weights.load import load_tensors, save_safetensors
 
 
@@ -91,7 +91,7 @@ class MappingTrainer(Trainer):
             radius = z / z.square().mean(1, keepdim=True).sqrt()  # the network sees only z's direction
             loss = F.mse_loss(self.standardise(w), self.standardise(self.mean + radius @ self.root.T))
             self.update_m(loss, lr=cfg.lr * 100)
-            self.update_ema()
+            update_average(self.ema, self.mapping, cfg.batch, cfg.ema_codes, self.done + 1)
             return {"gaussian": loss.detach()}
         fake = self.standardise(w)
         adversarial = F.softplus(-self.critic(fake)).mean()
@@ -103,13 +103,8 @@ class MappingTrainer(Trainer):
         r1 = grad.square().sum(1).mean()
         loss = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
         self.update_c(loss + cfg.r1_gamma / 2 * r1, lr=cfg.lr * left)
-        self.update_ema()
+        update_average(self.ema, self.mapping, cfg.batch, cfg.ema_codes, self.done + 1)
         return {"adversarial": adversarial.detach(), "critic": loss.detach(), "r1": r1.detach()}
-
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        decay = 0.5 ** (self.cfg.batch / min(self.cfg.ema_codes, 0.05 * (self.done + 1) * self.cfg.batch))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.mapping.parameters()), 1 - decay)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -34,14 +34,14 @@ from s2flib.errors import S2FError, WeightsError
 from s2flib.images import contact_sheet, to_array
 from s2flib.judges.load import identity_judge, perceptual_judge
 from s2flib.judges.synthface_id import face_crop
-from s2flib.presets import Preset, get_preset
+from s2flib.presets import get_preset
 from s2flib.psp import GradualStyleEncoder
 from s2flib.sketch import CODE_SIGMA, sketch
 from s2flib.stylegan2 import Generator
 from s2flib.synthfaces.causes import cause_names, causes
 from s2flib.training.feed import PeopleFeed
 from s2flib.training.loop import run_training
-from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator
+from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator, update_average
 from s2flib.weights.load import load_tensors, save_safetensors
 
 
@@ -63,10 +63,10 @@ class RendererConfig(RunConfig):
     lambda_id: float = 0.0  # identity loss (the training judge)
     lambda_features: float = 0.1  # T follows F
     lambda_codes: float = 0.1  # the encoder's w+ follows w
-    compile: bool = False  # torch.compile the generator: a third faster on a CPU, after a minute
+    compile: bool = False  # torch.compile the generator; pays on a CPU after a minute
     ema_images: float = 5_000  # half-life of the weights' moving average, in images
-    init: str | None = None  # renderer.safetensors of an earlier stage, or a folder of shipped weights
-    val_people: int = 150
+    init: str | None = None  # renderer.safetensors of an earlier stage
+    val_people: int = 150  # held-out people of validation
 
 
 class CauseEncoder(nn.Module):
@@ -157,9 +157,9 @@ class RendererTrainer(Trainer):
         self.id_judge = identity_judge(self.preset, role="train").to(self.device) if cfg.lambda_id else None
 
     def grow_from(self, path: str) -> None:
-        """Start from :func:`renderer_tensors` of this size, or of half of it: the new resolution starts without a
+        """Start from renderer.safetensors of this size, or of half of it: the new resolution starts without a
         picture."""
-        tensors = renderer_tensors(path, self.preset)
+        tensors = load_tensors(path, self.kind, self.preset.name)
         self.w_avg.copy_(tensors.pop("w_avg"))
         own = self.nets.state_dict()
         new = own.keys() - tensors.keys()
@@ -183,6 +183,7 @@ class RendererTrainer(Trainer):
         self.feed.used = state["people"]
 
     def learning_rate(self) -> float:
+        """Of this step: a ramp of 100 steps, constant, then linear to zero over the last ``anneal`` of the steps."""
         cfg, k = self.cfg, self.done
         left = (cfg.steps - k) / max(1.0, cfg.anneal * cfg.steps)
         return cfg.lr * min(1.0, left, (k + 1) / 100)
@@ -212,7 +213,7 @@ class RendererTrainer(Trainer):
         stats["codes"] = F.mse_loss(codes.float(), w_plus[:r].detach()) / (w.detach().var(0).mean() + 1e-4)
         loss = loss + cfg.lambda_codes * stats["codes"]
         self.update(loss, lr=self.learning_rate())
-        self.update_ema()
+        update_average(self.ema, self.nets, cfg.batch, cfg.ema_images, self.done + 1)
         return {k: v.detach() for k, v in stats.items()}
 
     def resize(self, photo: Tensor) -> Tensor:
@@ -237,14 +238,6 @@ class RendererTrainer(Trainer):
             stats["id"] = 1 - (target * self.id_judge.embed(y)).sum(1).mean()
             loss = loss + cfg.lambda_id * stats["id"]
         return loss, stats
-
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        images = (self.done + 1) * self.cfg.batch
-        decay = 0.5 ** (self.cfg.batch / min(self.cfg.ema_images, 0.05 * images + 1e-8))
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.nets.parameters()), 1 - decay)
-        for average, now in zip(self.ema.buffers(), self.nets.buffers(), strict=True):
-            average.copy_(now)
 
     @torch.no_grad()
     def faces(self, samples: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -274,7 +267,7 @@ class RendererTrainer(Trainer):
                 "photo": photo,
                 "pencil": sketch(photo, torch.stack([s["mask"] for s in items]), CODE_SIGMA * photo.shape[-1]),
                 "line": torch.stack([torch.from_numpy(self.val.drawing(i))[None].float() / 255 for i in second]),
-                "causes": torch.from_numpy(np.stack([causes(1, s["identity"], 1) for s in items])),
+                "causes": torch.from_numpy(np.stack([causes(self.val.seed, s["identity"], 1) for s in items])),
                 "other": torch.stack([self.val[first[s["identity"]]]["photo"] for s in items]),
             }
         return self._held_out
@@ -313,30 +306,14 @@ class RendererTrainer(Trainer):
         return contact_sheet(to_array(torch.cat(rows)), columns=len(samples["photo"]))
 
     def export(self, out: Path) -> None:
-        """renderer.safetensors: the moving averages of all networks, float16; causes.safetensors: the cause encoder."""
-        meta = {"preset": self.preset.name, "images": str(self.done * self.cfg.batch)}
+        """renderer.safetensors: the moving averages of all networks, float16."""
+        meta = {"kind": self.kind, "preset": self.preset.name, "images": str(self.done * self.cfg.batch)}
         tensors = dict(self.ema.state_dict()) | {"w_avg": self.w_avg}
-        save_safetensors(out / "renderer.safetensors", tensors, meta | {"kind": self.kind}, overwrite=True)
-        own = self.ema.causes.state_dict()
-        save_safetensors(out / "causes.safetensors", own, meta | {"kind": "causes"}, overwrite=True)
-
-
-def renderer_tensors(path: str | Path, preset: Preset) -> dict[str, Tensor]:
-    """causes.*, generator.*, encoder.* and w_avg of a renderer.safetensors, or of a folder of shipped weights (the
-    preset's generator and encoder, and <preset>-causes.safetensors)."""
-    path = Path(path)
-    if not path.is_dir():
-        return load_tensors(path, RendererTrainer.kind, preset.name)
-    generator = load_tensors(path / str(preset.shipped_generator), "stylegan2", preset.name)
-    psp = load_tensors(path / str(preset.shipped_psp), "psp", preset.name)
-    own = load_tensors(path / f"{preset.name}-causes.safetensors", "causes", preset.name)
-    generator.pop("latent_avg", None)
-    w_avg = psp.pop("latent_avg")[0]
-    parts = {f"generator.{k}": v for k, v in generator.items()} | {f"causes.{k}": v for k, v in own.items()}
-    return psp | parts | {"w_avg": w_avg}
+        save_safetensors(out / "renderer.safetensors", tensors, meta, overwrite=True)
 
 
 def enlarge(x: Tensor, side: int) -> Tensor:
+    """Pictures of a smaller stage at the preset's size, for the judges and for the eye."""
     return x if x.shape[-1] == side else F.interpolate(x, size=(side, side), mode="bilinear")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -36,7 +38,7 @@ def start_from(
     if kind not in ("psp", "neural-renderer"):
         return _start_from_photo_encoder(encoder, path, preset, latent_avg)
     tensors = load_tensors(path, kind, preset.name)
-    average = tensors["latent_avg"][0] if kind == "psp" else tensors["w_avg"]
+    average = tensors["latent_avg" if kind == "psp" else "w_avg"]  # (n_styles, D) or (D,)
     own = _shifted(
         {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}, average - latent_avg
     )
@@ -45,9 +47,12 @@ def start_from(
 
 
 def _shifted(own: dict[str, Tensor], by: Tensor) -> dict[str, Tensor]:
-    """An encoder's tensors with every code moved by ``by``."""
-    ends = (".linear.bias",)
-    return {k: v + by if k.startswith("styles.") and k.endswith(ends) else v for k, v in own.items()}
+    """An encoder's tensors with its codes moved by ``by``, (D,) for all rows or (n_styles, D)."""
+    out = dict(own)
+    for key in own:
+        if head := re.fullmatch(r"styles\.(\d+)\.linear\.bias", key):
+            out[key] = own[key] + (by[int(head[1])] if by.ndim == 2 else by)
+    return out
 
 
 def _start_from_photo_encoder(

@@ -100,6 +100,21 @@ def average_buffers(module: nn.Module, accelerator) -> None:
                 buffer.copy_(accelerator.reduce(buffer, reduction="mean"))
 
 
+@torch.no_grad()
+def update_average(average: nn.Module, now: nn.Module, batch: int, half_life: float, step: int) -> None:
+    """Exponential moving average of the weights after update ``step`` (from 1) of ``batch`` samples; copies buffers.
+
+    half_life: in samples, and at most a twentieth of those seen (StyleGAN2-ADA's ramp), so that the first weights are
+    forgotten; 0: no average, the weights themselves.
+    """
+    span = min(half_life, 0.05 * step * batch)
+    decay = 0.5 ** (batch / span) if span else 0.0
+    for a, b in zip(average.parameters(), now.parameters(), strict=True):
+        a.lerp_(b, 1 - decay)
+    for a, b in zip(average.buffers(), now.buffers(), strict=True):
+        a.copy_(b)
+
+
 class Updates:
     """An optimiser with loss scaling in float16 (Micikevicius et al. 2018, arXiv:1710.03740), averaging of gradients
     over processes, and clipping.

@@ -67,9 +67,9 @@ class EditPanel(ipywidgets.VBox):
         options = {"seed": self.seed.value, "guidance": guidance, "image_guidance": self.image_guidance.value}
 
         def work() -> str:
-            made = self.session.apply(words, **options, progress=self._progress, cancel=self._cancelled)
+            made = self.session.chain([words], **options, progress=self._progress, cancel=self._cancelled)
             self.words.value = ""
-            return "; ".join(made.notes)
+            return "; ".join(note for step in made for note in step.notes)
 
         def run() -> None:
             try:

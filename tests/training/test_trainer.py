@@ -29,6 +29,7 @@ from s2flib.training.trainer import (
     average_buffers,
     average_gradients,
     make_accelerator,
+    update_average,
 )
 from s2flib.weights import save_safetensors
 
@@ -182,6 +183,19 @@ def test_log_means_over_what_was_added(tmp_path):
     assert log.flush(7) == {"a": 2.0, "b": 5.0} and log.flush(8) == {}
     log.close()
     assert rows(tmp_path) == [(7, "a", 2.0), (7, "b", 5.0)]
+
+
+def test_the_moving_average_of_the_weights():
+    average, now = (torch.nn.BatchNorm1d(2) for _ in range(2))
+    with torch.no_grad():
+        now.weight.fill_(3.0)  # the average's is 1
+        now.running_mean.fill_(7.0)
+    update_average(average, now, batch=10, half_life=100, step=10_000)
+    assert torch.allclose(average.weight, torch.tensor(1 + 2 * (1 - 0.5**0.1))) and average.running_mean[0] == 7
+    update_average(average, now, batch=10, half_life=1e9, step=20)  # a twentieth of 200 samples: half of the way
+    assert torch.allclose(average.weight, torch.tensor(3 - (2 * 0.5**0.1) / 2))
+    update_average(average, now, batch=10, half_life=0, step=1)
+    assert torch.equal(average.weight, now.weight)
 
 
 def test_updates_clip_scale_and_set_the_rate(tmp_path):

@@ -36,6 +36,18 @@ def test_panel_applies_undoes_and_never_raises(face, tiny_pipe):
     assert panel._repr_mimebundle_()["image/png"] == panel.static()
 
 
+def test_panel_makes_two_wishes_two_edits(face, tiny_pipe):
+    from s2flib.widgets.edit_panel import EditPanel
+
+    panel = EditPanel(face, pipe=tiny_pipe, **FAST)
+    panel.words.value = "blue eyes and a goatee"
+    panel.go.click()
+    assert panel.wait(60) and panel.session.instructions == ["make the eyes blue", "add a goatee"]
+    panel.words.value = "do not add glasses"
+    panel.go.click()
+    assert panel.wait(60) and len(panel.session.history) == 2 and "not wanted" in panel.status.value
+
+
 def test_panel_cancels(face, tiny_pipe, monkeypatch):
     """While an edit is under way only Cancel can be clicked; cancelled, the picture and the words stay."""
     from s2flib.widgets.edit_panel import EditPanel
