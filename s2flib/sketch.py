@@ -7,8 +7,8 @@ surroundings, so lines remain and gradual changes of light disappear. A large σ
 
 The default σ is that of the paper's text: "a quarter of the image size, which is 255". Its published code does
 something else: it passes 255 to OpenCV as the kernel's *size* with σ = 0, for which OpenCV takes
-σ = 0.3·((255 − 1)/2 − 1) + 0.8 = 38.6 pixels at 1024: the shorter side / 26.5. With σ = 255 skin becomes white, hair
-black, and most lines disappear; with 38.6 the result is the drawing of the paper's Fig. 1. Notebook 01 shows both.
+σ = 0.3·((255 − 1)/2 − 1) + 0.8 = 38.6 pixels at 1024: the shorter side / 26.5. The wider blur keeps the tones of skin,
+hair and clothes; the narrower one leaves lines and the shading near them. Notebook 01 shows both.
 
 The background is painted white *before* the blur (the head is surrounded by white paper in Fig. 1), so near the
 silhouette the blur averages skin with white: the outline becomes slightly darker and the background itself is exactly
