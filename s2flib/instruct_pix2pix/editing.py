@@ -30,7 +30,7 @@ from torch import Tensor
 import s2flib
 from s2flib.errors import S2FError
 from s2flib.images import Picture, as_float, save_image, to_array
-from s2flib.instruct_pix2pix.inputs import check_length, check_words, frame, understood
+from s2flib.instruct_pix2pix.inputs import OneAtATime, check_length, check_words, frame, understood
 from s2flib.instruct_pix2pix.pipeline import load_pipeline
 from s2flib.presets import EditSettings, Preset, Suited, get_preset
 from s2flib.runs import check_seed
@@ -221,6 +221,7 @@ def _run(pipe, x: Tensor, texts: list[str], seeds: list[int], options: Any, tick
     # the call's own scheduler and guidance: two calls may share one pipeline (two panels, two threads)
     networks, pipe = pipe, copy.copy(pipe)
     pipe.__dict__["scheduler"] = copy.deepcopy(networks.scheduler)
+    pipe.__dict__["tokenizer"] = OneAtATime(networks.tokenizer)
     pipe.scheduler.set_timesteps(options.steps)
     scales = guidance_schedule(pipe.scheduler, options.guidance, options.interval)
     negative = None if options.negative is None else [options.negative] * len(texts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 
@@ -58,12 +60,28 @@ def check_words(instruction: str) -> None:
         )
 
 
+class OneAtATime:
+    """A tokenizer that several threads may call: transformers' keep padding and truncation as state during a call."""
+
+    _lock = threading.Lock()
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def __call__(self, *args, **kwargs):
+        with self._lock:
+            return self._tokenizer(*args, **kwargs)
+
+    def __getattr__(self, name: str):
+        return getattr(self._tokenizer, name)
+
+
 def check_length(text: str, pipe, what: str = "instruction") -> None:
     """S2FError if the text does not fit the tokenizer's window; it is never truncated silently."""
     most = pipe.tokenizer.model_max_length - 2
     n = None  # a very long text is refused without tokenizing it
     if len(text) < 20_000:
-        n = len(pipe.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+        n = len(OneAtATime(pipe.tokenizer)(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
     if n is None or n > most:
         raise S2FError(
             f"the {what} has {n or 'thousands of'} tokens (parts of words), but the model reads at most "

@@ -16,7 +16,7 @@ from s2flib.cli import app as cli
 from s2flib.errors import ImageError, S2FError, WeightsError
 from s2flib.instruct_pix2pix import Cancelled, EditSession, edit, edit_batch, keep_detail
 from s2flib.instruct_pix2pix.editing import guidance_schedule
-from s2flib.instruct_pix2pix.inputs import as_array
+from s2flib.instruct_pix2pix.inputs import OneAtATime, as_array
 from s2flib.presets import TINY, Suited
 
 FAST = dict(steps=2)
@@ -229,8 +229,8 @@ def test_bad_instructions_are_one_sentence_with_the_mend(face, tiny_pipe, words,
 
 
 def test_unknown_words_are_named(face, tiny_pipe):
-    notes = edit(face, "make the hair blond like wheat", pipe=tiny_pipe, **FAST).notes
-    assert notes == ("words that are not understood and ignored: wheat", "understood as: make the hair blond")
+    notes = edit(face, "make the hair a wheaten blond", pipe=tiny_pipe, **FAST).notes
+    assert notes == ("words that are not understood and ignored: wheaten", "understood as: make the hair blond")
     with pytest.raises(S2FError, match="'wheat' are not understood"):
         edit(face, "make it like wheat", pipe=tiny_pipe, **FAST)
 
@@ -252,6 +252,21 @@ def test_calls_at_the_same_time_share_nothing_but_the_networks(face, tiny_pipe):
     for got, wanted in zip(together, alone * 2, strict=True):
         assert np.abs(got.astype(int) - wanted).max() <= 1
     assert vars(tiny_pipe).get("_guidance_scale") == before, "the pipeline itself is unchanged"
+
+
+def test_a_tokenizer_serves_several_threads(tiny_pipe):
+    """A CLIP tokenizer shared as it is mixes up padded and unpadded calls within a few hundred."""
+    longest = 32
+
+    def lengths(padding) -> set[int]:
+        tokenizer = OneAtATime(tiny_pipe.tokenizer)
+        call = dict(padding=padding, max_length=longest, truncation=True)
+        return {len(tokenizer("add glasses", **call).input_ids) for _ in range(500)}
+
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lengths, [False, "max_length"] * 2))
+    assert made == [{4}, {longest}] * 2
+    assert OneAtATime(tiny_pipe.tokenizer).model_max_length == tiny_pipe.tokenizer.model_max_length
 
 
 def test_two_wishes_become_two_edits_of_a_session(face, tiny_pipe):
