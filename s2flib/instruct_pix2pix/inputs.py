@@ -81,7 +81,8 @@ def check_length(text: str, pipe, what: str = "instruction") -> None:
     most = pipe.tokenizer.model_max_length - 2
     n = None  # a very long text is refused without tokenizing it
     if len(text) < 20_000:
-        n = len(OneAtATime(pipe.tokenizer)(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
+        tokenizer = OneAtATime(pipe.tokenizer)
+        n = len(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"])
     if n is None or n > most:
         raise S2FError(
             f"the {what} has {n or 'thousands of'} tokens (parts of words), but the model reads at most "
