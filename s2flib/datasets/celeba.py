@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,17 +51,28 @@ def _lines(root: Path, name: str) -> list[list[str]]:
         ) from None
 
 
+def _is_number(word: str) -> bool:
+    return re.fullmatch("[0-9]{1,9}", word) is not None
+
+
+def _is_name(word: str) -> bool:
+    return len(word) <= 64 and word.isprintable()
+
+
 def read_mapping(root: Path) -> dict[int, tuple[int, str]]:
     """CelebA-HQ index → (CelebA index, CelebA file name)."""
-    mapping = {}
+    mapping: dict[int, tuple[int, str]] = {}
+    files: set[str] = set()
     for number, words in enumerate(_lines(root, MAPPING)[1:], start=2):
-        try:
-            idx, orig_idx, orig_file = words
-            mapping[int(idx)] = (int(orig_idx), orig_file)
-        except ValueError:
+        if len(words) != 3 or not (_is_number(words[0]) and _is_number(words[1]) and _is_name(words[2])):
+            raise DataError(f"{root / MAPPING}, line {number} is not 'idx orig_idx orig_file': unpack the file again.")
+        idx, orig_idx, orig_file = int(words[0]), int(words[1]), words[2]
+        if idx in mapping or orig_file in files:
             raise DataError(
-                f"{root / MAPPING}, line {number} is not 'idx orig_idx orig_file': unpack the file again."
-            ) from None
+                f"{root / MAPPING}, line {number} lists a photo for the second time: unpack the file again."
+            )
+        mapping[idx] = (orig_idx, orig_file)
+        files.add(orig_file)
     if not mapping:
         raise DataError(f"{root / MAPPING} lists no photos: unpack the file again.")
     return mapping
@@ -71,14 +83,16 @@ def read_attributes(root: Path) -> dict[int, dict[str, int]]:
     lines = _lines(root, ATTRIBUTES)
     if len(lines) < 2:
         raise DataError(f"{root / ATTRIBUTES} has no attribute names in its second line: unpack the file again.")
-    names, out = lines[1], {}
+    names, out = lines[1], dict[int, dict[str, int]]()
     for number, (file, *values) in enumerate(lines[2:], start=3):
-        if len(values) != len(names) or not set(values) <= {"-1", "0", "1"} or not Path(file).stem.isdigit():
+        idx = file.removesuffix(".jpg")
+        fine = len(values) == len(names) and set(values) <= {"-1", "0", "1"} and _is_number(idx)
+        if not fine or int(idx) in out:
             raise DataError(
                 f"{root / ATTRIBUTES}, near line {number}, does not have {len(names)} values of "
-                "-1 or 1: unpack the file again."
+                "-1 or 1 for another photo: unpack the file again."
             )
-        out[int(Path(file).stem)] = {n: int(v == "1") for n, v in zip(names, values, strict=True)}
+        out[int(idx)] = {n: int(v == "1") for n, v in zip(names, values, strict=True)}
     return out
 
 
@@ -86,10 +100,14 @@ def read_identities(root: Path) -> dict[str, int] | None:
     """CelebA file name → identity; None when the file, which is published separately, does not exist."""
     if not (root / IDENTITIES).is_file():
         return None
-    try:
-        return {file: int(identity) for file, identity in _lines(root, IDENTITIES)}
-    except ValueError:
-        raise DataError(f"{root / IDENTITIES} has a line that is not 'file identity': download it again.") from None
+    people: dict[str, int] = {}
+    for number, words in enumerate(_lines(root, IDENTITIES), start=1):
+        fine = len(words) == 2 and _is_name(words[0]) and _is_number(words[1])
+        if not fine or people.setdefault(words[0], int(words[1])) != int(words[1]):
+            raise DataError(
+                f"{root / IDENTITIES}, line {number} is not 'file identity' of another photo: download it again."
+            )
+    return people
 
 
 def combine_parts(root: Path, index: int) -> np.ndarray:
@@ -128,7 +146,7 @@ def part_files(root: Path, indices: Iterable[int]) -> dict[int, dict[str, tuple[
             with os.scandir(root / MASKS / str(folder)) as entries:
                 for entry in entries:
                     stem = entry.name.partition("_")[0]
-                    if stem.isdigit() and entry.name.endswith(".png"):
+                    if _is_number(stem) and entry.name.endswith(".png"):
                         stat = entry.stat()
                         out.setdefault(int(stem), {})[entry.name] = (stat.st_size, stat.st_mtime_ns)
         except OSError:

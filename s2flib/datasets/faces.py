@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +20,16 @@ import torch
 from PIL import Image
 
 from s2flib.datasets import celeba
-from s2flib.errors import DataError, ImageError
+from s2flib.errors import DataError, ImageError, printable
 from s2flib.files import available_cpus, cache_dir, data_dir, memory_bytes
 from s2flib.images import MAX_SIDE, as_float, load_image, resize
 from s2flib.presets import Preset, get_preset
 from s2flib.sketch import sketch
 from s2flib.synthfaces.identity import identity_split
+from s2flib.synthfaces.labels import LABELS
 
 SPLITS = ("train", "val", "test")
+LARGEST = 1 << 26  # bytes of an image in an archive
 
 
 class FaceDataset(torch.utils.data.Dataset):
@@ -133,8 +136,13 @@ class SynthFaces(FaceDataset):
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         file, digest, mask_digest = self.rows[i]
         photo = self._decode("images", file, digest)
-        mask = self._decode("masks", file, mask_digest)
-        return photo, np.ascontiguousarray(mask[..., 0])
+        mask = np.ascontiguousarray(self._decode("masks", file, mask_digest)[..., 0])
+        if mask.shape != photo.shape[:2] or mask.max() >= len(LABELS) or not mask.any():
+            raise DataError(
+                f"{file} in {self._archive('masks')} is no mask of its photo (another size, unknown labels, or empty): "
+                f"{self.ADVICE}."
+            )
+        return photo, mask
 
     @property
     def seed(self) -> int:
@@ -156,12 +164,7 @@ class SynthFaces(FaceDataset):
         """The 68 projected landmarks of photo i, (68, 2) float: x, y in pixels of this data set's size."""
         if self._landmarks is None:
             path = self.root / "landmarks.npz"
-            try:
-                with np.load(path) as stored:
-                    side = int(stored["size"])
-                    points = dict(zip(stored["names"].tolist(), stored["points"] / stored["scale"], strict=True))
-            except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
-                raise DataError(f"{path} is missing or damaged ({e}): {self.ADVICE}.") from None
+            points, side = _read_landmarks(path, self.ADVICE)
             missing = [n for n in self.names if n not in points]
             if missing:
                 raise DataError(f"{path} has no landmarks for {missing[0]}: {self.ADVICE}.")
@@ -233,50 +236,80 @@ class CelebAMaskHQ(FaceDataset):
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         index = self.indices[i]
+        path = self.root / celeba.IMAGES / f"{index}.jpg"
         try:
-            photo = load_image(self.root / celeba.IMAGES / f"{index}.jpg")
+            photo = load_image(path)
         except ImageError as e:
             raise DataError(f"a photo of CelebA-HQ cannot be read: {e}") from None
+        if photo.shape[0] != photo.shape[1]:
+            raise DataError(
+                f"{path} is {photo.shape[1]}×{photo.shape[0]} px, not square: unpack {celeba.IMAGES} again."
+            )
         return photo, celeba.cached_mask(self.root, index, self.cache, self.parts[index])
 
 
 @functools.lru_cache(maxsize=16)
-def _open_zip(path: str, pid: int) -> zipfile.ZipFile:
-    # pid in the key: a forked loader worker must not share its parent's file position.
+def _open_zip(path: str, changed: int, pid: int) -> zipfile.ZipFile:
+    # In the key: the time of the last change, because an archive may be restored while the process runs, and the pid,
+    # because a forked loader worker must not share its parent's file position.
     return zipfile.ZipFile(path)
 
 
 def read_webp(archive: Path, file: str, listing: str, advice: str, digest: str | None = None) -> np.ndarray:
-    """An image of a zip archive as (H, W, 3) uint8; DataError when it is missing, damaged or not of this SHA-256."""
+    """A square image of a zip archive as (H, W, 3) uint8; DataError when it is missing, damaged or not of this
+    SHA-256."""
     try:
-        data = _open_zip(str(archive), os.getpid()).read(file)
+        opened = _open_zip(str(archive), archive.stat().st_mtime_ns, os.getpid())
+        if (size := opened.getinfo(file).file_size) > LARGEST:
+            raise DataError(f"{file} in {archive} unpacks to {size:,} bytes, which is no portrait: {advice}.")
+        data = opened.read(file)
         if digest is not None and hashlib.sha256(data).hexdigest() != digest:
             raise DataError(f"{file} in {archive} does not match its sha256 in {listing}: {advice}.")
         with Image.open(io.BytesIO(data), formats=("WEBP", "PNG")) as image:
-            if max(image.size) > MAX_SIDE:
-                raise DataError(f"{file} in {archive} has a side of more than {MAX_SIDE:,} px: {advice}.")
+            width, height = image.size
+            if width != height or width > MAX_SIDE:
+                raise DataError(f"{file} in {archive} is {width}×{height} px, which is no portrait: {advice}.")
             return np.array(image.convert("RGB"))
     except KeyError:
         raise DataError(f"{file} is not in {archive}, although {listing} lists it: {advice}.") from None
     except DataError:
         raise
     except Exception as e:  # zipfile's and Pillow's decoders raise anything on damaged data
-        raise DataError(f"{archive} is damaged at {file} ({e}): {advice}.") from None
+        raise DataError(f"{archive} is damaged at {file} ({printable(e)}): {advice}.") from None
+
+
+def _read_landmarks(path: Path, advice: str) -> tuple[dict[str, np.ndarray], int]:
+    """Name of a photo → its landmarks (68, 2) float, and the side in pixels that they refer to."""
+    try:
+        with np.load(path) as stored:
+            side, names = int(stored["size"]), stored["names"].tolist()
+            points = np.asarray(stored["points"] / float(stored["scale"]), np.float64)
+        if points.shape != (len(names), 68, 2) or len(set(names)) != len(names):
+            raise ValueError(f"points of the shape {points.shape} for {len(names)} names")
+        if side < 1 or not np.isfinite(points).all():
+            raise ValueError("a size or points that are no numbers")
+    except Exception as e:  # numpy's and zipfile's readers raise anything on damaged data
+        raise DataError(f"{path} is missing or damaged ({printable(e)}): {advice}.") from None
+    return dict(zip(names, points, strict=True)), side
 
 
 def read_table(path: Path, columns: Sequence[str], advice: str) -> list[dict[str, str]]:
-    """The rows of a CSV file; DataError when it is missing or incomplete, or when splits share an identity."""
+    """The rows of a CSV file with the columns split and identity; DataError when it is missing, incomplete or damaged,
+    or when splits share an identity."""
     try:
-        with open(path, newline="", encoding="utf-8") as f:
+        with open(path, newline="", encoding="utf-8-sig") as f:  # Excel adds a byte order mark
             rows = list(csv.DictReader(f))
     except OSError:
         raise DataError(f"{path} is missing: {advice}.") from None
+    except (ValueError, csv.Error) as e:
+        raise DataError(f"{path} is no CSV file in UTF-8 ({printable(e)}): {advice}.") from None
     missing = [c for c in columns if not rows or c not in rows[0]]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}: {advice}.")
     seen: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
+        whole = None not in row and None not in row.values() and all(v.isprintable() and len(v) < 500 for v in row.values())
+        if not whole or row["split"] not in SPLITS or not re.fullmatch("-?[0-9]{1,18}", row["identity"]):
             raise DataError(f"{path} is damaged at line {line}: {advice}.")
         if seen.setdefault(row["identity"], row["split"]) != row["split"]:
             raise DataError(
@@ -289,6 +322,12 @@ def read_table(path: Path, columns: Sequence[str], advice: str) -> list[dict[str
 def _read_manifest(path: Path) -> list[dict]:
     """manifest.csv as typed rows."""
     rows = read_table(path, SynthFaces.RESERVED, SynthFaces.ADVICE)
+    first: dict[str, int] = {}
+    for line, row in enumerate(rows, start=2):
+        if first.setdefault(row["file"], line) != line:
+            raise DataError(
+                f"{path} lists {row['file']} in lines {first[row['file']]} and {line}: {SynthFaces.ADVICE}."
+            )
     convert = {c: _column_type([r[c] for r in rows]) for c in rows[0] if "sha256" not in c}
     return [{c: convert.get(c, str)(v) for c, v in r.items()} for r in rows]
 

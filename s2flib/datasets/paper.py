@@ -1,4 +1,5 @@
-"""The paper of a drawing: finds the sheet in a photo of it, and evens out its light."""
+"""The page of a drawing: finds the sheet in a photo of it or the canvas in a screenshot, evens out its light, and
+removes printed lines and a frame."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import numpy as np
 PAPER_WHITE = 0.92  # of the paper's brightness; anything lighter is paper (grain, soft shadows)
 SMALL = 400  # px; the sheet is searched at this longer side
 RIM = 0.015  # width of the strips along the picture's sides that decide whether there is a dark surround
+TILT = np.arange(-3, 3.01, 0.25)  # degrees; rules may be turned as much, as in a hasty scan
+FEWEST_RULES = 5  # rules on a page; stripes of a shirt are fewer, and shorter
 DARK = 0.65  # around its edge the surround is darker than this share of the sheet's brightness
 
 
@@ -86,7 +89,7 @@ def even_paper(grey: np.ndarray) -> np.ndarray:
     Cells darker than the surface (shaded hair, a beard) are removed from the fit step by step, so that the drawing's
     own tones are not mistaken for uneven light.
     """
-    cells = min(24, max(2, min(grey.shape) // 8))
+    cells = min(24, max(2, min(grey.shape) // 8), *grey.shape)  # a strip may be one pixel wide
     height, width = grey.shape
     rows, cols = np.linspace(0, height, cells + 1).astype(int), np.linspace(0, width, cells + 1).astype(int)
     bright = np.array(
@@ -112,3 +115,137 @@ def even_paper(grey: np.ndarray) -> np.ndarray:
     y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
     paper = np.clip(basis(y, x) @ coefficients, 0.05, None)
     return np.clip(grey / (PAPER_WHITE * paper), 0, 1).astype(np.float32)
+
+
+def find_canvas(array: np.ndarray) -> np.ndarray | None:
+    """The canvas (h, w, …) in a screenshot (H, W, 3) or (H, W) uint8; None if the picture is no screenshot.
+
+    A canvas has one exact colour, its own sides are straight, and beyond them something else begins: tool bars, the
+    window's grey, the bars of a phone's viewer. Where it touches the picture's border, nothing is cut.
+    """
+    colour = array.astype(np.int32)
+    if array.ndim == 3:
+        colour = colour[..., 0] << 16 | colour[..., 1] << 8 | colour[..., 2]
+    values, counts = np.unique(colour.ravel()[::7], return_counts=True)
+    boxes = [_canvas_of((colour == values[k]).astype(np.uint8)) for k in counts.argsort()[-4:]]
+    best = max((box for box in boxes if box is not None), key=lambda box: box[2] * box[3], default=None)
+    if best is None:
+        return None
+    x, y, width, height = best
+    return array[y : y + height, x : x + width]
+
+
+def _canvas_of(page: np.ndarray) -> tuple[int, int, int, int] | None:
+    """x, y, width and height of the canvas among the pixels (H, W) of one colour."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(page, connectivity=4)
+    if count < 2:
+        return None
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    x, y, width, height, area = (int(v) for v in stats[largest])
+    inner = (parts == largest)[y : y + height, x : x + width]
+    if area < 0.1 * page.size or min(width, height) < 16 or area == width * height:  # an empty area is a tool bar
+        return None
+    (rows, cols), sides = page.shape, []  # (the canvas's own outermost line, the line beyond it), where there is one
+    if y > 0:
+        sides.append((inner[0], page[y - 1, x : x + width]))
+    if y + height < rows:
+        sides.append((inner[-1], page[y + height, x : x + width]))
+    if x > 0:
+        sides.append((inner[:, 0], page[y : y + height, x - 1]))
+    if x + width < cols:
+        sides.append((inner[:, -1], page[y : y + height, x + width]))
+    if not sides or any(own.mean() < 0.7 or beyond.mean() > 0.02 for own, beyond in sides):
+        return None
+    return x, y, width, height
+
+
+def remove_rules(grey: np.ndarray) -> np.ndarray | None:
+    """Evenly lit paper (H, W) in [0, 1] without its printed lines, straightened; None if it is not ruled.
+
+    Rules are thin lines at equal distances across the whole page, lines of a grid in both directions. Each is replaced
+    by what is above and below it, so that the drawing's strokes continue across.
+    """
+    strip = max(4, min(grey.shape) // 25)  # at the page's border, where a drawing rarely is; narrow enough for any tilt
+    if len(_rules(grey[:, :strip])) < FEWEST_RULES and len(_rules(grey.T[:, :strip])) < FEWEST_RULES:
+        return None
+    scale = min(1.0, SMALL / max(grey.shape))
+    small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+    def clarity(tilt: float) -> float:
+        turned = _turned(small, tilt)
+        return max(float(np.sort(_profile(lines))[-len(lines) // 20 :].sum()) for lines in (turned, turned.T))
+
+    grey, found = _turned(grey, float(max(TILT, key=clarity))), False
+    for lines in (grey, grey.T):  # views: both change grey
+        for first, end in _rules(lines):
+            above, below = lines[max(0, first - 1)].copy(), lines[min(len(lines) - 1, end)].copy()
+            share = (np.arange(end - first) + 1)[:, None] / (end - first + 1)
+            lines[first:end] = above * (1 - share) + below * share
+            found = True
+    return grey if found else None
+
+
+def _turned(grey: np.ndarray, degrees: float) -> np.ndarray:
+    if not degrees:
+        return grey.copy()
+    height, width = grey.shape
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return cv2.warpAffine(grey, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=1.0)
+
+
+def _profile(grey: np.ndarray) -> np.ndarray:
+    """Ink of each row (H,) that runs across most of it: the 30th percentile, above that of the rows around it."""
+    k = int(0.7 * (grey.shape[1] - 1))
+    ink = 1 - np.partition(grey, k, axis=1)[:, k].astype(np.float32)
+    reach = max(3, len(ink) // 60)
+    around = cv2.erode(ink[:, None], np.ones((2 * reach + 1, 1), np.uint8))[:, 0]
+    return ink - around
+
+
+def _rules(grey: np.ndarray) -> list[tuple[int, int]]:
+    """The rows [first, end) of each of the rules across a page; empty if they are not at equal distances."""
+    profile = _profile(grey)
+    for strong in np.percentile(profile, (99, 96, 92)):  # something darker than the rules may cross the page: a shirt
+        rows = np.concatenate([[False], profile > max(0.02, 0.4 * strong), [False]])
+        first, end = np.nonzero(rows[1:] & ~rows[:-1])[0], np.nonzero(~rows[1:] & rows[:-1])[0]
+        thin = end - first <= max(3, len(grey) // 60)
+        first, end = first[thin], end[thin]
+        if len(first) < FEWEST_RULES:
+            continue
+        middle = (first + end) / 2
+        steps = np.diff(middle) / np.median(np.diff(middle))
+        regular = np.abs(steps - np.round(steps)) < 0.2  # a step may be a multiple: one is covered
+        if regular.mean() >= 0.9 and middle[-1] - middle[0] >= 0.5 * len(grey):
+            # with a margin of a row for the line's soft edge
+            return [(max(0, int(a) - 1), min(len(grey), int(b) + 1)) for a, b in zip(first, end, strict=True)]
+    return []
+
+
+def inside_frame(grey: np.ndarray) -> np.ndarray | None:
+    """What a frame around the drawing encloses, (h, w) in [0, 1]; None if there is no frame on at least three sides.
+
+    A side of a frame is a thin straight line, within a fifth of the page's side from its border, with white on both
+    sides of it.
+    """
+    cuts = [_frame_line(side) for side in (grey, grey[::-1], grey.T, grey.T[::-1])]  # top, bottom, left, right
+    if sum(cut is not None for cut in cuts) < 3:
+        return None
+    height, width = grey.shape
+    top, bottom, left, right = (cut or 0 for cut in cuts)
+    return grey[top : height - bottom, left : width - right]
+
+
+def _frame_line(grey: np.ndarray) -> int | None:
+    """Where the area inside a frame's upper line begins, as a row; None if there is no such line."""
+    reach, thick = len(grey) // 5, max(2, len(grey) // 50)
+    dark = (grey[: reach + 3 * thick] < 0.75).mean(1)
+    for row in np.nonzero(dark[:reach] > 0.6)[0]:
+        end = int(row) + 1
+        while end < len(dark) and dark[end] > 0.3:
+            end += 1
+        if end - row <= thick and end + thick <= len(dark):
+            before = dark[max(0, row - thick) : row]
+            if dark[end : end + thick].mean() < 0.25 and (not len(before) or before.max() < 0.3):
+                return end + 1
+        return None
+    return None

@@ -121,7 +121,7 @@ def _sketched_from(path: Path) -> str | None:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return getattr(image, "text", {}).get("sketched_from")
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # a damaged file, or one that is too large: not ours
         return None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2flib.datasets.paper import even_paper, find_sheet
+from s2flib.datasets.paper import even_paper, find_canvas, find_sheet, inside_frame, remove_rules
 from s2flib.errors import ImageError
 from s2flib.images import resize
 
@@ -22,6 +22,7 @@ WORK_SIZE = 1024  # px; larger drawings are first reduced to this longer side
 CLEAN_WHITE = 0.96  # a border at least this bright counts as clean white paper
 SMALL_DRAWING = 0.6  # a drawing that covers less than this share of its page is cropped
 
+FRAMED = "a canvas or a frame around the drawing: cut out"
 EMPTY = (
     "the image contains no drawing, only an empty page: use one with dark lines on a light background "
     "(or light lines on a dark one)."
@@ -42,14 +43,19 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
     array:  (H, W, 3) or (H, W) uint8, any colour, any background, any shape
     size:   side of the result in pixels (the preset's ``size``)
 
-    The steps, in this order; each is applied only if it is needed and is then listed in ``notes``: cut out and
-    straighten the sheet (a photo of a sheet on a table, a scan with a dark edge), invert (light lines on dark), even
-    out the paper (not white, or lit unevenly), crop (a drawing much smaller than its page), pad to a square with white,
-    darken (lines that have become too faint).
+    The steps, in this order; each is applied only if it is needed and is then listed in ``notes``: cut out the canvas
+    of a screenshot, cut out and straighten the sheet (a photo of a sheet on a table, a scan with a dark edge), invert
+    (light lines on dark), even out the paper (not white, or lit unevenly), remove the lines of ruled or squared paper
+    and a frame, crop (a drawing much smaller than its page), pad to a square with white, darken (lines that have become
+    too faint).
 
     Raises ImageError for an image that contains no drawing.
     """
     notes: list[str] = []
+    canvas = find_canvas(array)  # before any scaling: it is found by exact colours
+    if canvas is not None:
+        array = canvas
+        notes.append(FRAMED)
     array = _reduce(array)
     sheet = find_sheet(array)
     if sheet is not None:
@@ -70,15 +76,24 @@ def prepare_drawing(array: np.ndarray, size: int) -> Drawing:
     if not clean:
         grey = even_paper(grey)
         notes.append("the paper was not plain white: evened out")
+    unruled = remove_rules(grey)
+    if unruled is not None:
+        grey = unruled
+        notes.append("ruled paper: its lines removed")
+    framed = inside_frame(grey)
+    if framed is not None:
+        grey = framed
+        notes += [FRAMED] if canvas is None else []
 
     ink = 1 - grey
     if ink.max() < 0.1 or ink.mean() < 5e-4:
         raise ImageError(EMPTY)
     top, bottom, left, right = _extent(ink)
     longer = max(bottom - top, right - left)
-    if sheet is not None or longer < SMALL_DRAWING * min(grey.shape):
+    page = any(x is not None for x in (canvas, sheet, unruled, framed))  # its margins say nothing about the framing
+    if page or longer < SMALL_DRAWING * min(grey.shape):
         grey = _framed(grey[top:bottom, left:right])
-        if sheet is None:
+        if not page:
             notes.append("a small drawing on a large page: cut out")
     elif grey.shape[0] != grey.shape[1]:
         grey = _centred(grey, max(grey.shape))

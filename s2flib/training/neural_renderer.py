@@ -11,8 +11,12 @@ targets:
   leaves open (skin, hair and eye colour, light, background), so each learns its part.
 - rendering: T follows F, and part of the batch is drawn from w alone, so every w in W is a face.
 - codes: the encoder's w+ follows w.
+- adversary: what no cause determines (single hairs, the exact background) is blurred by these losses. A critic that
+  knows the causes sharpens it, of people with a photo and of people who have causes only.
 
-Everything is trained together; ``mapping`` training (training/mapping.py) then learns z → w, and pSp's own training
+It grows like a progressive GAN (Karras et al. 2018): the coarse layers first, alone (``reconstructed=0``), at 8, 16 and
+32 px, where a step costs a tenth. From the feature map's resolution on, everything is trained together. The ``mapping``
+training (training/mapping.py) then learns z → w, and pSp's own training
 (training/encoder.py) continues the encoder in front of the frozen generator.
 """
 
@@ -22,6 +26,7 @@ import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2flib.datasets.faces import SynthFaces, open_dataset
-from s2flib.datasets.live import Pool
+from s2flib.datasets.live import SEED, Pool, identity_number
 from s2flib.errors import S2FError, WeightsError
 from s2flib.images import contact_sheet, to_array
 from s2flib.judges.load import identity_judge, perceptual_judge
@@ -37,12 +42,15 @@ from s2flib.judges.synthface_id import face_crop
 from s2flib.presets import get_preset
 from s2flib.psp import GradualStyleEncoder
 from s2flib.sketch import CODE_SIGMA, sketch
-from s2flib.stylegan2 import Generator
+from s2flib.stylegan2 import Discriminator, Generator, channels
 from s2flib.synthfaces.causes import cause_names, causes
 from s2flib.training.feed import PeopleFeed
 from s2flib.training.loop import run_training
 from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator, update_average
 from s2flib.weights.load import load_tensors, save_safetensors
+
+
+FRESH = SEED + 1  # seed of the people who have causes only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +60,7 @@ class RendererConfig(RunConfig):
     people: tuple[str, ...] = ()  # folders of s2f render-people; the last may still be growing
     steps: int = 20_000
     batch: int = 16
-    size: int | None = None  # of the pictures; smaller than the preset's: a stage to grow from
+    size: int | None = None  # of the pictures, from 8; smaller than the preset's: a stage to grow from
     lr: float = 2e-3  # Adam; the encoder's is half of it
     anneal: float = 0.3  # the last share of the steps in which lr falls linearly to zero
     lines: float = 0.4  # share of line drawings; the rest are pencil sketches
@@ -63,6 +71,10 @@ class RendererConfig(RunConfig):
     lambda_id: float = 0.0  # identity loss (the training judge)
     lambda_features: float = 0.1  # T follows F
     lambda_codes: float = 0.1  # the encoder's w+ follows w
+    lambda_adv: float = 0.0  # adversarial loss; its weight grows from zero over the first tenth of the steps
+    fresh: float = 0.0  # share of the batch that is drawn, for the critic alone, from causes of people without a photo
+    r1_gamma: float = 1.0
+    r1_every: int = 16
     compile: bool = False  # torch.compile the generator; pays on a CPU after a minute
     ema_images: float = 5_000  # half-life of the weights' moving average, in images
     init: str | None = None  # renderer.safetensors of an earlier stage
@@ -92,8 +104,30 @@ class CauseEncoder(nn.Module):
         self.mean.copy_(torch.from_numpy(samples.mean(0)))
         self.std.copy_(torch.from_numpy(samples.std(0)) + 1e-3)
 
+    def standardise(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) / self.std).clamp(-4, 4)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(((x - self.mean) / self.std).clamp(-4, 4))
+        return self.layers(self.standardise(x))
+
+
+class CauseCritic(nn.Module):
+    """StyleGAN2's discriminator, told the causes by projection (Miyato and Koyama 2018, arXiv:1802.05637).
+
+    Pictures (B, 3, S, S) and standardised causes (B, C) → logits (B, 1): D(x) + ⟨h(x), Vc⟩ with D's last features h.
+    """
+
+    def __init__(self, preset, size: int, n_causes: int):
+        super().__init__()
+        self.discriminator = Discriminator.from_preset(preset, size)
+        self.width = channels(4, preset.critic_base, preset.channel_max)
+        self.project = nn.Linear(n_causes, self.width)
+
+    def forward(self, x: Tensor, known: Tensor) -> Tensor:
+        d = self.discriminator
+        features = d.final_conv(d.minibatch_stddev(d.convs(x.contiguous(memory_format=torch.channels_last))))
+        h = d.final_linear[0](features.flatten(1))
+        return d.final_linear[1](h) + (h * self.project(known)).sum(1, keepdim=True) / self.width
 
 
 class RendererNetworks(nn.Module):
@@ -108,9 +142,18 @@ class RendererNetworks(nn.Module):
         self.encoder = GradualStyleEncoder.from_preset(preset)
         # No image below the feature map's resolution: G(w) is then the same as G(w, features=coarse_features(w)).
         to_rgbs = [self.generator.to_rgb1, *self.generator.to_rgbs]
-        for to_rgb in to_rgbs[: int(math.log2(preset.feature_side)) - 2]:
+        coarse = int(math.log2(preset.feature_side)) - 2
+        for to_rgb in to_rgbs[:coarse]:
             to_rgb.conv.weight.data.zero_()
             to_rgb.requires_grad_(False)
+        # stages below it see their features through a layer of their own: 8, 16, …
+        widths = [channels(4 * 2**i, preset.channel_base, preset.channel_max) for i in range(1, coarse)]
+        self.previews = nn.ModuleList(nn.Conv2d(width, 3, 1) for width in widths)
+
+    def preview(self, w_plus: Tensor, noise: str | None = "const") -> Tensor:
+        """The picture of a stage below the feature map's resolution, from codes w+."""
+        size = self.generator.size
+        return self.previews[int(math.log2(size)) - 3](self.generator.coarse_features(w_plus, size, noise))
 
     def encode(self, sketches: Tensor, w_avg: Tensor) -> tuple[Tensor, Tensor]:
         """Sketches (B, 1, H, W) → w+ (B, n_styles, D) and features (B, C, s, s)."""
@@ -125,7 +168,7 @@ class RendererTrainer(Trainer):
     """One step: a batch of people → reconstruction, rendering and code losses → one update of all networks."""
 
     kind = "neural-renderer"
-    saved = ("nets", "ema", "w_avg", "update")
+    saved = ("nets", "ema", "w_avg", "update", "critic", "update_critic")
     several_processes = False
 
     def __init__(self, cfg: RendererConfig, people: Pool, val: SynthFaces, accelerator):
@@ -133,13 +176,20 @@ class RendererTrainer(Trainer):
         self.preset, self.val = get_preset(cfg.preset), val
         if self.preset.feature_side is None or people.size != self.preset.size:
             raise S2FError("neural-renderer training needs a preset with a feature map, and people of its size.")
-        for name in ("lines", "reconstructed", "rendered", "anneal"):
+        for name in ("lines", "reconstructed", "rendered", "anneal", "fresh"):
             if not 0 <= getattr(cfg, name) <= 1:
                 raise S2FError(f"{name} is a share, 0 to 1, not {getattr(cfg, name)}.")
-        if round(cfg.reconstructed * cfg.batch) < 1:
-            raise S2FError(f"a batch of {cfg.batch} has no sketch to draw from: raise reconstructed.")
-        self.feed = PeopleFeed(people, cfg.batch, cfg.seed, accelerator, cfg.lines)
         self.size = cfg.size or self.preset.size
+        self.below = self.size < self.preset.feature_side  # a stage of the coarse layers alone
+        if not 8 <= self.size <= self.preset.size or self.size & (self.size - 1):
+            raise S2FError(f"size is a power of two from 8 to {self.preset.size}, not {self.size}.")
+        if self.below and round(cfg.reconstructed * cfg.batch):
+            raise S2FError(
+                f"below {self.preset.feature_side} px nothing is drawn from sketches: set reconstructed=0 rendered=1."
+            )
+        if not round(cfg.reconstructed * cfg.batch) + round(cfg.rendered * cfg.batch):
+            raise S2FError(f"a batch of {cfg.batch} would draw nothing: raise reconstructed or rendered.")
+        self.feed = PeopleFeed(people, cfg.batch, cfg.seed, accelerator, cfg.lines)
         self.nets = RendererNetworks(self.preset, len(cause_names()), self.size)
         self.nets.causes.fit(people.batch(np.arange(min(len(people), 4000)))[3])
         self.w_avg = torch.zeros(self.preset.style_dim, device=self.device)
@@ -150,20 +200,25 @@ class RendererTrainer(Trainer):
         self.synthesis = torch.compile(generator.synthesis, dynamic=False) if cfg.compile else generator.synthesis
         self.ema = copy.deepcopy(self.nets).eval().requires_grad_(False)
         slow = list(self.nets.encoder.parameters())
-        fast = [*self.nets.causes.parameters(), *self.nets.generator.parameters()]
+        fast = [p for name, p in self.nets.named_parameters() if not name.startswith("encoder.")]
         groups = [{"params": fast}, {"params": slow, "share": 0.5}]
         self.update = Updates(torch.optim.Adam(groups, cfg.lr, betas=(0.9, 0.99)), self, clip=10.0)
+        self.critic = nn.Module()  # nothing to save
+        self.update_critic: Any = self.critic
+        if cfg.lambda_adv:
+            self.critic = CauseCritic(self.preset, self.size, len(cause_names())).to(self.device)
+            self.update_critic = Updates(torch.optim.Adam(self.critic.parameters(), cfg.lr, betas=(0.0, 0.99)), self)
         self.perceptual = perceptual_judge(self.preset).to(self.device) if cfg.lambda_lpips else None
         self.id_judge = identity_judge(self.preset, role="train").to(self.device) if cfg.lambda_id else None
 
     def grow_from(self, path: str) -> None:
-        """Start from renderer.safetensors of this size, or of half of it: the new resolution starts without a
-        picture."""
+        """Start from renderer.safetensors of this size, or of half of it: a resolution above the feature map's starts
+        without a picture."""
         tensors = load_tensors(path, self.kind, self.preset.name)
         self.w_avg.copy_(tensors.pop("w_avg"))
         own = self.nets.state_dict()
         new = own.keys() - tensors.keys()
-        may_be_new = tuple(f"generator.{part}" for part in ("convs.", "to_rgbs.", "noises."))
+        may_be_new = ("generator.convs.", "generator.to_rgbs.", "generator.noises.")
         if any(not k.startswith(may_be_new) for k in new) or any(
             k not in own or own[k].shape != v.shape for k, v in tensors.items()
         ):
@@ -194,27 +249,69 @@ class RendererTrainer(Trainer):
         generator, side, b = nets.generator, self.preset.feature_side, len(photo)
         assert side is not None
         r, n = round(cfg.reconstructed * b), round(cfg.rendered * b)  # the first r from sketches, the first n from w
+        known = torch.cat([known, self.fresh_causes(round(cfg.fresh * b))]) if cfg.lambda_adv else known
+        codes = features = coarse = torch.empty(0)
         with self.autocast():
             w = nets.causes(known).float()
             self.w_avg.lerp_(w.detach().mean(0), 0.01)
             w_plus = generator.expand(w)
-            codes, features = nets.encode(sketches[:r], self.w_avg)
-            coarse = generator.coarse_features(w_plus[:n], side, noise="random")
-            inputs = torch.cat([features, coarse])
-            y = self.synthesis(torch.cat([w_plus[:r], w_plus[:n]]), noise="random", features=inputs).float()
-        photo, features, both = self.resize(photo), features.detach().float(), min(r, n)
-        loss, stats = self.picture_losses(photo[:r], y[:r])
-        loss = loss * r / b
+            alone = torch.cat([w_plus[:n], w_plus[b:]])
+            if self.below:
+                y = nets.preview(alone, noise="random").float()
+            else:
+                if r:
+                    codes, features = nets.encode(sketches[:r], self.w_avg)
+                if len(alone):
+                    coarse = generator.coarse_features(alone, side, noise="random")
+                inputs = torch.cat([x for x in (features, coarse) if len(x)])
+                y = self.synthesis(torch.cat([w_plus[:r], alone]), noise="random", features=inputs).float()
+        photo, stats = self.resize(photo), {}
+        loss = torch.zeros((), device=self.device)
+        if r:
+            reconstructed, more = self.picture_losses(photo[:r], y[:r])
+            more["codes"] = F.mse_loss(codes.float(), w_plus[:r].detach()) / (w.detach().var(0).mean() + 1e-4)
+            loss = loss + r / b * reconstructed + cfg.lambda_codes * more["codes"]
+            stats |= more
         if n:
-            rendered, more = self.picture_losses(photo[:n], y[r:], cfg.rendered_judged)
+            rendered, more = self.picture_losses(photo[:n], y[r : r + n], cfg.rendered_judged)
+            loss = loss + n / b * rendered
             stats |= {f"rendered_{k}": v for k, v in more.items()}
+        if both := min(r, n):
+            features = features.detach().float()
             stats["features"] = F.mse_loss(coarse[:both].float(), features[:both]) / (features.var(0).mean() + 1e-4)
-            loss = loss + n / b * (rendered + cfg.lambda_features * stats["features"])
-        stats["codes"] = F.mse_loss(codes.float(), w_plus[:r].detach()) / (w.detach().var(0).mean() + 1e-4)
-        loss = loss + cfg.lambda_codes * stats["codes"]
+            loss = loss + n / b * cfg.lambda_features * stats["features"]
+        if cfg.lambda_adv:
+            told = nets.causes.standardise(known)
+            fake, of_fake = y, torch.cat([told[:r], told[:n], told[b:]])
+            self.critic.requires_grad_(False)
+            stats["adversarial"] = F.softplus(-self.critic(fake, of_fake)).mean()
+            self.critic.requires_grad_(True)
+            loss = loss + cfg.lambda_adv * min(1.0, self.done / (0.1 * cfg.steps)) * stats["adversarial"]
         self.update(loss, lr=self.learning_rate())
+        if cfg.lambda_adv:
+            stats |= self.update_the_critic(photo, told[:b], fake.detach(), of_fake)
         update_average(self.ema, self.nets, cfg.batch, cfg.ema_images, self.done + 1)
         return {k: v.detach() for k, v in stats.items()}
+
+    def fresh_causes(self, n: int) -> Tensor:
+        """Causes (n, C) of people whom no data set contains; a person takes 2 ms."""
+        cfg, first = self.cfg, self.done * n
+        new = [causes(FRESH + cfg.seed, identity_number(first + k)) for k in range(n)]
+        return torch.from_numpy(np.array(new, np.float32).reshape(n, len(cause_names()))).to(self.device)
+
+    def update_the_critic(self, photo: Tensor, of_photo: Tensor, fake: Tensor, of_fake: Tensor) -> Stats:
+        """The critic's update: softplus(D(fake)) + softplus(−D(photo)), and lazy R1 (StyleGAN2, Sec. 3.1)."""
+        cfg, stats = self.cfg, {}
+        on_fake, on_real = self.critic(fake, of_fake), self.critic(photo, of_photo)
+        loss = stats["critic"] = F.softplus(on_fake).mean() + F.softplus(-on_real).mean()
+        stats["critic_right"] = 0.5 * ((on_real > 0).float().mean() + (on_fake < 0).float().mean())
+        if self.done % cfg.r1_every == 0:
+            photo = photo.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(self.critic(photo, of_photo).sum(), photo, create_graph=True)
+            stats["r1"] = grad.square().sum((1, 2, 3)).mean()
+            loss = loss + cfg.r1_gamma / 2 * cfg.r1_every * stats["r1"]
+        self.update_critic(loss, lr=self.learning_rate())
+        return stats
 
     def resize(self, photo: Tensor) -> Tensor:
         return photo if self.size == photo.shape[-1] else F.adaptive_avg_pool2d(photo, self.size)
@@ -243,18 +340,23 @@ class RendererTrainer(Trainer):
     def faces(self, samples: dict[str, Tensor]) -> dict[str, Tensor]:
         """Generated faces (N, 3, S, S) of samples: from pencil and line drawing, with the true w, and from w alone."""
         nets, g = self.ema, self.ema.generator
-        out: dict[str, list[Tensor]] = {k: [] for k in ("pencil", "line", "true_w", "rendered")}
+        out: dict[str, list[Tensor]] = {k: [] for k in self.ways}
         for first in range(0, len(samples["photo"]), 25):
             part = {k: v[first : first + 25].to(self.device) for k, v in samples.items()}
             w_plus = g.expand(nets.causes(part["causes"]))
-            for kind in ("pencil", "line"):
+            for kind in self.ways[:-2]:
                 codes, features = nets.encode(part[kind], self.w_avg)
                 out[kind].append(g.synthesis(codes, features=features))
                 if kind == "pencil":
                     out["true_w"].append(g.synthesis(w_plus, features=features))
-            out["rendered"].append(g.synthesis(w_plus))
+            out["rendered"].append(nets.preview(w_plus) if self.below else g.synthesis(w_plus))
         side = self.preset.size
         return {k: enlarge(torch.cat(v).float().clamp(-1, 1), side).cpu() for k, v in out.items()}
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways to a face that this stage learns."""
+        return ("rendered",) if self.below else ("pencil", "line", "true_w", "rendered")
 
     def held_out(self) -> dict[str, Tensor]:
         """Validation people: photo, pencil sketch, line drawing and causes of their second photo; their first photo."""
@@ -298,11 +400,13 @@ class RendererTrainer(Trainer):
     @torch.no_grad()
     def picture(self) -> np.ndarray:
         """Columns: held-out people. Rows: pencil sketch, its face, the same with the true w, photo, line drawing, its
-        face, the photo's causes rendered."""
+        face, the photo's causes rendered; for the coarse layers alone, the photo and its causes rendered."""
         samples = {k: v[:: max(1, len(v) // 12)][:12] for k, v in self.held_out().items()}
         y = self.faces(samples)
         rgb = {k: samples[k].expand(-1, 3, -1, -1) * 2 - 1 for k in ("pencil", "line")}
-        rows = [rgb["pencil"], y["pencil"], y["true_w"], samples["photo"], rgb["line"], y["line"], y["rendered"]]
+        rows = [samples["photo"], y["rendered"]]
+        if not self.below:
+            rows = [rgb["pencil"], y["pencil"], y["true_w"], rows[0], rgb["line"], y["line"], rows[1]]
         return contact_sheet(to_array(torch.cat(rows)), columns=len(samples["photo"]))
 
     def export(self, out: Path) -> None:

@@ -1,6 +1,5 @@
 import csv
 import hashlib
-import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from fake_faces import write_manifest, write_synthfaces
 
 from s2flib.datasets import ATTRIBUTE_NAMES, LABELS, SPLITS, SynthFaces, attribute_targets, open_dataset
 from s2flib.errors import DataError, S2FError
@@ -224,43 +223,15 @@ def test_attribute_targets(shipped):
 def small_set(tmp_path):
     """Four photos of two people in the shipped format; rewrite(rows) changes the manifest."""
     root = tmp_path / "set"
-    root.mkdir()
-    rows = []
-    for k in range(4):
-        data, split = [], "train" if k < 2 else "test"
-        for kind, colour in (("images", (50 * k, 90, 90)), ("masks", (k, k, k))):
-            buffer = io.BytesIO()
-            Image.new("RGB", (128, 128), colour).save(buffer, "WEBP", lossless=True)
-            with zipfile.ZipFile(root / f"{kind}-{split}.zip", "a") as z:
-                z.writestr(f"p{k}.webp", buffer.getvalue())
-            data.append(hashlib.sha256(buffer.getvalue()).hexdigest())
-        rows.append(
-            {
-                "file": f"p{k}.webp",
-                "sha256": data[0],
-                "mask_sha256": data[1],
-                "identity": k // 2,
-                "shot": k % 2,
-                "split": split,
-                "age": 20.5 + k,
-                "hat": "none",
-            }
-        )
+    rows = write_synthfaces(root)
 
-    def rewrite(rows):
-        with open(root / "manifest.csv", "w", newline="") as f:
-            writer = csv.DictWriter(f, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
-
-    rewrite(rows)
-    return root, rows, rewrite
+    return root, rows, lambda rows: write_manifest(root, rows)
 
 
 def test_any_folder_of_the_format_is_read(small_set):
     dataset = open_dataset("tiny", "train", root=small_set[0])
     assert dataset.names == ["p0", "p1"] and dataset.attributes[1] == {"age": 21.5, "hat": "none"}
-    assert dataset[1]["mask"].unique().tolist() == [1]
+    assert dataset[1]["mask"].unique().tolist() == [2]
     assert open_dataset("paper", "test", root=small_set[0]).size == PAPER.size  # root decides the kind
     assert len(open_dataset(TINY, "train", root=small_set[0], limit=1)) == 1
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from s2flib.datasets import open_dataset
-from s2flib.datasets.paper import even_paper, find_sheet
-from s2flib.datasets.user_drawing import prepare_drawing
+from s2flib.datasets.paper import even_paper, find_canvas, find_sheet, inside_frame, remove_rules
+from s2flib.datasets.user_drawing import FRAMED, prepare_drawing
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,96 @@ def test_no_sheet_where_there_is_none(busts):
         assert find_sheet(np.repeat(shade[None], 96, 0).astype(np.uint8)) is None  # a gradual shade has no edge
     noise = np.random.default_rng(0).integers(0, 256, (100, 140, 3)).astype(np.uint8)
     assert find_sheet(noise) is None
+
+
+def error(found, bust):
+    return float((found.sketch - clean(bust)).square().mean())
+
+
+def ruled(bust, step, ink, width=2, grid=False, tilt=0.0):
+    """The drawing in the middle of a ruled (or squared) page (900, 700), drawn over the lines, turned by degrees."""
+    page = np.full((900, 700), 1.0, np.float32)
+    for y in range(step // 2, 900, step):
+        page[y : y + width] -= ink
+    for x in range(step // 2, 700, step) if grid else ():
+        page[:, x : x + width] = np.minimum(page[:, x : x + width], 1 - ink)
+    large = cv2.resize(bust, (512, 512), interpolation=cv2.INTER_AREA) / np.float32(255)
+    page[200:712, 90:602] *= large
+    matrix = cv2.getRotationMatrix2D((350, 450), tilt, 1.0)
+    return (cv2.warpAffine(page, matrix, (700, 900), borderValue=1.0) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [dict(step=32, ink=0.3), dict(step=56, ink=0.5, width=3), dict(step=28, ink=0.25, grid=True),
+     dict(step=36, ink=0.3, tilt=2.0), dict(step=40, ink=0.35, grid=True, tilt=-1.25)],
+)  # fmt: skip
+def test_ruled_and_squared_paper(busts, page):
+    errors = []
+    for bust in busts[:6]:
+        found = prepare_drawing(ruled(bust, **page), 128)
+        assert "ruled paper: its lines removed" in found.notes
+        errors.append(error(found, bust))
+    assert max(errors) < 0.03, errors
+
+
+@pytest.mark.parametrize("thickness, gap, sides", [(2, 20, 4), (5, 40, 4), (3, 0, 4), (3, 30, 3)])
+def test_a_frame_is_removed(busts, thickness, gap, sides):
+    for bust in busts[:6]:
+        page = np.full((400, 400), 255, np.uint8)
+        page[72:328, 72:328] = bust
+        a, b = gap, 399 - gap
+        corners = [(a, a), (b, a), (b, b), (a, b), (a, a)]
+        for first, second in list(zip(corners, corners[1:], strict=False))[-sides:]:
+            cv2.line(page, first, second, 30, thickness)
+        found = prepare_drawing(page, 128)
+        assert found.notes.count(FRAMED) == 1
+        assert error(found, bust) < 0.03
+
+
+def screenshot(bust, theme, dark_text=True):
+    """A drawing program's window (600, 900, 3): title, tool bar, canvas with the drawing, a panel on the right."""
+    window = np.full((600, 900, 3), theme, np.uint8)
+    canvas = np.full((420, 500), 255, np.uint8)
+    canvas[80:336, 120:376] = bust
+    window[90:510, 80:580] = canvas[..., None]
+    for k in range(12):
+        cv2.putText(
+            window, "Brush", (20 + 70 * k, 40), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (20,) * 3 if dark_text else (230,) * 3
+        )
+        cv2.rectangle(window, (620 + 20 * k, 120), (632 + 20 * k, 132), (20 * k, 90, 200), -1)
+    return window
+
+
+@pytest.mark.parametrize("theme, dark_text", [((240, 240, 240), True), ((43, 43, 43), False), ((200, 215, 235), True)])
+def test_a_screenshot_of_a_drawing_program(busts, theme, dark_text):
+    for bust in busts[:6]:
+        found = prepare_drawing(screenshot(bust, theme, dark_text), 128)
+        assert found.notes.count(FRAMED) == 1 and not any("inverted" in n for n in found.notes)
+        assert error(found, bust) < 0.03
+
+
+def test_a_screenshot_of_a_phones_viewer(busts):
+    for bust in busts[:6]:
+        phone = np.zeros((800, 400), np.uint8)
+        phone[200:600] = 255
+        phone[272:528, 72:328] = bust
+        cv2.putText(phone, "12:34", (20, 40), cv2.FONT_HERSHEY_SIMPLEX, 0.8, 255, 2)
+        assert error(prepare_drawing(phone, 128), bust) < 0.03
+
+
+def test_no_rules_frame_or_canvas_where_there_is_none(busts):
+    val = open_dataset("tiny", "val", limit=200)
+    drawings = [val.drawing(i) for i in range(0, 200, 8)]
+    sketches = [(val[i]["sketch"][0].numpy() * 255).astype(np.uint8) for i in range(0, 200, 8)]
+    striped = busts[0].copy()
+    striped[170::12] = 40  # a striped shirt
+    pages = [np.pad(d, 60, constant_values=255) for d in drawings[:8]]
+    for picture in [*busts, *drawings, *sketches, *pages, striped]:
+        grey = picture.astype(np.float32) / 255
+        assert remove_rules(grey) is None and inside_frame(grey) is None and find_canvas(picture) is None
+    noise = np.random.default_rng(0).integers(0, 256, (100, 140, 3)).astype(np.uint8)
+    assert find_canvas(noise) is None and find_canvas(np.zeros((64, 64), np.uint8)) is None
 
 
 def test_a_floating_head_is_centred_and_a_bust_stands_on_the_edge(busts):

@@ -55,6 +55,9 @@ def weights(t):
     return torch.cat([p.detach().flatten() for p in t.nets.parameters()])
 
 
+ADVERSARIAL = dict(lambda_adv=0.1, fresh=0.5, rendered=0.5, r1_every=2)
+
+
 @pytest.fixture(scope="module")
 def trained(people, tmp_path_factory):
     """renderer.safetensors after a few steps."""
@@ -63,8 +66,9 @@ def trained(people, tmp_path_factory):
         return str(train_renderer(config(people, tmp_path_factory.mktemp("trained"), lambda_id=0.1)))
 
 
-def test_resumes_to_the_same_numbers(people, tmp_path):
-    cfg = config(people, tmp_path, lambda_id=0.1, lambda_lpips=0.1)
+@pytest.mark.parametrize("more", [dict(lambda_lpips=0.1), ADVERSARIAL])
+def test_resumes_to_the_same_numbers(people, tmp_path, more):
+    cfg = config(people, tmp_path, lambda_id=0.1, **more)
     whole, again = trainer(cfg), trainer(cfg)
     start = weights(whole)
     for _ in range(2):
@@ -87,7 +91,8 @@ def test_every_network_learns(people, tmp_path):
     assert last["l1"] < 0.9 * first["l1"]
     still = {n for n, p in t.nets.named_parameters() if torch.equal(p, before[n])}
     # the mapping network is trained later; images below the feature map's side are switched off
-    assert all(n.startswith(("generator.style.", "generator.to_rgb1.", "generator.to_rgbs.0.")) for n in still), still
+    off = ("generator.style.", "generator.to_rgb1.", "generator.to_rgbs.0.", "previews.")
+    assert all(n.startswith(off) for n in still), still
 
 
 def test_the_picture_of_w_is_that_of_its_features(people, tmp_path):
@@ -111,6 +116,77 @@ def test_validation_picture_and_files(people, tmp_path):
     )
     assert not torch.equal(samples["photo"], samples["other"])
     assert t.picture().shape == (64 * 7, 64 * 3, 3)
+
+
+def test_the_coarse_layers_grow_alone(people, tmp_path):
+    """8 px, then 16 px: neither needs a sketch; the encoder and the fine layers stay as they are."""
+    first = trainer(config(people, tmp_path, size=8, reconstructed=0.0, rendered=1.0, steps=100, lr=1e-2))
+    before = {n: p.detach().clone() for n, p in first.nets.named_parameters()}
+    start = first.validate()
+    for _ in range(60):
+        assert first.step().keys() == {"rendered_l1", "rendered_face"}
+    assert start.keys() == {"people", *(f"val_rendered_{k}" for k in ("mse", "similarity", "rank1", "rank10"))}
+    assert first.validate()["val_rendered_mse"] < 0.8 * start["val_rendered_mse"]
+    learnt = {n for n, p in first.nets.named_parameters() if not torch.equal(p, before[n])}
+    assert {n.split(".")[0] for n in learnt} == {"causes", "generator", "previews"}
+    assert first.picture().shape == (64 * 2, 64 * 3, 3)
+    first.export(tmp_path)
+    path = str(tmp_path / "renderer.safetensors")
+    second = trainer(config(people, tmp_path, size=16, reconstructed=0.0, rendered=1.0, init=path))
+    with torch.no_grad():
+        w = torch.randn(2, 2 * 4 - 2, 16)
+        features = [t.generator.coarse_features(w[:, : t.generator.n_styles], 8) for t in (first.ema, second.nets)]
+    # the stored noise has its own resolution in both: only the weights are taken over
+    assert torch.allclose(*features, atol=0.05)
+    assert "rendered_l1" in second.step()
+
+
+def test_the_critic_learns_what_belongs_together(people, tmp_path):
+    """Shown photos only: with their own causes as real, with another person's as fake."""
+    t = trainer(config(people, tmp_path, steps=1000, lr=5e-3, **ADVERSARIAL))
+    photo, _, known = t.feed.everything(0)
+    told, other = (t.nets.causes.standardise(known[k]) for k in (slice(None), [1, 2, 3, 0]))
+    t.done = 101
+    for _ in range(60):
+        stats = t.update_the_critic(photo, told, photo, other)
+    assert stats["critic"] < 0.8 and stats["critic_right"] == 1
+
+
+def test_r1_is_the_gradient_at_photos(people, tmp_path):
+    t = trainer(config(people, tmp_path, **ADVERSARIAL))
+    photo, _, known = t.feed.everything(0)
+    told = t.nets.causes.standardise(known)
+    got = float(t.update_the_critic(photo, told, torch.zeros_like(photo), told)["r1"].detach())
+    t = trainer(config(people, tmp_path, **ADVERSARIAL)).critic.double()
+    x, c = photo.double(), told.double()
+    direction = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        slope = (t(x + 1e-6 * direction, c).sum() - t(x - 1e-6 * direction, c).sum()) / 2e-6
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(t(x, c).sum(), x)
+    assert torch.isclose((grad * direction).sum(), slope, rtol=0.02)  # statistics over the batch are float32
+    assert got == pytest.approx(float(grad.square().sum() / len(x)), rel=1e-3)
+
+
+def test_fresh_people_are_new_at_every_step(people, tmp_path):
+    t = trainer(config(people, tmp_path, **ADVERSARIAL))
+    first = t.fresh_causes(2)
+    t.done = 1
+    second = t.fresh_causes(2)
+    assert first.shape == (2, len(cause_names())) and not torch.equal(first, second)
+    shown = torch.from_numpy(Pool([people]).batch(np.arange(12))[3])
+    assert torch.cdist(torch.cat([first, second]), shown).min() > 1
+    assert t.fresh_causes(0).shape == (0, len(cause_names()))
+
+
+def test_the_adversary_moves_what_is_drawn(people, tmp_path):
+    """The same step with and without it: the generator's gradient differs, also where no photo is compared."""
+    plain, sharp = (trainer(config(people, tmp_path, **ADVERSARIAL | dict(lambda_adv=v))) for v in (1e-9, 5.0))
+    for t in (plain, sharp):
+        t.done = 3
+        stats = t.step()
+    assert {"adversarial", "critic", "critic_right"} <= stats.keys()
+    assert not torch.allclose(weights(plain), weights(sharp), atol=1e-4)
 
 
 def test_a_stage_grows_from_half_the_size(people, tmp_path):
@@ -186,7 +262,10 @@ def test_people_join_only_when_asked(people, tmp_path):
 
 def test_refuses(people, tmp_path, monkeypatch, trained):
     for wrong, words in (
-        (dict(reconstructed=0.0), "no sketch"),
+        (dict(reconstructed=0.0, rendered=0.1), "would draw nothing"),
+        (dict(size=8), "below 16 px nothing is drawn from sketches"),
+        (dict(size=4), "power of two from 8 to 64"),
+        (dict(size=48), "power of two from 8 to 64"),
         (dict(rendered=1.5), "rendered is a share"),
         (dict(lines=-0.1), "lines is a share"),
     ):
