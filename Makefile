@@ -20,7 +20,7 @@ export MALLOC_TOP_PAD_        ?= 200000000
 export JUPYTER_PREFER_ENV_PATH ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test lab lint fetch pin clean
+.PHONY: help setup course test fuzz lab lint fetch pin resolve clean
 
 help: ## what there is to make
 	@echo "usage: make TARGET [PYTHON=...] [ARGS='...'] [PIP_ARGS='...'] [JOBS=2]"
@@ -49,6 +49,9 @@ course: $(READY) ## run the whole course headless (preset tiny), print Table 1 a
 test: $(READY) ## run every test
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
+fuzz: $(READY) ## try s2flib on broken pictures, weights, folders, downloads and kills (half an hour)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests "$(PY)" -m fuzz --jobs $(JOBS) $(ARGS)
+
 lab: $(READY) ## open JupyterLab on the notebooks
 	"$(PY)" -m jupyterlab --notebook-dir=notebooks $(ARGS)
 
@@ -62,9 +65,12 @@ fetch: $(READY) ## list the published weights; make fetch ARGS=NAME downloads on
 	"$(PY)" -m s2flib fetch $(ARGS)
 
 pin: $(READY) ## write the versions installed now into constraints.txt
-	@{ grep '^#' constraints.txt; "$(PY)" -m pip freeze --disable-pip-version-check --exclude-editable \
-	   | grep -v -e ' @ ' -e '^-' | sed 's/+[A-Za-z0-9.]*$$//'; } > constraints.tmp
+	@{ sed '/^# .* `make pin`:$$/q' constraints.txt; "$(PY)" -m pip freeze --all --disable-pip-version-check \
+	   --exclude-editable | grep -v -e ' @ ' -e '^-' -e '^pip==' -e '^wheel==' | sed 's/+[A-Za-z0-9.]*$$//'; } > constraints.tmp
 	@mv constraints.tmp constraints.txt && touch "$(READY)"
+
+resolve: $(READY) ## ask the package index whether every named Python can install the pins
+	"$(PY)" scripts/resolve_pins.py $(ARGS)
 
 clean: ## remove the environment and what tests leave behind (never runs/ or data/)
 	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi

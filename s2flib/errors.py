@@ -9,6 +9,12 @@ class S2FError(Exception):
     """
 
 
+def printable(why: object, longest: int = 200) -> str:
+    """What another library reports, or a name in a damaged file, as a message can show it: one line, not too long."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(why)).split()) or type(why).__name__
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
 class ImageError(S2FError):
     """An image file or array cannot be used."""
 

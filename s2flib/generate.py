@@ -7,6 +7,7 @@ before the first face is written.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ from s2flib.weights.load import fingerprint, load_psp, psp_file
 OVERVIEW = "overview.png"
 GAP = 4  # px of white between the overview's images
 MAX_FACES = 64  # per sketch
+FAR = 1.0  # distance of an unusual input, see psp.InputDistance
+UNUSUAL = (
+    "unlike the drawings that the encoder was trained on (distance {:.1f}; 99 of 100 validation sketches have less "
+    "than 1.0): the face may show little of it"
+)
 
 
 @dataclass(frozen=True)
@@ -87,18 +93,15 @@ def generate(
     model = load_psp(preset, weights_file, generator_file)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.eval().to(device)
-    about = {
-        "software": f"s2flib {s2flib.__version__}",
-        "preset": preset.name,
-        "label": preset.label,
-        "weights_sha256": sha256_of(weights_file),
-        "generator": fingerprint(model.decoder),
-        "seed": seed,
-    }
+    about = how_made(model, preset, weights_file) | {"seed": seed}
     out.mkdir(parents=True, exist_ok=True)
     done, shown = [], []
     for path, (drawing, notes), targets in zip(sources, prepared, files, strict=True):
         faces = sample_faces(model, drawing.to(device), n, seed)
+        distance = model.input_distance(drawing[None].to(device))
+        far = {} if distance is None else {"input_distance": f"{float(distance):.2f}"}
+        if distance is not None and distance > FAR:
+            notes = [*notes, UNUSUAL.format(float(distance))]
         pictures = [images.to_array(face) for face in faces]
         for i, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
             details = (
@@ -108,6 +111,7 @@ def generate(
                     "sketch": path.name,
                     "sketch_sha256": sha256_of(path),
                     "face": i + 1,
+                    **far,
                     "styles": "encoder" if i == 0 else "coarse: encoder, fine: drawn by chance",
                 }
             )
@@ -116,10 +120,22 @@ def generate(
         shown += [np.uint8(np.round(drawing[0].numpy() * 255)), *pictures]
         done.append(GeneratedFaces(path, targets, notes))
     sheet = images.contact_sheet(shown, columns=n + 1, gap=GAP)
-    images.save_image(
-        out / OVERVIEW, sheet, metadata=about | {"what": "sketch, then its faces"}, overwrite=overwrite, mark=mark
-    )
+    details = about | {"what": "sketch, then its faces", "sketches": [path.name for path in sources]}
+    before = {path.name: json.loads(text) for path in sources for text in images.inherited(path)[0].values()}
+    details |= {"source_metadata": json.dumps(before)} if before else {}
+    images.save_image(out / OVERVIEW, sheet, metadata=details, overwrite=overwrite, mark=mark)
     return done
+
+
+def how_made(model: PSP, preset: Preset, weights_file: str | Path | None = None) -> dict[str, str]:
+    """The metadata of every face that ``model`` makes: version, preset and weights. weights_file: the encoder's."""
+    return {
+        "software": f"s2flib {s2flib.__version__}",
+        "preset": preset.name,
+        "label": preset.label,
+        "weights_sha256": sha256_of(psp_file(preset, weights_file)),
+        "generator": fingerprint(model.decoder),
+    }
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from s2flib.errors import ImageError
+from s2flib.errors import ImageError, printable
 from s2flib.files import atomic_path
 
 MIN_SIDE, MAX_SIDE = 16, 12_000  # pixels
@@ -93,25 +94,39 @@ def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Ite
     if not isinstance(path, (str, os.PathLike)):
         name = str(getattr(path, "name", "the image"))
     else:
-        file = Path(path)
-        name = str(file)
-        if not file.exists():
-            raise ImageError(f"{name} does not exist: check the path.")
-        if file.is_dir():
+        name = str(path)
+        try:
+            found = Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ImageError(f"{name} does not exist: check the path.") from None
+        except (OSError, ValueError) as e:  # a name that is too long, a folder that may not be entered
+            raise ImageError(f"{name} cannot be opened ({printable(e)}): check the path.") from None
+        if stat.S_ISDIR(found.st_mode):
             raise ImageError(f"{name} is a folder: choose an image file.")
-        if file.stat().st_size == 0:
+        if found.st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes): copy or download it again.")
     Image.init()
     formats = [f for f in FORMATS if f in Image.OPEN]  # some builds of Pillow lack AVIF
+    with _decoding(name), contextlib.ExitStack() as stack:
+        # Given a path, Pillow maps uncompressed TIFFs into memory and then scrambles those with an orientation.
+        file = stack.enter_context(open(path, "rb")) if isinstance(path, (str, os.PathLike)) else path
+        image = stack.enter_context(Image.open(file, formats=formats))
+        w, h = image.size
+        if max(w, h) > MAX_SIDE:
+            raise ImageError(_too_large(name))
+        if min(w, h) < min_side:
+            raise ImageError(f"{name} is {w}×{h} px: use an image with sides of at least {min_side} px.")
+        image.load()
+        yield image, name
+
+
+@contextlib.contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on a file that it cannot open or decode into an ImageError."""
     try:
-        with Image.open(path, formats=formats) as image:
-            w, h = image.size
-            if max(w, h) > MAX_SIDE:
-                raise ImageError(_too_large(name))
-            if min(w, h) < min_side:
-                raise ImageError(f"{name} is {w}×{h} px: use an image with sides of at least {min_side} px.")
-            image.load()
-            yield image, name
+        yield
+    except ImageError:
+        raise
     except Image.DecompressionBombError:
         raise ImageError(_too_large(name)) from None
     except UnidentifiedImageError:
@@ -120,8 +135,10 @@ def _opened(path: str | os.PathLike | BinaryIO, min_side: int = MIN_SIDE) -> Ite
         ) from None
     except PermissionError:
         raise ImageError(f"{name} cannot be read: change its permissions.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError) as e:  # Pillow's decoders
-        raise ImageError(f"{name} is damaged or truncated ({e}): copy or download it again.") from None
+    except MemoryError:
+        raise ImageError(f"{name} does not fit into memory: scale it down first.") from None
+    except Exception as e:  # decoders raise anything on damaged data
+        raise ImageError(f"{name} is damaged or truncated ({printable(e)}): copy or download it again.") from None
 
 
 def _too_large(name: str) -> str:
@@ -138,18 +155,22 @@ def as_array(image: Picture) -> np.ndarray:
     if isinstance(image, bytes):
         image = io.BytesIO(image)
     if isinstance(image, Image.Image):
-        return _rgb(image, "the image")
+        with _decoding("the image"):  # an opened file is decoded only now
+            return _rgb(image, "the image")
     if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
         return load_image(cast(BinaryIO, image))
     if isinstance(image, torch.Tensor):
         x = image[0] if image.ndim == 4 and len(image) == 1 else image
         if x.ndim != 3 or x.shape[0] not in (1, 3):
             raise ImageError(f"an image tensor is (3, H, W) or (1, H, W), not {tuple(image.shape)}: pass one image.")
-        if not torch.isfinite(x).all():
-            raise ImageError("the image contains NaN or infinite values: check the step that produced it.")
+        if x.numel() == 0 or not torch.isfinite(x).all():
+            raise ImageError("the image is empty or contains NaN or infinite values: check the step that produced it.")
         return to_array(x if x.shape[0] == 3 else x.expand(3, -1, -1) * 2 - 1)
-    array = np.asarray(image)
-    if array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):
+    try:
+        array: np.ndarray = np.asarray(image)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0)
+    if array.dtype == np.uint8 and array.size and (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):
         return array if array.shape[2:] == (3,) else _rgb(Image.fromarray(array), "the image")
     raise ImageError(
         f"an image array is uint8 (H, W, 3), not {array.dtype} {array.shape}: read files with "
@@ -258,22 +279,31 @@ def save_image(
         image = Image.fromarray(image)
     if mark:
         image = mark_synthetic(image)
-    text = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
-    if synthetic:
-        text["synthetic"] = "true"
     options: dict = {}
     if kind == "PNG":
-        options["pnginfo"] = info = PngImagePlugin.PngInfo()
-        for key, value in text.items():
-            info.add_itxt(key, value)
+        options["pnginfo"] = png_info(metadata, synthetic)
     else:
         image = image.convert("RGB")
         exif = Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = json.dumps(text)
+        exif[ExifTags.Base.ImageDescription] = json.dumps(text_entries(metadata, synthetic))
         options |= {"exif": exif, "quality": 95}
     with atomic_path(path) as part:
         image.save(part, kind, **options)
     return path
+
+
+def text_entries(metadata: Mapping | None = None, synthetic: bool = True) -> dict[str, str]:
+    """What a picture says beside its pixels; a generated face says that it is one."""
+    text = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
+    return text | {"synthetic": "true"} if synthetic else text
+
+
+def png_info(metadata: Mapping | None = None, synthetic: bool = True) -> PngImagePlugin.PngInfo:
+    """:func:`text_entries` for Pillow's ``save(…, pnginfo=…)``."""
+    info = PngImagePlugin.PngInfo()
+    for key, value in text_entries(metadata, synthetic).items():
+        info.add_itxt(key, value)
+    return info
 
 
 def read_metadata(path: str | os.PathLike | BinaryIO) -> dict[str, str]:

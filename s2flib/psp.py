@@ -213,24 +213,61 @@ def _upsample_add(coarse: Tensor, lateral: Tensor) -> Tensor:
     return F.interpolate(coarse, size=lateral.shape[-2:], mode="bilinear", align_corners=True) + lateral
 
 
+class InputDistance(nn.Module):
+    """How far a sketch is from those that the encoder was trained on, by the encoder's own features.
+
+    The Mahalanobis distance of the coarse map's mean over positions (Lee et al. 2018, arXiv:1807.03888), divided by
+    its 99th percentile on validation sketches: above 1 lies one validation sketch in a hundred.
+    """
+
+    mean: Tensor  # (C,)
+    whiten: Tensor  # (C, C), whitenᵀ · whiten = inverse covariance
+    limit: Tensor  # ()
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("whiten", torch.eye(channels))
+        self.register_buffer("limit", torch.ones(()))
+
+    def fit(self, train: Tensor, val: Tensor) -> None:
+        """Set the statistics from coarse maps (N, C, s, s) of training sketches, and the limit from validation's."""
+        x = train.mean((2, 3)).double()
+        self.mean.copy_(x.mean(0))
+        covariance = torch.cov(x.T) + 1e-3 * x.var(0).mean() * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        values, vectors = torch.linalg.eigh(covariance)
+        self.whiten.copy_((vectors * values.rsqrt()).T)
+        self.limit.copy_(self.unscaled(val).quantile(0.99))
+
+    def unscaled(self, maps: Tensor) -> Tensor:
+        return ((maps.mean((2, 3)).float() - self.mean) @ self.whiten.T).norm(dim=1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The encoder's coarse map (B, C, s, s) → distances (B,)."""
+        return self.unscaled(maps) / self.limit
+
+
 class PSP(nn.Module):
     """Encoder → w+ = E(sketch) + w̄ → frozen StyleGAN2 (seed paper, Sec. 3.3; pSp, Eq. 1).
 
     encoder:     GradualStyleEncoder
     decoder:     Generator; its parameters never require gradients, but gradients flow through it to the code
     latent_avg:  w̄, (style_dim,) or (n_styles, style_dim); stored as a (n_styles, style_dim) buffer
+    typical:     the InputDistance of the encoder, where one was measured
     """
 
     latent_avg: Tensor
 
-    def __init__(self, encoder: GradualStyleEncoder, decoder: Generator, latent_avg: Tensor):
+    def __init__(
+        self, encoder: GradualStyleEncoder, decoder: Generator, latent_avg: Tensor, typical: InputDistance | None = None
+    ):
         super().__init__()
         if (encoder.n_styles, encoder.style_dim) != (decoder.n_styles, decoder.style_dim):
             raise S2FError(
                 f"the encoder outputs {encoder.n_styles} styles of {encoder.style_dim} but the decoder expects "
                 f"{decoder.n_styles} of {decoder.style_dim}: build both from the same preset."
             )
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder, self.typical = encoder, decoder, typical
         latent_avg = latent_avg.detach().float().expand(encoder.n_styles, encoder.style_dim)
         self.register_buffer("latent_avg", latent_avg.clone())
         self.train(self.training)
@@ -257,11 +294,21 @@ class PSP(nn.Module):
         features: (B, channels(s), s, s), the generator's features of side s as the sketch determines them (F/W+ space,
         see :meth:`Generator.synthesis`); None if the encoder has no feature head, as published.
         """
+        maps = self.maps(sketch)
+        return self.encoder.codes(maps).to(self.latent_avg.dtype) + self.latent_avg, self.encoder.feature_map(maps)
+
+    @torch.no_grad()
+    def input_distance(self, sketch: Tensor) -> Tensor | None:
+        """sketch (B, input_nc, H, W) → distance from the training sketches (B,), above 1 for one validation sketch in
+        a hundred (:class:`InputDistance`); None if it was not measured for this encoder."""
+        return None if self.typical is None else self.typical(self.maps(sketch)[0])
+
+    def maps(self, sketch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """sketch (B, input_nc, H, W), resized to the encoder's size → its pyramid, see the encoder's ``features``."""
         size = self.encoder.size
         if sketch.ndim == 4 and sketch.shape[-1] == sketch.shape[-2] != size:
             sketch = F.interpolate(sketch, size=(size, size), mode="bilinear", antialias=True)
-        maps = self.encoder.features(sketch)
-        return self.encoder.codes(maps).to(self.latent_avg.dtype) + self.latent_avg, self.encoder.feature_map(maps)
+        return self.encoder.features(sketch)
 
     def decode(
         self,

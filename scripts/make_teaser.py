@@ -11,14 +11,17 @@ import numpy as np
 import torch
 
 from s2flib.datasets.faces import open_dataset
+from s2flib.generate import how_made
 from s2flib.plotting.canvas import save_figure
 from s2flib.plotting.pictures import sketch_output_photo_grid
+from s2flib.presets import get_preset
 from s2flib.weights.load import load_psp
 
 PEOPLE = 8
+OUT = Path(__file__).resolve().parent.parent / "docs" / "teaser.png"
 
 
-def main() -> None:
+def main(out: Path = OUT) -> None:
     test = open_dataset("tiny", "test")
     people = np.unique(test.identities)
     chosen = people[np.linspace(0, len(people) - 1, PEOPLE).astype(int)]
@@ -28,8 +31,8 @@ def main() -> None:
     with torch.inference_mode():
         faces, _ = psp(sketches)
     figure = sketch_output_photo_grid(sketches, {"face": faces}, photos)
-    out = Path(__file__).resolve().parent.parent / "docs" / "teaser.png"
-    print(save_figure(figure, out, overwrite=True))
+    about = how_made(psp, get_preset("tiny")) | {"what": "sketch, face and photo of people in the test split"}
+    print(save_figure(figure, out, overwrite=True, metadata=about))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ import sys
 import zlib
 from pathlib import Path
 
+import fake_faces
 import numpy as np
 import pytest
 from PIL import Image
-
-from s2flib.datasets import celeba
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -99,38 +98,14 @@ def astronaut() -> np.ndarray:
 
 @pytest.fixture
 def celeba_folder(_celeba_template, tmp_path) -> Path:
-    """A fresh copy, free to be damaged, of the CelebAMask-HQ folder described at _celeba_template."""
+    """A fresh copy, free to be damaged, of the CelebAMask-HQ folder of fake_faces.write_celeba."""
     return Path(shutil.copytree(_celeba_template, tmp_path / "CelebAMask-HQ"))
 
 
 @pytest.fixture(scope="session")
 def _celeba_template(tmp_path_factory) -> Path:
-    """A CelebAMask-HQ folder of the published layout: 12 photos (64 px), masks of 3 parts, no identity file.
-
-    Photo k is uniformly of grey 20·k. Its mask (512²): skin in rows 100–399, hair in rows 50–149 (drawn over the
-    skin, as g_mask.py does), l_eye in a 20 × 40 block. Photo 7 wears a hat. CelebA indices: 0–7 train, 8–9 val,
-    10–11 test by the published split.
-    """
-    root = tmp_path_factory.mktemp("celeba")
-    (root / celeba.IMAGES).mkdir(parents=True)
-    parts = root / celeba.MASKS / "0"
-    parts.mkdir(parents=True)
-    orig = [*range(1000, 1008), 162771, 182637, 182638, 202598]
-    mapping, attributes = ["idx\torig_idx\torig_file"], ["12", "Male Young Smiling"]
-    for k in range(12):
-        Image.new("RGB", (64, 64), (20 * k,) * 3).save(root / celeba.IMAGES / f"{k}.jpg", quality=95)
-        areas = {"skin": np.s_[100:400, 100:400], "hair": np.s_[50:150, 100:400], "l_eye": np.s_[200:220, 150:190]}
-        if k == 7:
-            areas["hat"] = np.s_[0:100, 100:400]
-        for part, area in areas.items():
-            drawn = np.zeros((512, 512, 3), np.uint8)
-            drawn[area] = 255
-            Image.fromarray(drawn).save(parts / f"{k:05d}_{part}.png")
-        mapping.append(f"{k}\t{orig[k]}\t{orig[k] + 1:06d}.jpg")
-        attributes.append(f"{k}.jpg  {1 if k % 2 else -1} 1 -1")
-    (root / celeba.MAPPING).write_text("\n".join(mapping) + "\n")
-    (root / celeba.ATTRIBUTES).write_text("\n".join(attributes) + "\n")
-    return root
+    """See :func:`fake_faces.write_celeba`."""
+    return fake_faces.write_celeba(tmp_path_factory.mktemp("celeba"))
 
 
 @pytest.fixture

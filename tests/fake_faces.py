@@ -1,9 +1,17 @@
-"""A data set and judges small enough that every number can be worked out by hand."""
+"""Data sets and judges small enough that every number can be worked out by hand."""
+
+import csv
+import hashlib
+import io
+import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
+from s2flib.datasets import celeba
 from s2flib.evaluation import Judges
 from s2flib.presets import TINY
 
@@ -73,3 +81,67 @@ def crude_face(size=96, seed=0):
         cv2.circle(photo, (int(size * x), int(size * 0.42)), size // 20, (40, 25, 20), -1)
     cv2.ellipse(photo, (size // 2, size * 7 // 10), (size // 8, size // 30), 0, 0, 360, (150, 40, 50), -1)
     return photo, mask
+
+
+def write_celeba(root: Path) -> Path:
+    """A CelebAMask-HQ folder of the published layout: 12 photos (64 px), masks of 3 parts, no identity file.
+
+    Photo k is uniformly of grey 20·k. Its mask (512²): skin in rows 100–399, hair in rows 50–149 (drawn over the
+    skin, as g_mask.py does), l_eye in a 20 × 40 block. Photo 7 wears a hat. CelebA indices: 0–7 train, 8–9 val,
+    10–11 test by the published split.
+    """
+    (root / celeba.IMAGES).mkdir(parents=True)
+    parts = root / celeba.MASKS / "0"
+    parts.mkdir(parents=True)
+    orig = [*range(1000, 1008), 162771, 182637, 182638, 202598]
+    mapping, attributes = ["idx\torig_idx\torig_file"], ["12", "Male Young Smiling"]
+    for k in range(12):
+        Image.new("RGB", (64, 64), (20 * k,) * 3).save(root / celeba.IMAGES / f"{k}.jpg", quality=95)
+        areas = {"skin": np.s_[100:400, 100:400], "hair": np.s_[50:150, 100:400], "l_eye": np.s_[200:220, 150:190]}
+        if k == 7:
+            areas["hat"] = np.s_[0:100, 100:400]
+        for part, area in areas.items():
+            drawn = np.zeros((512, 512, 3), np.uint8)
+            drawn[area] = 255
+            Image.fromarray(drawn).save(parts / f"{k:05d}_{part}.png")
+        mapping.append(f"{k}\t{orig[k]}\t{orig[k] + 1:06d}.jpg")
+        attributes.append(f"{k}.jpg  {1 if k % 2 else -1} 1 -1")
+    (root / celeba.MAPPING).write_text("\n".join(mapping) + "\n")
+    (root / celeba.ATTRIBUTES).write_text("\n".join(attributes) + "\n")
+    return root
+
+
+def write_synthfaces(root: Path) -> list[dict]:
+    """Four photos of two people in the format of SynthFaces; returns the rows of its manifest."""
+    root.mkdir()
+    rows = []
+    for k in range(4):
+        data, split = [], "train" if k < 2 else "test"
+        for kind, colour in (("images", (50 * k, 90, 90)), ("masks", (k + 1,) * 3)):
+            buffer = io.BytesIO()
+            Image.new("RGB", (128, 128), colour).save(buffer, "WEBP", lossless=True)
+            with zipfile.ZipFile(root / f"{kind}-{split}.zip", "a") as z:
+                z.writestr(f"p{k}.webp", buffer.getvalue())
+            data.append(hashlib.sha256(buffer.getvalue()).hexdigest())
+        rows.append(
+            {
+                "file": f"p{k}.webp",
+                "sha256": data[0],
+                "mask_sha256": data[1],
+                "identity": k // 2,
+                "shot": k % 2,
+                "split": split,
+                "age": 20.5 + k,
+                "hat": "none",
+            }
+        )
+    write_manifest(root, rows)
+    return rows
+
+
+def write_manifest(root: Path, rows: list[dict]) -> None:
+    """Write manifest.csv of a SynthFaces folder."""
+    with open(root / "manifest.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)

@@ -11,7 +11,7 @@ from s2flib.psp import PSP
 def drawing(size=256, shift=0):
     """A few thick dark strokes that fill the page: (size, size, 3) uint8."""
     page = np.full((size, size, 3), 255, np.uint8)
-    page[10:-10, 10:20] = page[10:-10, -20:-10] = page[10:20, 10:-10] = page[-20:-10, 10:-10] = 30
+    page[10:-10, 10:20] = page[10:-10, -20:-10] = page[10:20, 10:-10] = 30  # open below: not a frame
     page[size // 3 : size // 3 + 12, 60 + shift : 110 + shift] = 60
     return page
 

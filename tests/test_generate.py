@@ -18,6 +18,7 @@ from s2flib.files import sha256_of
 from s2flib.generate import GAP, generate
 from s2flib.images import contact_sheet
 from s2flib.presets import TINY
+from s2flib.psp import InputDistance
 
 
 @pytest.fixture
@@ -230,3 +231,26 @@ def test_shipped_weights_follow_the_sketch(tmp_path):
     own, others = np.diag(distance), (distance.sum(1) - np.diag(distance)) / (len(files) - 1)
     assert (own < others).mean() >= 0.8 and own.mean() < others.mean()
     assert json.loads(Image.open(results[0].faces[0]).text["seed"]) == 0
+
+
+def test_an_unusual_input_is_told(stand_in, page, tmp_path):
+    """In a note and in the metadata, if the encoder's file has the distance."""
+    (result,) = generate([page], tmp_path / "plain", n=1)
+    assert not result.notes and "input_distance" not in Image.open(result.faces[0]).text
+    model = weights.load_psp("tiny")
+    model.typical = InputDistance(TINY.encoder_widths[-1])
+    for limit, told in ((1e6, False), (1e-6, True)):
+        model.typical.limit.fill_(limit)
+        own = weights.save_psp(tmp_path / f"{limit}.safetensors", model, "tiny")
+        (result,) = generate([page], tmp_path / f"{limit}", n=1, weights_file=own)
+        assert any("unlike the drawings" in note for note in result.notes) == told
+        assert (float(Image.open(result.faces[0]).text["input_distance"]) > 1) == told
+
+
+def test_the_overview_tells_what_its_sources_said(stand_in, page, tmp_path):
+    """A sketch of a generated face carries that face's history into every picture made from it."""
+    source = images.save_image(tmp_path / "made.png", images.load_image(page), {"seed": 7}, synthetic=True)
+    generate([page, source], tmp_path / "out", n=1)
+    about = images.read_metadata(tmp_path / "out" / "overview.png")
+    assert about["synthetic"] == "true" and json.loads(about["sketches"]) == [page.name, "made.png"]
+    assert json.loads(about["source_metadata"]) == {"made.png": {"seed": "7"}}

@@ -1,5 +1,6 @@
 import json
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -217,6 +218,12 @@ def test_any_picture_becomes_the_same_array(tmp_path):
         np.zeros((4, 4)),
         np.zeros(4, np.uint8),
         np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 0), np.uint8),
+        torch.zeros(3, 0, 4),
+        [[1, 2], [3]],
+        "x" * 5000,
+        "a\0b.png",
         b"GIF89a",
         b"",
         3,
@@ -271,3 +278,48 @@ def test_light_ink_on_transparency_is_laid_on_black():
     assert as_array(Image.fromarray(ink))[0, 0].tolist() == [255, 255, 255]
     solid = np.full((64, 64, 4), 255, np.uint8)
     assert as_array(Image.fromarray(solid)).min() == 255
+
+
+# --- what decoders raise
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (struct.error("unpack requires 4 bytes"), "damaged or truncated"),
+        (RuntimeError("two\nlines"), "damaged or truncated (two lines)"),
+        (KeyError(3), "damaged or truncated"),
+        (MemoryError(), "does not fit into memory"),
+        (Image.DecompressionBombError("too many"), "12,000"),
+    ],
+)
+def test_whatever_a_decoder_raises_is_one_sentence(error, words, bad_images, monkeypatch):
+    def load(self):
+        raise error
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    for read in (load_image, load_mask, as_array):
+        with pytest.raises(ImageError) as e:
+            read(bad_images["plain"])
+        text = str(e.value)
+        assert words in text and bad_images["plain"].name in text and text.isprintable()
+
+
+def test_a_damaged_picture_that_pillow_has_opened(bad_images):
+    with Image.open(bad_images["truncated"]) as image, pytest.raises(ImageError, match="the image is damaged"):
+        as_array(image)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_uncompressed_tiff_with_an_orientation_is_upright(orientation, tmp_path):
+    """A scanner's file. Pillow scrambles it when it is given the path."""
+    stored = np.arange(40 * 30, dtype=np.int64).reshape(40, 30).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "scan.tif", exif=exif)
+    quarter_turns = {3: 2, 4: 2, 5: -1, 6: -1, 7: 1, 8: 1}.get(orientation, 0)
+    upright = np.rot90(stored, quarter_turns)
+    if orientation in (2, 4, 5, 7):
+        upright = upright[:, ::-1]
+    for read in (load_image, as_array, lambda path: as_array(path.read_bytes())):
+        assert np.array_equal(read(tmp_path / "scan.tif")[..., 0], upright)

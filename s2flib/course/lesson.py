@@ -84,11 +84,16 @@ class Lesson:
         import matplotlib.pyplot as plt
         from IPython.display import Image, Markdown, display
 
+        from s2flib import __version__
         from s2flib.files import atomic_path
+        from s2flib.images import text_entries
 
         path = self.out / "figures" / f"{self.name}-{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"Description": caption, "Key": str(key), "synthetic": "true", "Software": "s2flib"}
+        about = text_entries({
+            "Description": caption, "Key": str(key), "Software": "s2flib", "software": f"s2flib {__version__}",
+            "lesson": self.name, "preset": self.preset.name, "label": self.preset.label, "seed": self.seed,
+        })  # fmt: skip
         with atomic_path(path) as temporary:
             fig.savefig(temporary, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata=about)
         plt.close(fig)

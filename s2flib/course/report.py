@@ -12,6 +12,7 @@ from PIL import Image
 
 from s2flib.course.lesson import NotebookRun
 from s2flib.files import write_text
+from s2flib.images import png_info
 from s2flib.presets import get_preset
 
 STYLE = """
@@ -70,7 +71,7 @@ def write_report(folder: Path, results: list[NotebookRun], record: dict) -> Path
     ]
     if failed:
         parts.append(f"<p class='bad'>{len(failed)} of {len(results)} notebooks failed: see the list below.</p>")
-    files = sorted((folder / "figures").glob("*.png"), key=lambda p: p.stat().st_mtime)
+    files = sorted((folder / "figures").glob("[!.]*.png"), key=lambda p: p.stat().st_mtime)
     figures = [_read_figure(p) for p in files]
     key = [f for f in figures if f["key"]]
     parts += [_figure(f, 1600) for f in key[:1]]
@@ -172,6 +173,7 @@ def _read_figure(path: Path) -> dict:
             path=path,
             lesson=path.stem.partition("-")[0],
             image=image.convert("RGB"),
+            text=text,
             caption=text.get("Description", path.stem),
             key=text.get("Key") == "True",
         )
@@ -182,7 +184,8 @@ def _figure(figure: dict, max_width: int) -> str:
     if image.width > max_width:
         image = image.resize((max_width, round(image.height * max_width / image.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    # smaller or not, it is still the lesson's picture: the mark and the history stay with it
+    image.save(buffer, "PNG", optimize=True, pnginfo=png_info(figure["text"], synthetic=False))
     data = base64.b64encode(buffer.getvalue()).decode()
     link = f"figures/{figure['path'].name}"
     return (

@@ -281,7 +281,7 @@ def read_webp(archive: Path, file: str, listing: str, advice: str, digest: str |
 def _read_landmarks(path: Path, advice: str) -> tuple[dict[str, np.ndarray], int]:
     """Name of a photo → its landmarks (68, 2) float, and the side in pixels that they refer to."""
     try:
-        with np.load(path) as stored:
+        with np.load(path) as stored, np.errstate(all="ignore"):
             side, names = int(stored["size"]), stored["names"].tolist()
             points = np.asarray(stored["points"] / float(stored["scale"]), np.float64)
         if points.shape != (len(names), 68, 2) or len(set(names)) != len(names):
@@ -308,7 +308,8 @@ def read_table(path: Path, columns: Sequence[str], advice: str) -> list[dict[str
         raise DataError(f"{path} lacks the columns {', '.join(missing)}: {advice}.")
     seen: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
-        whole = None not in row and None not in row.values() and all(v.isprintable() and len(v) < 500 for v in row.values())
+        cells = row.values() if None not in row else [None]  # None: a line with too many cells, or with too few
+        whole = all(cell is not None and cell.isprintable() and len(cell) < 500 for cell in cells)
         if not whole or row["split"] not in SPLITS or not re.fullmatch("-?[0-9]{1,18}", row["identity"]):
             raise DataError(f"{path} is damaged at line {line}: {advice}.")
         if seen.setdefault(row["identity"], row["split"]) != row["split"]:

@@ -89,7 +89,9 @@ def even_paper(grey: np.ndarray) -> np.ndarray:
     Cells darker than the surface (shaded hair, a beard) are removed from the fit step by step, so that the drawing's
     own tones are not mistaken for uneven light.
     """
-    cells = min(24, max(2, min(grey.shape) // 8), *grey.shape)  # a strip may be one pixel wide
+    if min(grey.shape) < 2:  # a long strip, reduced to one pixel: nothing to fit a surface to
+        return np.clip(grey / (PAPER_WHITE * max(0.05, float(np.percentile(grey, 90)))), 0, 1).astype(np.float32)
+    cells = min(24, max(2, min(grey.shape) // 8))
     height, width = grey.shape
     rows, cols = np.linspace(0, height, cells + 1).astype(int), np.linspace(0, width, cells + 1).astype(int)
     bright = np.array(
@@ -143,7 +145,9 @@ def _canvas_of(page: np.ndarray) -> tuple[int, int, int, int] | None:
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     x, y, width, height, area = (int(v) for v in stats[largest])
     inner = (parts == largest)[y : y + height, x : x + width]
-    if area < 0.1 * page.size or min(width, height) < 16 or area == width * height:  # an empty area is a tool bar
+    if area < 0.1 * page.size or min(width, height) < 16:
+        return None
+    if area == width * height or page[y : y + height, x : x + width].mean() < 0.4:  # an empty tool bar; a thick line
         return None
     (rows, cols), sides = page.shape, []  # (the canvas's own outermost line, the line beyond it), where there is one
     if y > 0:
@@ -222,7 +226,8 @@ def _rules(grey: np.ndarray) -> list[tuple[int, int]]:
 
 
 def inside_frame(grey: np.ndarray) -> np.ndarray | None:
-    """What a frame around the drawing encloses, (h, w) in [0, 1]; None if there is no frame on at least three sides.
+    """What a frame around the drawing encloses, (h, w) in [0, 1]; None if there is no frame on at least three sides,
+    or nothing in it: then the frame is the drawing.
 
     A side of a frame is a thin straight line, within a fifth of the page's side from its border, with white on both
     sides of it.
@@ -232,7 +237,8 @@ def inside_frame(grey: np.ndarray) -> np.ndarray | None:
         return None
     height, width = grey.shape
     top, bottom, left, right = (cut or 0 for cut in cuts)
-    return grey[top : height - bottom, left : width - right]
+    inside = grey[top : height - bottom, left : width - right]
+    return inside if np.mean(inside < 0.75) > 5e-4 else None
 
 
 def _frame_line(grey: np.ndarray) -> int | None:

@@ -24,7 +24,9 @@ from s2flib.evaluation.edit_scores import Editor, EditScores, measure, same_pers
 from s2flib.evaluation.evaluate import Judges, progress_bar
 from s2flib.evaluation.intervals import Interval, bootstrap_mean
 from s2flib.files import csv_text, write_text
+from s2flib.generate import how_made
 from s2flib.images import as_float, to_array
+from s2flib.instruct_pix2pix.editing import identity_of
 from s2flib.instruct_pix2pix.pipeline import load_pipeline
 from s2flib.judges.edit_judge import EditJudge, expected_reading, load_edit_judge
 from s2flib.plotting.canvas import CourseFigure, save_figure
@@ -301,8 +303,13 @@ def report_editor(
         f"{gain_in_words(ceiling.lpips_gain())}: what the autoencoder lets through",
     ]
     if faces:
-        made = edit_generated(load_psp(preset), people, editor, reader, judges.identity, faces, progress=True)
-        save_figure(made.figure(), out / "faces.png", overwrite)
+        psp = load_psp(preset)
+        made = edit_generated(psp, people, editor, reader, judges.identity, faces, progress=True)
+        about = how_made(psp, preset) | {
+            "pipeline": identity_of(pipe), "seed": test.seed, "what": "sketch, face, and the face edited",
+            "instructions": list(made.instructions),
+        }  # fmt: skip
+        save_figure(made.figure(), out / "faces.png", overwrite, about)
         asked = [k for k in range(len(made.instructions)) if not np.isnan(made.success[:, k]).all()]
         found["faces"] = {made.instructions[k]: made.rate(k)._asdict() for k in asked}
         found["faces"]["overall"] = made.rate()._asdict()

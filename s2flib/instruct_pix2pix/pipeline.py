@@ -121,7 +121,7 @@ def verify_pipeline(folder: str | Path) -> None:
                 f"{folder / name} does not match its line in {SUMS}: restore it with git checkout, or "
                 "run python scripts/update_sha256sums.py if you changed it on purpose."
             )
-    for path in folder.rglob("*.safetensors"):
+    for path in folder.rglob("[!.]*.safetensors"):  # .*: what a kill left (files.atomic_path)
         if path.relative_to(folder).as_posix() not in listed:
             raise WeightsError(
                 f"{path} is not listed in {SUMS}: run python scripts/update_sha256sums.py if you put "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from matplotlib.textpath import text_to_path
 
 from s2flib.errors import S2FError
 from s2flib.files import atomic_path
+from s2flib.images import text_entries
 
 WIDTH = 8.6  # inches; at DPI this is 1032 px, the width of a notebook cell
 DPI = 120
@@ -36,7 +38,22 @@ STYLE: dict[Any, Any] = {
 
 
 class CourseFigure(Figure):
-    """A matplotlib Figure that notebooks display exactly once, because it is not registered with pyplot."""
+    """A matplotlib Figure that notebooks display exactly once, because it is not registered with pyplot.
+
+    ``about`` is written beside the pixels of every PNG, PDF or SVG made of it. A figure that shows pictures, not only
+    charts, is marked as synthetic: the faces in it are.
+    """
+
+    about: Mapping = {}
+
+    def savefig(self, fname, *, metadata: Mapping | None = None, **options) -> None:
+        kind = options.get("format") or (Path(fname).suffix[1:] if isinstance(fname, (str, Path)) else "") or "png"
+        pictures = any(axes.images for axes in self.axes)
+        text = text_entries({**self.about, **(metadata or {})}, synthetic=pictures)
+        field = {"pdf": "Subject", "svg": "Description"}.get(kind.lower())  # both have a fixed set of entries
+        if field and text:
+            text = {field: json.dumps(text)}
+        super().savefig(fname, metadata=text, **options)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -102,13 +119,16 @@ def chart(
         figure.draw_without_rendering()  # run the layout while the style is active
 
 
-def save_figure(figure: Figure, path: str | Path, overwrite: bool = False) -> Path:
-    """Writes a figure atomically as PNG, PDF or SVG (by suffix), creating parent folders. Returns the path."""
+def save_figure(figure: Figure, path: str | Path, overwrite: bool = False, metadata: Mapping | None = None) -> Path:
+    """Writes a figure atomically as PNG, PDF or SVG (by suffix), creating parent folders. Returns the path.
+
+    metadata: how its pictures were made, for example the preset, the seed and the weights; see CourseFigure.
+    """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise S2FError(f"{path.name}: figures are written as .png, .pdf or .svg.")
     if path.exists() and not overwrite:
         raise S2FError(f"{path} already exists: choose another name or allow overwriting.")
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lower()[1:], dpi=200)
+        figure.savefig(temporary, format=path.suffix.lower()[1:], dpi=200, metadata=metadata)
     return path

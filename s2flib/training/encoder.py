@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s2flib.datasets.faces import open_dataset
+from s2flib.datasets.faces import SynthFaces, open_dataset
 from s2flib.datasets.live import Pool
 from s2flib.errors import S2FError, WeightsError
 from s2flib.images import contact_sheet, to_array
 from s2flib.judges.load import loss_networks
 from s2flib.losses import LossWeights, SketchLoss
 from s2flib.presets import get_preset
-from s2flib.psp import PSP, GradualStyleEncoder
-from s2flib.training.feed import Feed, PeopleFeed, stack
+from s2flib.psp import PSP, GradualStyleEncoder, InputDistance
+from s2flib.training.feed import Feed, PeopleFeed, seed_step, stack
 from s2flib.training.loop import run_training
 from s2flib.training.photo_encoder import encode_photo, start_from
 from s2flib.training.ranger import Ranger
@@ -208,11 +208,31 @@ class EncoderTrainer(Trainer):
         rows += [psp.decode(w_plus)] if features is not None else []
         return contact_sheet(to_array(torch.cat([*rows, photo])), columns=len(samples))
 
+    @torch.no_grad()
+    def typical_inputs(self, psp: PSP, sketches: int = 800) -> InputDistance:
+        """The distance that tells unusual inputs: statistics of training sketches, the limit from validation's."""
+        train, val = [], []
+        for step in range(-(-sketches // self.cfg.batch)):
+            seed_step(self.cfg.seed, step, self.acc.process_index)  # the sketches of that step
+            train.append(psp.maps(self.feed(step)[1])[0])
+        for i in range(len(self.val)):
+            inputs = [self.val[i]["sketch"]]
+            if self.cfg.people and self.cfg.lines and isinstance(self.val, SynthFaces):
+                inputs.append(torch.from_numpy(self.val.drawing(i))[None].float() / 255)
+            val += [psp.maps(x[None].to(self.device))[0] for x in inputs]
+        distance = InputDistance(train[0].shape[1]).to(self.device)
+        distance.fit(torch.cat(train), torch.cat(val))
+        return distance
+
     def export(self, out: Path) -> None:
-        """encoder.safetensors: encoder and w̄ in float16, for :func:`s2flib.weights.load.load_psp`."""
+        """encoder.safetensors: encoder, w̄ and the distance of unusual inputs in float16, for
+        :func:`s2flib.weights.load.load_psp`."""
+        model = self.averaged()
+        if self.done >= self.cfg.steps:  # it takes seconds: not at every checkpoint
+            model.typical = self.typical_inputs(model)
         save_psp(
             out / "encoder.safetensors",
-            self.averaged(),
+            model,
             self.preset,
             overwrite=True,
             metadata={"step": str(self.done), "lambda4": str(self.cfg.lambda4), "seed": str(self.cfg.seed)},

@@ -49,7 +49,6 @@ from s2flib.training.loop import run_training
 from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator, update_average
 from s2flib.weights.load import load_tensors, save_safetensors
 
-
 FRESH = SEED + 1  # seed of the people who have causes only
 
 
@@ -82,7 +81,11 @@ class RendererConfig(RunConfig):
 
 
 class CauseEncoder(nn.Module):
-    """Causes (B, C) → w (B, style_dim): standardised, then three layers. It is needed in training only."""
+    """Causes (B, C) → w (B, style_dim): standardised, then three layers. It is needed in training only.
+
+    A code has mean 0 and variance 1 over its entries. Synthesis hardly depends on the size of w (its convolutions are
+    normalised), so without this w would grow by orders of magnitude.
+    """
 
     mean: Tensor
     std: Tensor
@@ -108,7 +111,8 @@ class CauseEncoder(nn.Module):
         return ((x - self.mean) / self.std).clamp(-4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(self.standardise(x))
+        w = self.layers(self.standardise(x))
+        return F.layer_norm(w, w.shape[1:])
 
 
 class CauseCritic(nn.Module):

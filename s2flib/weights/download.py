@@ -5,23 +5,25 @@ Hand-written, because torch.hub does not resume, and huggingface_hub downloads o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import socket
 import ssl
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 
 from filelock import FileLock
 from tqdm import tqdm
 
-from s2flib.errors import WeightsError
+from s2flib.errors import WeightsError, printable
 from s2flib.files import sha256_of
 from s2flib.weights.sniff import foreign_kind
 
@@ -30,6 +32,9 @@ TRIES = 5  # per URL; each resumes where the last one stopped
 TIMEOUT = 30.0  # seconds without a byte
 PATIENCE, SLOWEST = 60.0, 2000.0  # after so many seconds, a slower rate (bytes per second) counts as broken off
 LARGEST = 2**34  # bytes of a file whose size is not announced
+NUMBER = "[0-9]{1,18}"  # in headers
+SPAN = rf"bytes ({NUMBER})-({NUMBER})/({NUMBER}|\*)"
+VALIDATOR = "[ -~]{1,1000}"  # an ETag or a date that can be stored, and sent back
 
 
 class _NextAddress(Exception):
@@ -93,18 +98,20 @@ def _fetch(url: str, part: Path, sha256: str | None, wait: float, label: str) ->
                 reason = f"the connection broke off {TRIES} times; the part downloaded so far is kept"
                 continue
         except urllib.error.HTTPError as e:
-            reason = f"HTTP {e.code} {e.reason}"
+            reason = printable(f"HTTP {e.code} {e.reason}")
             if e.code not in (408, 425, 429) and e.code < 500:
                 raise _NextAddress(reason) from e
             continue
         except urllib.error.URLError as e:
-            reason = f"no connection, {e.reason}"
+            reason = printable(f"no connection, {e.reason}")
             if isinstance(e.reason, socket.gaierror):  # offline: retrying does not help
                 raise _NextAddress(reason) from e
             continue
         except (TimeoutError, ConnectionError, HTTPException, ssl.SSLError) as e:
-            reason = f"{type(e).__name__} {e}".strip()
+            reason = printable(f"{type(e).__name__} {e}")
             continue
+        except (ValueError, OverflowError) as e:  # urllib and http.client on malformed addresses, ports and headers
+            raise _NextAddress(f"its address or answer is malformed ({printable(e)})") from e
         if sha256 is None or sha256_of(part) == sha256:
             with open(part, "rb") as f:
                 os.fsync(f.fileno())
@@ -119,7 +126,7 @@ def _fetch(url: str, part: Path, sha256: str | None, wait: float, label: str) ->
 def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
     """One request, resuming ``part`` where possible. True when the file is complete."""
     have = part.stat().st_size if part.exists() else 0
-    validator = _validator(part).read_text() if _validator(part).exists() else ""
+    validator = _read_validator(part)
     headers = {"User-Agent": "s2flib", "Accept-Encoding": "identity"}
     if have and (validator or verified):
         headers["Range"] = f"bytes={have}-"
@@ -128,12 +135,13 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
     else:
         have = 0
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler)
+        response = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as e:
         if e.code != 416:
             raise
         # no bytes after those we have: the file is complete, or it has changed
-        total = re.fullmatch(r"bytes \*/(\d+)", e.headers.get("Content-Range", ""))
+        total = re.fullmatch(rf"bytes \*/({NUMBER})", e.headers.get("Content-Range", ""))
         if total and int(total[1]) == have:
             return True
         _discard(part)
@@ -141,20 +149,26 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
     with response:
         start = 0
         length = response.headers.get("Content-Length")
-        if length is not None and not length.strip().isdecimal():
+        if length is not None and not re.fullmatch(NUMBER, length.strip()):
             raise _NextAddress(f"it sent a malformed Content-Length ({length[:40]!r})")
+        coding = response.headers.get("Content-Encoding", "identity")
+        if coding != "identity":
+            raise _NextAddress(f"it sent the file packed ({coding[:40]!r}), although that was not asked for")
         if response.status == 206:
             # a part is only continued by the same file, from where it ends, to the file's announced end
-            span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+            span = re.fullmatch(SPAN, response.headers.get("Content-Range", "").strip())
             start, last, whole = (int(span[1]), int(span[2]), span[3]) if span else (-1, -1, "*")
             etag = response.headers.get("ETag", "")
             other = bool(validator.startswith('"') and etag.startswith('"') and etag != validator)
-            wrong = whole != "*" and int(whole) != last + 1 or length is not None and last + 1 - start != int(length)
+            wrong = int(whole) != last + 1 if whole != "*" else not verified
+            wrong = wrong or length is not None and last + 1 - start != int(length)
             if start != have or other or wrong:
                 _discard(part)
                 return False
         total = start + int(length) if length else None
-        first = response.read(min(CHUNK, 4096))
+        first, began = b"", time.monotonic()
+        while len(first) < 512 and time.monotonic() - began <= PATIENCE and (block := _read(response)):
+            first += block  # enough to recognise a web page
         if start == 0 and (response.headers.get_content_type() == "text/html" or foreign_kind(first) == "a web page"):
             raise _NextAddress(
                 "it sent a web page instead of the file, which usually means that its daily download quota is exceeded"
@@ -163,11 +177,13 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
             raise _NextAddress("it does not send the file's size, so an incomplete download could not be detected")
         etag = response.headers.get("ETag", "")
         strong = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+        strong = strong if re.fullmatch(VALIDATOR, strong) else ""
         with open(part, "r+b" if start else "wb") as f:
             f.seek(start)
             f.truncate()
-            _validator(part).write_text(strong)  # after truncating: it must never describe another file's data
-            got, began = start, time.monotonic()
+            # after truncating: it must never describe another file's data
+            _validator(part).write_text(strong, encoding="ascii")
+            got = start
             with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=label, file=sys.stderr) as bar:
                 block = first
                 while block:
@@ -179,13 +195,61 @@ def _transfer(url: str, part: Path, verified: bool, label: str) -> bool:
                     seconds = time.monotonic() - began
                     if seconds > PATIENCE and (got - start) / seconds < SLOWEST:
                         return False  # tried again; the part is kept
-                    block = response.read(CHUNK)
+                    block = _read(response)
         return got > 0 and (total is None or got == total)
+
+
+def _read(response: HTTPResponse) -> bytes:
+    """What has arrived, at most CHUNK bytes; b"" at the end. (read() would wait for the last byte of a trickle.)"""
+    try:
+        return response.read1(CHUNK)
+    except (TimeoutError, ConnectionError, ssl.SSLError):
+        raise
+    except OSError as e:  # the network is down: no error of the disk
+        raise ConnectionError(str(e)) from e
+
+
+class _LimitedHTTP(HTTPConnection):
+    """An answer whose headers have not arrived after PATIENCE seconds is cut off."""
+
+    def getresponse(self):
+        timer = threading.Timer(PATIENCE, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+
+class _LimitedHTTPS(_LimitedHTTP, HTTPSConnection):
+    pass
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def do_open(self, http_class, req, **options):
+        return super().do_open(_LimitedHTTP, req, **options)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def do_open(self, http_class, req, **options):
+        return super().do_open(_LimitedHTTPS, req, **options)
 
 
 def _validator(part: Path) -> Path:
     """The file that stores the ETag (or Last-Modified) of ``part``."""
     return Path(f"{part}.etag")
+
+
+def _read_validator(part: Path) -> str:
+    """The stored ETag (or Last-Modified); "" if there is none or it is damaged."""
+    path = _validator(part)
+    text = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
+    return text if re.fullmatch(VALIDATOR, text) else ""
 
 
 def _discard(part: Path) -> None:

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,18 +20,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from s2flib.errors import WeightsError
+from s2flib.errors import WeightsError, printable
 from s2flib.files import atomic_path, sha256_of, weights_dir
 from s2flib.presets import Preset, get_preset
-from s2flib.psp import PSP, GradualStyleEncoder
+from s2flib.psp import PSP, GradualStyleEncoder, InputDistance
 from s2flib.stylegan2 import Generator
 from s2flib.weights.published import (
     IRSE50,
     build_ir_se50,
     build_psp,
     check_latent_avg,
+    input_channels,
     load_strict,
     load_stylegan2,
+    mean_style,
     read_psp,
     under,
 )
@@ -63,6 +66,7 @@ def safe_load(path: str | Path, with_metadata: bool = False) -> Any:
                 contents = {k: f.get_tensor(k) for k in f.keys()}
                 metadata = dict(f.metadata() or {})
         else:
+            _check_packing(path)
             # rosinality's and pSp's files store their options in a Namespace, which contains only values
             with torch.serialization.safe_globals([argparse.Namespace]):
                 contents, metadata = torch.load(path, map_location="cpu", weights_only=True), {}
@@ -77,20 +81,30 @@ def safe_load(path: str | Path, with_metadata: bool = False) -> Any:
     return (contents, metadata) if with_metadata else contents
 
 
+def _check_packing(path: Path) -> None:
+    """ValueError for a torch archive that unpacks to far more than its own size: torch itself never packs."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+        if unpacked > 2 * path.stat().st_size + (1 << 20):
+            raise ValueError(f"it unpacks to {unpacked:,} bytes")
+
+
 def _check_storage(contents: Any, path: Path) -> None:
     """WeightsError for a tensor that claims more values than the file stores for it (a view that repeats a few): it
     would take memory that its file size does not show as soon as it is converted."""
-    if isinstance(contents, Tensor):
-        if not contents.is_sparse and contents.numel() * contents.element_size() > contents.untyped_storage().nbytes():
-            raise WeightsError(
-                f"{path} is damaged (a tensor of {tuple(contents.shape)} stores fewer values than that)."
-            )
-    elif isinstance(contents, Mapping):
-        for value in contents.values():
-            _check_storage(value, path)
-    elif isinstance(contents, (list, tuple)):
-        for value in contents:
-            _check_storage(value, path)
+    waiting, seen = [contents], set()
+    while waiting:  # not recursive: a damaged file may contain itself
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            dense = value.layout == torch.strided and not value.is_meta
+            if dense and value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise WeightsError(
+                    f"{path} is damaged (a tensor of {tuple(value.shape)} stores fewer values than that)."
+                )
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, Mapping) else value
 
 
 def save_safetensors(
@@ -141,7 +155,7 @@ def verify_shipped(path: str | Path) -> None:
 def update_sha256sums(folder: str | Path | None = None) -> Path:
     """Write SHA256SUMS for every ``.safetensors`` file in ``data/weights`` (or another folder); returns its path."""
     folder = Path(folder) if folder else weights_dir()
-    return write_sums(folder, sorted(folder.glob("*.safetensors")))
+    return write_sums(folder, sorted(folder.glob("[!.]*.safetensors")))  # .*: what a kill left (files.atomic_path)
 
 
 def write_sums(folder: Path, files: Iterable[Path]) -> Path:
@@ -153,8 +167,13 @@ def write_sums(folder: Path, files: Iterable[Path]) -> Path:
 
 def read_sums(folder: Path) -> dict[str, str]:
     """File → hash, as listed in ``folder``/SHA256SUMS."""
-    lines = (folder / SUMS).read_text().splitlines()
-    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines if line.strip())}
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    found = [re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line) for line in lines if line.strip()]
+    if not all(found):
+        raise WeightsError(
+            f"{folder / SUMS} is damaged: restore it with git checkout, or run python scripts/update_sha256sums.py."
+        )
+    return {line[2]: line[1] for line in found if line}
 
 
 def load_tensors(path: str | Path, kind: str, preset: str | None = None, with_metadata: bool = False) -> Any:
@@ -167,7 +186,7 @@ def load_tensors(path: str | Path, kind: str, preset: str | None = None, with_me
         if wanted is not None and meta.get(key) != wanted:
             what = "a checkpoint of another preset" if key == "preset" else "another kind of checkpoint"
             raise WeightsError(
-                f"{path} is {what} ({meta.get(key, 'not stated')}, not {wanted}): choose a "
+                f"{path} is {what} ({printable(meta.get(key, 'not stated'))}, not {wanted}): choose a "
                 f"file that was saved as {wanted}."
             )
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
@@ -204,7 +223,7 @@ def load_generator(preset: str | Preset, path: str | Path | None = None) -> Gene
         tensors = load_tensors(path, "stylegan2", p.name)
         latent_avg = tensors.pop("latent_avg", None)
         load_strict(generator, tensors, str(path))
-        latent_avg = generator.mean_latent() if latent_avg is None else latent_avg
+        latent_avg = generator.mean_latent() if latent_avg is None else mean_style(latent_avg, p.style_dim, str(path))
     else:
         latent_avg = load_stylegan2(generator, safe_load(path), str(path))
     generator.register_buffer("latent_avg", latent_avg, persistent=False)
@@ -214,7 +233,7 @@ def load_generator(preset: str | Preset, path: str | Path | None = None) -> Gene
 def save_psp(
     path: str | Path, psp: PSP, preset: str | Preset, metadata: Mapping[str, str] | None = None, overwrite: bool = False
 ) -> Path:
-    """Write encoder.* and latent_avg, without the decoder, as float16 safetensors that :func:`load_psp` reads.
+    """Write encoder.*, latent_avg and typical.* as float16 safetensors that :func:`load_psp` reads; not the decoder.
 
     The metadata contains the decoder's fingerprint, because an encoder fits only the generator it was trained with.
     """
@@ -260,11 +279,11 @@ def load_psp(
             )
         return _reads(build_psp(checkpoint, str(path)), input_nc, path)
     tensors, meta = load_tensors(path, "psp", p.name, with_metadata=True)
-    first = tensors.get("encoder.input_layer.0.weight")
-    if "latent_avg" not in tensors or first is None:
+    if "latent_avg" not in tensors or "encoder.input_layer.0.weight" not in tensors:
         raise WeightsError(f"{path} lacks latent_avg or the encoder: save it with s2flib.weights.load.save_psp.")
-    encoder = GradualStyleEncoder.from_preset(p, first.shape[1])
-    load_strict(encoder, under(tensors, "encoder."), str(path))
+    state = under(tensors, "encoder.")
+    encoder = GradualStyleEncoder.from_preset(p, input_channels(state, str(path)))
+    load_strict(encoder, state, str(path))
     decoder = load_generator(p, generator)
     if meta.get("decoder", "") not in ("", fingerprint(decoder)):
         raise WeightsError(
@@ -272,7 +291,11 @@ def load_psp(
             "or train the encoder again."
         )
     check_latent_avg(tensors["latent_avg"], encoder.n_styles, encoder.style_dim, str(path))
-    return _reads(PSP(encoder, decoder, tensors["latent_avg"]).eval(), input_nc, path)
+    typical, measured = None, under(tensors, "typical.")
+    if measured:
+        typical = InputDistance(p.encoder_widths[-1])
+        load_strict(typical, measured, str(path))
+    return _reads(PSP(encoder, decoder, tensors["latent_avg"], typical).eval(), input_nc, path)
 
 
 def _reads(psp: PSP, input_nc: int, path: Path) -> PSP:

@@ -5,7 +5,9 @@ Nothing here uses the network or the disk; :func:`s2flib.weights.load.safe_load`
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s2flib.errors import WeightsError
+from s2flib.errors import WeightsError, printable
 from s2flib.presets import PAPER
 from s2flib.psp import PSP, GradualStyleEncoder, irse_body
 from s2flib.stylegan2 import Generator
@@ -31,40 +33,57 @@ def load_strict(module: nn.Module, state: State, what: str) -> None:
                 f"{what} lacks the tensor {key}: it was saved for another network; use the "
                 "file that belongs to this preset."
             )
+        check_values(state[key], key, what, own[key].is_floating_point(), own[key].is_meta)
         if state[key].shape != own[key].shape:
             raise WeightsError(
                 f"{what} has {key} as {tuple(state[key].shape)} instead of {tuple(own[key].shape)}: it "
                 "is a checkpoint of another preset; use the file that belongs to this one."
             )
-        check_values(state[key], key, what, own[key].is_floating_point())
     for key in state:
         if key not in own:
             raise WeightsError(
-                f"{what} has the unknown tensor {key}: it was saved for another network; use the file "
+                f"{what} has the unknown tensor {printable(key)}: it was saved for another network; use the file "
                 "that belongs to this preset."
             )
     module.load_state_dict(state)
 
 
-def check_values(tensor: Tensor, key: str, what: str, floating: bool = True) -> None:
-    """WeightsError for a tensor that is not floating-point although it should be, or has NaN or infinite values."""
-    if floating and not tensor.is_floating_point():
-        raise WeightsError(f"{what} has {key} as {tensor.dtype}, which is no weight: the file is damaged.")
-    if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+def check_values(tensor: Any, key: str, what: str, floating: bool = True, meta: bool = False) -> None:
+    """WeightsError for what is no dense tensor, or not floating-point although it should be, or has NaN or infinite
+    values. meta: whether a tensor without values (torch's device "meta") may stand for one."""
+    if not isinstance(tensor, Tensor):
+        kind = type(tensor).__name__
+    elif tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta and not meta:
+        kind = "a sparse or quantised tensor or one without values"
+    else:
+        kind = str(tensor.dtype) if floating and not tensor.is_floating_point() else ""
+    if kind:
+        raise WeightsError(f"{what} has {printable(key)} as {kind}, which is no weight: the file is damaged.")
+    if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor.float()).all():
         raise WeightsError(f"{what} has NaN or infinite values in {key}: the training broke; use another file.")
 
 
-def check_latent_avg(latent_avg: Tensor, n_styles: int, style_dim: int, what: str) -> None:
+def check_latent_avg(latent_avg: Any, n_styles: int, style_dim: int, what: str, meta: bool = False) -> None:
     """WeightsError unless w̄ is (style_dim,) or (n_styles, style_dim) and finite."""
+    check_values(latent_avg, "latent_avg", what, meta=meta)
     if tuple(latent_avg.shape) not in ((style_dim,), (n_styles, style_dim)):
         rows = f"{len(latent_avg)} rows" if latent_avg.ndim == 2 else f"the shape {tuple(latent_avg.shape)}"
         raise WeightsError(f"{what} has a latent_avg of {rows} for {n_styles} styles: it belongs to another model.")
-    check_values(latent_avg, "latent_avg", what)
 
 
-def under(state: State, prefix: str) -> State:
+def input_channels(encoder: State, what: str) -> int:
+    """The channels that an encoder reads, by its first weight (width, channels, 3, 3)."""
+    weight = encoder.get("input_layer.0.weight")
+    check_values(weight, "input_layer.0.weight", what, meta=True)
+    assert weight is not None
+    if weight.ndim != 4 or weight.numel() == 0:
+        raise WeightsError(f"{what} has a first layer of the shape {tuple(weight.shape)}: the file is damaged.")
+    return weight.shape[1]
+
+
+def under(state: Mapping[Any, Any], prefix: str) -> State:
     """The entries whose keys start with ``prefix``, with the prefix removed."""
-    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    return {k[len(prefix) :]: v for k, v in state.items() if isinstance(k, str) and k.startswith(prefix)}
 
 
 def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) -> Tensor:
@@ -75,30 +94,40 @@ def load_stylegan2(generator: Generator, checkpoint: dict[str, Any], what: str) 
     but if present they must be [1,3,3,1], the only ones that the generator supports; conversions from stylegan2-ada
     lack latent_avg and may contain mapping.w_avg; without both, w̄ is estimated.
     """
-    if "g_ema" not in checkpoint:
+    if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("g_ema"), Mapping):
         raise WeightsError(
             f"{what} has no entry g_ema: it is not a StyleGAN2 checkpoint in the published "
             "layout; convert it with rosinality's convert_weight.py first."
         )
     state = dict(checkpoint["g_ema"])
-    w_avg = [checkpoint.get("latent_avg"), state.pop("latent_avg", None), state.pop("mapping.w_avg", None)]
+    averages = [checkpoint.get("latent_avg"), state.pop("latent_avg", None), state.pop("mapping.w_avg", None)]
     own = generator.state_dict()
     draw = torch.Generator().manual_seed(0)
     for key, value in own.items():
         if key.startswith("noises.") and key not in state:
             state[key] = torch.randn(value.shape, generator=draw)
         elif key.endswith(".kernel"):
-            if not torch.allclose(state.setdefault(key, value).float(), value, atol=1e-4):
+            kernel = state.setdefault(key, value)
+            check_values(kernel, key, what, meta=value.is_meta)
+            if kernel.shape == value.shape and not torch.allclose(kernel.float(), value, atol=1e-4):
                 raise WeightsError(
                     f"{what} was trained with another low-pass filter ({key}): only [1,3,3,1] "
                     "is supported; use a checkpoint of a standard config."
                 )
     load_strict(generator, state, what)
-    for w in w_avg:
-        if w is not None:
-            check_values(w, "latent_avg", what)
-            return w.detach().float().reshape(-1, generator.style_dim)[0]
-    return generator.mean_latent()
+    w_avg = next((w for w in averages if w is not None), None)
+    return generator.mean_latent() if w_avg is None else mean_style(w_avg, generator.style_dim, what)
+
+
+def mean_style(latent_avg: Any, style_dim: int, what: str) -> Tensor:
+    """w̄ as (style_dim,) float32, from one row or from a row for each style; WeightsError for anything else."""
+    check_values(latent_avg, "latent_avg", what)
+    if latent_avg.ndim not in (1, 2) or latent_avg.shape[-1] != style_dim or latent_avg.numel() == 0:
+        raise WeightsError(
+            f"{what} has a latent_avg of the shape {tuple(latent_avg.shape)} instead of ({style_dim},): it belongs to "
+            "another model."
+        )
+    return latent_avg.detach().float().reshape(-1, style_dim)[0].clone()
 
 
 @dataclass
@@ -114,22 +143,24 @@ class PublishedPSP:
 
 def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
     """Split a published ``{state_dict: encoder.* + decoder.*, opts, latent_avg}``, or raise WeightsError."""
-    state = checkpoint.get("state_dict")
-    if not isinstance(state, dict) or "encoder.input_layer.0.weight" not in state:
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping) or "encoder.input_layer.0.weight" not in state:
         raise WeightsError(
             f"{what} has no state_dict with encoder.* tensors: it is not a pSp checkpoint in "
             "the published layout; use a psp_*.pt file."
         )
-    opts = checkpoint.get("opts") or {}
-    opts = dict(opts if isinstance(opts, dict) else vars(opts))
+    opts = checkpoint.get("opts")
+    opts = {} if opts is None else vars(opts) if isinstance(opts, argparse.Namespace) else opts
+    if not isinstance(opts, Mapping):
+        raise WeightsError(f"{what} has opts as {type(opts).__name__}: the file is damaged; download it again.")
     kind = opts.get("encoder_type", "GradualStyleEncoder")
     if kind != "GradualStyleEncoder":
         raise WeightsError(
-            f"{what} contains a {kind}: only pSp's GradualStyleEncoder is supported; use a psp_*.pt "
+            f"{what} contains a {printable(kind)}: only pSp's GradualStyleEncoder is supported; use a psp_*.pt "
             "file trained with it."
         )
     encoder, decoder = under(state, "encoder."), under(state, "decoder.")
-    n_styles = 1 + max((int(m[1]) for k in encoder if (m := re.match(r"styles\.(\d+)\.", k))), default=-1)
+    n_styles = 1 + max((int(m[1]) for k in encoder if (m := re.match(r"styles\.([0-9]{1,2})\.", k))), default=-1)
     if n_styles == 0:
         raise WeightsError(f"{what} has no style heads in its encoder: the file is damaged; download it again.")
     latent_avg = checkpoint.get("latent_avg")
@@ -139,11 +170,12 @@ def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
                 f"{what} lacks latent_avg, to which its encoder's codes are offsets: use the complete published file."
             )
         latent_avg = torch.zeros(n_styles, PAPER.style_dim)
+    check_values(latent_avg, "latent_avg", what, meta=True)
     latent_avg = latent_avg.detach().float()
     if latent_avg.ndim == 2 and len(latent_avg) > n_styles and (latent_avg == latent_avg[:1]).all():
         latent_avg = latent_avg[:n_styles]  # saved for a larger generator; the rows are all the same w̄
-    check_latent_avg(latent_avg, n_styles, PAPER.style_dim, what)
-    return PublishedPSP(encoder, decoder, latent_avg, encoder["input_layer.0.weight"].shape[1], n_styles)
+    check_latent_avg(latent_avg, n_styles, PAPER.style_dim, what, meta=True)
+    return PublishedPSP(encoder, decoder, latent_avg, input_channels(encoder, what), n_styles)
 
 
 def build_psp(checkpoint: dict[str, Any], what: str) -> PSP:

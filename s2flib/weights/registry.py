@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from dataclasses import dataclass
@@ -61,7 +62,9 @@ def fetch(name: str) -> Path:
             stacklevel=2,
         )
         return path
-    expected = entry.sha256 or record.read_text().split()[0]
+    expected = entry.sha256 or record.read_text(encoding="utf-8", errors="replace")[:64]
+    if not re.fullmatch("[0-9a-f]{64}", expected):
+        raise WeightsError(f"{record} is damaged: delete it and {path.name}, and run s2f fetch {name}.")
     if digest != expected:
         raise WeightsError(
             f"{path} has SHA-256 {digest[:12]}… but {expected[:12]}… is pinned: delete the "

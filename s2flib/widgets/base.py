@@ -1,35 +1,63 @@
-"""Shared code of the widgets: images as PNG bytes, size limits, static rendering, errors as text."""
+"""Shared code of the widgets: images as PNG bytes, limits, static rendering, and callbacks that always end in a status.
+
+A callback runs outside any cell: its traceback would be lost, and what it disabled would stay disabled. Therefore
+every callback is a *work* of :class:`Attempts`: it ends in one sentence, and of two works that overlap only the one
+that started last may change what is shown.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+import traitlets
+from PIL import Image
 
 from s2flib.errors import ImageError, S2FError
-from s2flib.images import Picture, as_array, load_image
+from s2flib.images import FORMATS, Picture, as_array, load_image, png_info
 
 try:
     import anywidget
 except ImportError as error:
     raise S2FError("the widgets need anywidget: pip install 's2flib[course]'.") from error
 
-# The browser sends bytes as memoryviews, which traitlets.Bytes rejects.
-BYTES = {"sync": True, "from_json": lambda value, _widget: bytes(value or b"")}
 STATIC = Path(__file__).parent / "static"
-MAX_PNG = 4 * 2**20  # bytes; limits the size of messages to the browser
+MAX_PNG = 4 * 2**20  # bytes; limits the size of messages to and from the browser
+MAX_PIXELS = 50_000_000  # of a picture that comes from the browser, before it is decoded
+MAX_STATUS = 500  # characters of a status line
 
 
-def png_bytes(image: Picture, synthetic: bool = False) -> bytes:
-    """Encodes an image as PNG; ``synthetic`` adds the metadata that marks generated images."""
-    info = PngImagePlugin.PngInfo()
-    if synthetic:
-        info.add_text("synthetic", "true")
+class Refused(S2FError, traitlets.TraitError):
+    """A value that a trait must not have. As a TraitError it makes traitlets restore the values before it."""
+
+
+class RefusedImage(ImageError, Refused):
+    """An image that a trait must not have."""
+
+
+def _received(value: object, _widget: object) -> bytes:
+    """Bytes from the browser, which sends memoryviews; bytes(10**10) would reserve 10 GB."""
+    if value is None:
+        return b""
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise Refused(f"the browser sent a {type(value).__name__} instead of an image: reload the page.")
+    if memoryview(value).nbytes > MAX_PNG:
+        raise RefusedImage(f"the browser sent an image of more than {MAX_PNG // 2**20} MB: use a smaller one.")
+    return bytes(value)
+
+
+BYTES = {"sync": True, "from_json": _received}
+
+
+def png_bytes(image: Picture, synthetic: bool = False, metadata: Mapping | None = None) -> bytes:
+    """Encodes an image as PNG; ``synthetic`` adds the mark of generated images, ``metadata`` how it was made."""
     out = io.BytesIO()
-    Image.fromarray(as_array(image)).save(out, "PNG", pnginfo=info)
+    Image.fromarray(as_array(image)).save(out, "PNG", pnginfo=png_info(metadata, synthetic))
     data = out.getvalue()
     if len(data) > MAX_PNG:
         raise ImageError(
@@ -43,14 +71,171 @@ def from_png(data: bytes) -> np.ndarray:
     return load_image(io.BytesIO(data), min_side=1)
 
 
-class Widget(anywidget.AnyWidget):
-    """An anywidget with the shared style sheet, a status line (``message``) and a static rendering."""
+def check_pixels(data: bytes, most: int = MAX_PIXELS, name: str = "the image") -> None:
+    """ImageError for an encoded image of more than ``most`` pixels; reads its header, decodes nothing."""
+    Image.init()
+    try:
+        with Image.open(io.BytesIO(data), formats=[f for f in FORMATS if f in Image.OPEN]) as image:
+            pixels = image.width * image.height
+    except Image.DecompressionBombError:
+        pixels = most + 1
+    except Exception:  # no image at all: whoever decodes it says so
+        return
+    if pixels > most:
+        raise ImageError(f"{name} has more than {most / 1e6:.0f} million pixels: scale it down first.")
 
-    _css = STATIC / "widgets.css"
+
+def next_serial(sent: object, last: int | None) -> int:
+    """The serial of an answer: the browser's own, if it is a whole number that JavaScript can hold, or one more."""
+    if isinstance(sent, int) and not isinstance(sent, bool) and 0 <= sent < 2**53:
+        return sent
+    return (last or 0) + 1
+
+
+def one_line(text: object) -> str:
+    """Text for a status line: one line, bounded, and free of what cannot be sent to a browser."""
+    line = " ".join(str(text)[: 20 * MAX_STATUS].split()).encode("utf-8", "replace").decode()
+    return line if len(line) <= MAX_STATUS else line[: MAX_STATUS - 2] + " …"
+
+
+def sentence(error: BaseException, doing: str) -> str:
+    """One sentence about an error; never raises, whatever the error's own ``__str__`` does."""
+    if not isinstance(error, Exception):  # KeyboardInterrupt, SystemExit, asyncio's CancelledError
+        return f"{doing} was interrupted: try again."
+    try:
+        said = one_line(error)
+    except Exception:
+        said = ""
+    if isinstance(error, S2FError) and said:
+        return said
+    return f"{doing} failed ({type(error).__name__}{': ' if said else ''}{said})."
+
+
+@dataclass
+class Work:
+    """One work: its number in the order of starting, and the errors of the callbacks that it called."""
+
+    number: int
+    failures: list[str] = field(default_factory=list)
+
+
+class Attempts:
+    """A mixin: ``attempt`` runs a callback, and ``say`` (the class's own) shows how it ended."""
+
+    def __init__(self, *args, **kwargs):
+        self._newest = 0  # number of the work that started last
+        self._works = threading.RLock()
+        self._here = threading.local()  # .work: this thread's
+        super().__init__(*args, **kwargs)
+
+    def say(self, text: str, ok: bool = True) -> None:
+        """Shows a status; ``ok`` False marks it as an error."""
+        raise NotImplementedError
+
+    def attempt(self, work: Callable[[], object], doing: str) -> bool:
+        """Calls ``work``; an error becomes one sentence in the status. Returns whether it succeeded.
+
+        A text that ``work`` returns is the status of its success. A work within a work is a part of it: its error is
+        added to the outer one's status. Raises nothing but interruptions (KeyboardInterrupt, SystemExit), so that a
+        cell can be stopped; also they are shown first.
+        """
+        outer: Work | None = getattr(self._here, "work", None)
+        mine = outer or self._begin()
+        note, failed = "", None
+        try:
+            note = work()
+        except BaseException as error:
+            failed = error
+            if outer is None or isinstance(error, Exception):
+                mine.failures.append(sentence(error, doing))
+        if outer is None:
+            try:
+                parts = [one_line(note)] if isinstance(note, str) and note else []
+                text = " · ".join([*parts, *dict.fromkeys(mine.failures)])
+                self.publish(lambda: self.say(one_line(text), not mine.failures))
+            finally:
+                self._here.work = None
+        if failed is not None and not isinstance(failed, Exception):
+            raise failed
+        return failed is None
+
+    def publish(self, change: Callable[[], None]) -> None:
+        """Calls ``change``, which shows a result, unless a work that started later is there to show its own."""
+        with self._works:
+            if self.is_newest():
+                change()
+
+    def is_newest(self) -> bool:
+        """Whether this thread's work is the one that started last; also True outside of any work."""
+        mine: Work | None = getattr(self._here, "work", None)
+        return mine is None or mine.number == self._newest
+
+    def _begin(self) -> Work:
+        with self._works:
+            self._newest += 1
+            self._here.work = Work(self._newest)
+        return self._here.work
 
     def static(self) -> bytes:
         """The widget as PNG bytes."""
         raise NotImplementedError
+
+    def static_bundle(self) -> dict[str, bytes]:
+        """The static PNG for a notebook's stored output; {} if it fails, so that the widget itself still appears."""
+        try:
+            return {"image/png": self.static()}
+        except Exception:
+            return {}
+
+
+@contextlib.contextmanager
+def from_the_browser() -> Iterator[None]:
+    """Around what a message from the browser calls: no cell is there to be stopped, so an interruption ends here.
+    The status has named it already."""
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        yield
+
+
+class Widget(Attempts, anywidget.AnyWidget):
+    """An anywidget with the shared style sheet, a status line (``message``) and a static rendering."""
+
+    _css = STATIC / "widgets.css"
+    FROM_BROWSER: frozenset[str] = frozenset()  # the traits that the front end may set; no others
+    message = traitlets.Unicode("").tag(sync=True)
+    message_ok = traitlets.Bool(True).tag(sync=True)
+    said = traitlets.Int(0).tag(sync=True)  # counts messages: the same text twice is two messages
+
+    def say(self, text: str, ok: bool = True) -> None:
+        text = one_line(text)
+        if not text and not self.message:  # nothing to clear: what the front end shows of its own stays
+            self.message_ok = ok
+            return
+        with self._works, self.hold_sync():
+            self.message, self.message_ok, self.said = text, ok, self.said + 1
+
+    def set_state(self, sync_data: dict) -> None:
+        """Called with the values that the browser changed.
+
+        Values are checked before they are kept. If one is refused, all stay as they were, ``message`` says why, and
+        the browser gets Python's values back.
+        """
+        own = {name: value for name, value in sync_data.items() if name in self.FROM_BROWSER | {"_view_count"}}
+        foreign = [n for n, value in sync_data.items() if n not in own and n in self.keys and self._differs(n, value)]
+
+        def work() -> None:
+            super(Widget, self).set_state(own)
+            if foreign:
+                raise S2FError(f"the browser may not change {', '.join(foreign)}: set it in Python.")
+
+        with from_the_browser():
+            if not self.attempt(work, "reading the browser's message"):
+                self.send_state([name for name in sync_data if name in self.keys])
+
+    def _differs(self, name: str, value: object) -> bool:
+        try:
+            return bool(self.get_state([name])[name] != value)
+        except Exception:
+            return True
 
     def _repr_mimebundle_(self, **kwargs):
         """Adds the static PNG to the notebook's stored output, for pages without a front end."""
@@ -58,19 +243,4 @@ class Widget(anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle
-        return {**data, "image/png": self.static()}, metadata
-
-    def attempt(self, work: Callable[[], object], doing: str) -> bool:
-        """Calls ``work``; an error becomes one sentence in ``message``. Returns whether it succeeded.
-
-        Widget callbacks run outside any cell, where a traceback would be lost, so this never raises.
-        """
-        try:
-            work()
-        except S2FError as error:
-            self.message = str(error)
-        except Exception as error:  # noqa: BLE001  (a user's callback may raise anything)
-            self.message = f"{doing} failed ({type(error).__name__}: {error})."
-        else:
-            return True
-        return False
+        return {**data, **self.static_bundle()}, metadata

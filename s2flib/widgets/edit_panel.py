@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import threading
 
 import ipywidgets
 import numpy as np
 
-from s2flib.errors import S2FError
 from s2flib.images import contact_sheet
 from s2flib.instruct_pix2pix.session import EditSession
 from s2flib.presets import Suited
-from s2flib.widgets.base import from_png, png_bytes
+from s2flib.widgets.base import Attempts, from_png, png_bytes
 from s2flib.widgets.compare import Compare
 
 
-class EditPanel(ipywidgets.VBox):
+class EditPanel(Attempts, ipywidgets.VBox):
     """``EditPanel(picture, preset, pipe=…)``: controls for instruction, guidance and seed, and a comparison.
 
     ``session`` (s2flib.instruct_pix2pix.EditSession) stores the chain of edits. Each edit runs in its own thread,
-    because a kernel that is busy with a callback does not process further clicks, including Cancel. Errors appear in
-    the status line: callbacks run outside any cell, so they never raise.
+    because a kernel that is busy with a callback does not process further clicks, including Cancel. While it runs, only
+    Cancel can be clicked; however it ends, the other buttons come back and the status line says how.
     """
 
     def __init__(self, picture, preset="tiny", **options):
@@ -47,12 +47,13 @@ class EditPanel(ipywidgets.VBox):
         self.back = ipywidgets.Button(description="Undo")
         self.bar = ipywidgets.IntProgress(0, min=0, max=1, layout=wide)
         self.status = ipywidgets.HTML("")
-        self.view = Compare(self.session.original, self.session.image, "original", "now")
+        self.view = Compare(self.session.original, self.session.image, "original", "now", about=self._about())
         self.go.on_click(lambda _: self.apply())
         self.stop.on_click(lambda _: self.cancel())
         self.back.on_click(lambda _: self.undo())
         self._cancelled = threading.Event()
-        self._worker: threading.Thread | None = None
+        self._worker: threading.Thread | None = None  # the running edit
+        self._turn = threading.RLock()  # around what starts or ends it
         row = ipywidgets.HBox([self.seed, self.go, self.stop, self.back])
         super().__init__(
             [self.words, self.suited, self.guidance, self.image_guidance, row, self.bar, self.status, self.view]
@@ -60,28 +61,42 @@ class EditPanel(ipywidgets.VBox):
 
     def apply(self) -> None:
         """Called by the button: starts the edit and returns immediately; see :meth:`wait`."""
-        if self._worker is not None:
-            return
         words = self.words.value
         guidance = None if self.suited.value else self.guidance.value
         options = {"seed": self.seed.value, "guidance": guidance, "image_guidance": self.image_guidance.value}
+        cancelled = threading.Event()
 
         def work() -> str:
-            made = self.session.chain([words], **options, progress=self._progress, cancel=self._cancelled)
-            self.words.value = ""
+            try:
+                made = self.session.chain([words], **options, progress=self._progress, cancel=cancelled)
+            finally:
+                self._show()  # of two wishes, the first may have succeeded
+            if self.words.value == words:  # what was typed meanwhile is the next edit
+                self.words.value = ""
             return "; ".join(note for step in made for note in step.notes)
 
         def run() -> None:
             try:
-                self._attempt(work)
+                with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the status has named them
+                    self.attempt(work, "the edit")
             finally:
-                self._busy(False)
-                self._worker = None
+                self._end()
 
-        self._cancelled.clear()
-        self._busy(True)
-        self._worker = threading.Thread(target=run, name="edit", daemon=True)
-        self._worker.start()
+        def start() -> None:
+            self._busy(True)
+            self.bar.value = 0
+            worker.start()
+
+        worker = threading.Thread(target=run, name="edit", daemon=True)
+        with self._turn:
+            if self._worker is not None:
+                return
+            self._worker, self._cancelled = worker, cancelled
+            try:
+                self.attempt(start, "starting the edit")
+            finally:
+                if worker.ident is None:  # it never ran, and will not end by itself
+                    self._end()
 
     def cancel(self) -> None:
         """Stops the current edit at its next step; the session does not change."""
@@ -98,36 +113,43 @@ class EditPanel(ipywidgets.VBox):
         self.go.disabled = self.back.disabled = busy
         self.stop.disabled = not busy
 
+    def _end(self) -> None:
+        with self._turn:
+            try:
+                self._busy(False)
+            finally:
+                self._worker = None
+
     def undo(self) -> None:
         """Called by the button; does nothing while an edit is running."""
-        if self._worker is not None:
-            return
+        with self._turn:
+            if self._worker is None:
+                self.attempt(self._undo, "undoing")
 
-        def work() -> str:
-            self.session.undo()
-            return ""
-
-        self._attempt(work)
+    def _undo(self) -> None:
+        self.session.undo()
+        self._show()
 
     def _progress(self, step: int, steps: int) -> None:
         self.bar.max, self.bar.value = steps, step
 
-    def _attempt(self, work) -> None:
-        try:
-            note = work()
-        except S2FError as error:
-            note = str(error)
-        except Exception as error:  # noqa: BLE001  (see the class: callbacks never raise)
-            note = f"the edit failed ({type(error).__name__}: {error})."
+    def _show(self) -> None:
+        self.view.show(self.session.original, self.session.image, self._about())
+
+    def _about(self) -> dict:
+        """How the current image was made, with every instruction, as EditSession.save writes it."""
+        return dict(self.session.history[-1].parameters if self.session.history else self.session.about)
+
+    def say(self, text: str, ok: bool = True) -> None:
         chain = " → ".join(self.session.instructions) or "nothing edited yet"
-        self.status.value = html.escape(f"{chain}; {note}" if note else chain, quote=False)
-        self.view.show(self.session.original, self.session.image)
+        self.status.value = html.escape(f"{chain}; {text}" if text else chain, quote=False)
 
     def _repr_mimebundle_(self, **kwargs):
         bundle = super()._repr_mimebundle_(**kwargs)  # a dict, or None if widgets cannot be displayed
-        return None if bundle is None else {**bundle, "image/png": self.static()}
+        return None if bundle is None else {**bundle, **self.static_bundle()}
 
     def static(self) -> bytes:
         """Original and result side by side as PNG bytes."""
         pictures = [from_png(png_bytes(np.asarray(p))) for p in (self.session.original, self.session.image)]
-        return png_bytes(contact_sheet(pictures, 2, ["original", "now"], cell=240, gap=8), synthetic=True)
+        sheet = contact_sheet(pictures, 2, ["original", "now"], cell=240, gap=8)
+        return png_bytes(sheet, synthetic=True, metadata=self._about())

@@ -15,47 +15,73 @@ import traitlets
 from s2flib.datasets.user_drawing import prepare_drawing
 from s2flib.errors import ImageError, S2FError
 from s2flib.images import Picture, as_array, centre_square
-from s2flib.widgets.base import BYTES, STATIC, Widget, from_png, png_bytes
+from s2flib.widgets.base import (
+    BYTES,
+    STATIC,
+    Refused,
+    RefusedImage,
+    Widget,
+    check_pixels,
+    from_png,
+    from_the_browser,
+    next_serial,
+    png_bytes,
+)
 
 MAX_STROKES = 5_000
 MAX_POINTS = 60_000  # in all strokes together: a message of about 0.5 MB
 MAX_UPLOAD = 20 * 2**20  # bytes
+MIN_SIZE, MAX_SIZE = 64, 1024  # px, side of the canvas
 SUPERSAMPLE = 4
 
 
-def check_strokes(strokes: list, size: int) -> list[dict]:
-    """Validates strokes, a list of dicts {w, ink, erase, p}; raises S2FError if they are invalid.
+def check_strokes(strokes: object, size: int) -> list[dict]:
+    """Validates strokes, a list of dicts {w, ink, erase, p}; raises Refused, an S2FError, if they are invalid.
 
     w: width in pixels at full pressure (0.5–200) · ink: darkness (0–1] · erase: bool ·
     p: flat list x, y, pressure, … with 0 ≤ x, y ≤ size and pressure in [0, 1].
     """
-
-    def bad(why: str) -> S2FError:
-        return S2FError(f"invalid drawing: {why}; use SketchPad.add_stroke or clear the pad.")
-
     if not isinstance(strokes, (list, tuple)):
-        raise bad("strokes must be a list")
+        raise _bad("strokes must be a list")
     if len(strokes) > MAX_STROKES:
-        raise bad(f"{len(strokes)} strokes, more than the limit of {MAX_STROKES}")
-    out, points = [], 0
+        raise _bad(f"{len(strokes)} strokes, more than the limit of {MAX_STROKES}")
+    points = 0  # counted first: before anything is copied
     for i, stroke in enumerate(strokes):
-        try:
-            w, ink, erase = float(stroke["w"]), float(stroke["ink"]), bool(stroke["erase"])
-            p = [float(v) for v in stroke["p"]]
-        except (TypeError, KeyError, ValueError) as error:
-            raise bad(f"stroke {i} is not {{w, ink, erase, p}}") from error
-        points += len(p) // 3
-        if not p or len(p) % 3:
-            raise bad(f"stroke {i} needs x, y, pressure for every point")
-        if points > MAX_POINTS:
-            raise bad(f"more than {MAX_POINTS} points")
-        if not (0.5 <= w <= 200 and 0 < ink <= 1):
-            raise bad(f"stroke {i} has width {w} or darkness {ink} out of range")
-        xy, pressure = p[0::3] + p[1::3], p[2::3]
-        if not (all(0 <= v <= size for v in xy) and all(0 <= v <= 1 for v in pressure)):
-            raise bad(f"stroke {i} has points outside the canvas (0–{size}) or a pressure outside 0–1")
-        out.append({"w": w, "ink": ink, "erase": erase, "p": p})
-    return out
+        flat = stroke.get("p") if isinstance(stroke, dict) else None
+        if not isinstance(flat, (list, tuple)) or not {"w", "ink", "erase"} <= set(stroke):
+            raise _bad(f"stroke {i} is not {{w, ink, erase, p}}")
+        if not flat or len(flat) % 3:
+            raise _bad(f"stroke {i} needs x, y, pressure for every point")
+        points += len(flat) // 3
+    if points > MAX_POINTS:
+        raise _bad(f"more than {MAX_POINTS} points")
+    return [_checked(stroke, i, size) for i, stroke in enumerate(strokes)]
+
+
+def _checked(stroke: dict, i: int, size: int) -> dict:
+    """A copy of one stroke with nothing but its four entries, all numbers finite floats in range."""
+    if not isinstance(stroke["erase"], (bool, np.bool_)):
+        raise _bad(f"stroke {i} has an erase that is neither true nor false")
+    try:
+        w, ink, *p = (_number(v) for v in (stroke["w"], stroke["ink"], *stroke["p"]))
+    except (TypeError, OverflowError) as error:
+        raise _bad(f"stroke {i} is not {{w, ink, erase, p}} with numbers") from error
+    if not (0.5 <= w <= 200 and 0 < ink <= 1):
+        raise _bad(f"stroke {i} has width {w:g} or darkness {ink:g} out of range")
+    xy, pressure = p[0::3] + p[1::3], p[2::3]
+    if not (all(0 <= v <= size for v in xy) and all(0 <= v <= 1 for v in pressure)):  # NaN fails as well
+        raise _bad(f"stroke {i} has points outside the canvas (0–{size}) or a pressure outside 0–1")
+    return {"w": w, "ink": ink, "erase": bool(stroke["erase"]), "p": p}
+
+
+def _number(value: object) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{type(value).__name__} is no number")
+    return float(value)
+
+
+def _bad(why: str) -> Refused:
+    return Refused(f"invalid drawing: {why}; use SketchPad.add_stroke or clear the pad.")
 
 
 def draw_strokes(strokes: list[dict], size: int, background: np.ndarray | None = None) -> np.ndarray:
@@ -92,7 +118,7 @@ def draw_strokes(strokes: list[dict], size: int, background: np.ndarray | None =
 class SketchPad(Widget):
     """A drawing canvas of ``size`` × ``size`` pixels in a notebook.
 
-    size:        side of the canvas in pixels (64–1024); the drawing can be read at any size
+    size:        side of the canvas in pixels (64–1024), fixed; the drawing can be read at any size
     width_px:    displayed width in CSS pixels
     pen_width:   initial width of the pen in canvas pixels
     pen_ink:     initial darkness of the pen, 0.1–1
@@ -102,24 +128,32 @@ class SketchPad(Widget):
     """
 
     _esm = STATIC / "pad.js"
+    FROM_BROWSER = frozenset({"strokes", "background"})
     size = traitlets.Int(512).tag(sync=True)
     width_px = traitlets.Int(420).tag(sync=True)
     pen_width = traitlets.Float(4).tag(sync=True)
     pen_ink = traitlets.Float(0.8).tag(sync=True)
     strokes = traitlets.List().tag(sync=True)
     background = traitlets.Bytes(b"").tag(**BYTES)  # PNG, or empty for white
-    message = traitlets.Unicode("").tag(sync=True)
-    message_ok = traitlets.Bool(True).tag(sync=True)
+    answered = traitlets.Int(0).tag(sync=True)  # serial of the last processed upload
     max_points = traitlets.Int(MAX_POINTS, read_only=True).tag(sync=True)
     max_upload = traitlets.Int(MAX_UPLOAD, read_only=True).tag(sync=True)
 
     def __init__(self, size: int = 512, **traits):
-        if not 64 <= size <= 1024:
-            raise S2FError(f"a pad must have 64 to 1024 px, not {size}.")
         super().__init__(size=size, **traits)
         self._callbacks: list[Callable[[SketchPad], None]] = []
+        self._made = True
         self.on_msg(self._on_message)
         self.observe(self._changed, ["strokes", "background"])
+
+    @traitlets.validate("size")
+    def _valid_size(self, proposal) -> int:
+        size = proposal["value"]
+        if not MIN_SIZE <= size <= MAX_SIZE:
+            raise Refused(f"a pad must have {MIN_SIZE} to {MAX_SIZE} px, not {size}.")
+        if getattr(self, "_made", False) and size != self.size:
+            raise Refused("a pad keeps its size, because its strokes are in its pixels: make a new pad.")
+        return size
 
     @traitlets.validate("strokes")
     def _valid_strokes(self, proposal) -> list[dict]:
@@ -128,8 +162,14 @@ class SketchPad(Widget):
     @traitlets.validate("background")
     def _valid_background(self, proposal) -> bytes:
         data = bytes(proposal["value"])
-        # never store the front end's data as it is, only a validated, square, grey copy
-        return png_bytes(self._square(from_png(data))) if data else data
+        if not data:
+            return data
+        try:
+            check_pixels(data, 4 * MAX_SIZE**2, "the pad's background")
+            # never store the front end's data as it is, only a validated, square, grey copy
+            return png_bytes(self._square(from_png(data)))
+        except ImageError as error:
+            raise RefusedImage(str(error)) from error
 
     def to_array(self, size: int | None = None) -> np.ndarray:
         """The drawing as (size, size) uint8, 0 black to 255 white; ``size`` defaults to the pad's."""
@@ -151,7 +191,10 @@ class SketchPad(Widget):
 
     def add_stroke(self, points, width: float = 4, ink: float = 0.8, erase: bool = False) -> None:
         """Draws a stroke from code: points (N, 2) or (N, 3: x, y, pressure) in canvas pixels."""
-        p = np.asarray(points, float)
+        try:
+            p = np.asarray(points, float)
+        except (TypeError, ValueError) as error:
+            raise S2FError("points must be numbers, (N, 2) or (N, 3).") from error
         if p.ndim != 2 or p.shape[1] not in (2, 3) or not len(p):
             raise S2FError(f"points must be (N, 2) or (N, 3), not {p.shape}.")
         if p.shape[1] == 2:
@@ -171,32 +214,31 @@ class SketchPad(Widget):
         its notes on what it did. Raises ImageError for anything that is not a picture of a drawing.
         """
         drawing = prepare_drawing(as_array(source), self.size)
-        with self.hold_trait_notifications():
-            self.strokes, self.background = [], png_bytes(drawing.sketch)
+        if self.is_newest():  # a file that took long to read does not replace one that was opened after it
+            with self.hold_trait_notifications():
+                self.strokes, self.background = [], png_bytes(drawing.sketch)
         return drawing.notes
 
-    def receive_upload(self, name: str, data: bytes) -> bool:
+    def receive_upload(self, name: str, data: bytes | memoryview) -> bool:
         """Called by the Open button with the bytes of the chosen file. Returns whether it became the drawing.
 
-        Never raises: for a bad file, ``message`` says why and the drawing stays as it is.
+        For a bad file, ``message`` says why and the drawing stays as it is.
         """
-        name = Path(str(name)).name[:80] or "the file"
-        notes: list[str] = []
+        name = Path(name).name[:80] if isinstance(name, str) else ""
+        name = name or "the file"
 
-        def work() -> None:
-            if len(data) > MAX_UPLOAD:
+        def work() -> str:
+            if memoryview(data).nbytes > MAX_UPLOAD:
                 raise ImageError(f"{name} is larger than {MAX_UPLOAD // 2**20} MB: make it smaller first.")
-            if not data:
+            if not len(data):
                 raise ImageError(f"{name} is empty: choose another file.")
-            file = io.BytesIO(data)
+            encoded = bytes(data)
+            check_pixels(encoded, name=name)
+            file = io.BytesIO(encoded)
             file.name = name  # for error messages
-            notes.extend(self.load(file))
+            return " · ".join([f"{name} loaded", *self.load(file)])
 
-        ok = self.attempt(work, f"reading {name}")
-        if ok:
-            self.message = " · ".join([f"{name} loaded", *notes])
-        self.message_ok = ok
-        return ok
+        return self.attempt(work, f"reading {name}")
 
     def on_draw(self, callback: Callable[[SketchPad], None]) -> None:
         """Calls ``callback(pad)`` after each change; its errors are shown in ``message``."""
@@ -206,9 +248,18 @@ class SketchPad(Widget):
         return centre_square(cv2.cvtColor(array, cv2.COLOR_RGB2GRAY), self.size)
 
     def _on_message(self, _widget, content, buffers) -> None:
-        if isinstance(content, dict) and content.get("kind") == "upload" and buffers:
-            self.receive_upload(content.get("name", ""), bytes(buffers[0]))
+        if not isinstance(content, dict) or content.get("kind") != "upload":
+            return
+        serial = content.get("serial")
+        try:
+            with from_the_browser():
+                self.receive_upload(content.get("name", ""), buffers[0] if buffers else b"")
+        finally:  # the front end waits for this, with its tools disabled
+            self.answered = next_serial(serial, self.answered)
 
     def _changed(self, _change) -> None:
-        for callback in self._callbacks:
-            self.message_ok = self.attempt(lambda callback=callback: callback(self), "the drawing's callback")
+        def work() -> None:
+            for callback in self._callbacks:
+                self.attempt(lambda callback=callback: callback(self), "the drawing's callback")
+
+        self.attempt(work, "the drawing's callback")

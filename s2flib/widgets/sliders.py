@@ -14,7 +14,7 @@ from torch import Tensor
 from s2flib.errors import S2FError
 from s2flib.images import as_array, contact_sheet
 from s2flib.stylegan2 import Generator
-from s2flib.widgets.base import BYTES, STATIC, Widget, from_png, png_bytes
+from s2flib.widgets.base import BYTES, STATIC, Widget, from_png, next_serial, png_bytes
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,21 @@ class Control:
     value: float
     help: str = ""
 
+    def __post_init__(self):
+        numbers = (self.low, self.high, self.step, self.value)
+        if not all(math.isfinite(x) for x in numbers) or not self.low < self.high or not 0 < self.step:
+            raise S2FError(f"slider {self.name!r} needs finite numbers with low < high and step > 0.")
+
     def clean(self, value) -> float:
         """The nearest allowed value; raises S2FError if ``value`` is not a finite number."""
         try:
             value = float(value)
-        except (TypeError, ValueError) as error:
-            raise S2FError(f"{self.label} must be a number, not {value!r}.") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise S2FError(f"{self.label} must be a number, not {str(value)[:40]!r}.") from error
         if not math.isfinite(value):
             raise S2FError(f"{self.label} must be a finite number, not {value}.")
-        value = self.low + round((min(max(value, self.low), self.high) - self.low) / self.step) * self.step
+        last = math.floor((self.high - self.low) / self.step + 1e-9)  # the range need not end on a step
+        value = self.low + min(round((min(max(value, self.low), self.high) - self.low) / self.step), last) * self.step
         whole = float(self.step).is_integer() and float(self.low).is_integer()
         return round(value) if whole else round(value, 6)
 
@@ -49,16 +55,17 @@ class Sliders(Widget):
     controls:  list of :class:`Control`
 
     ``set(psi=0.5)`` moves a slider from code. If ``render`` fails, ``message`` shows the error and the previous
-    image stays. Images are marked as synthetic in their PNG metadata.
+    image stays. Of two calls in different threads the later one includes the earlier one's values, and the image and
+    the message are the later one's. Images are marked as synthetic in their PNG metadata.
     """
 
     _esm = STATIC / "sliders.js"
+    FROM_BROWSER = frozenset({"request"})
     controls = traitlets.List(read_only=True).tag(sync=True)
     values = traitlets.Dict().tag(sync=True)
     request = traitlets.Dict().tag(sync=True)  # from the browser: {serial, values}
     answered = traitlets.Int(0).tag(sync=True)  # serial of the last processed request
     image = traitlets.Bytes(b"").tag(**BYTES)
-    message = traitlets.Unicode("").tag(sync=True)
     description = traitlets.Unicode("The image for the current slider values").tag(sync=True)
 
     def __init__(self, render: Callable[..., Tensor | np.ndarray], controls: list[Control], **traits):
@@ -67,8 +74,9 @@ class Sliders(Widget):
         self._render, self._controls = render, {c.name: c for c in controls}
         super().__init__(**traits)
         self.set_trait("controls", [asdict(c) for c in controls])
+        self._wanted = self.values = {c.name: c.clean(c.value) for c in controls}  # _wanted: also by running calls
         self.observe(self._requested, "request")
-        self.set(**{c.name: c.value for c in controls})
+        self.set()
 
     def set(self, **values: float) -> bool:
         """Moves sliders and renders; returns whether it succeeded. Clamps values; unknown names raise S2FError."""
@@ -78,15 +86,26 @@ class Sliders(Widget):
             raise S2FError(f"unknown sliders {', '.join(sorted(unknown))}: choose from {known}.")
 
         def work() -> None:
-            wanted = {**self.values, **{k: self._controls[k].clean(v) for k, v in values.items()}}
-            picture = png_bytes(self._picture(wanted), synthetic=True)
-            with self.hold_sync():
-                self.values, self.image, self.message = wanted, picture, ""
+            clean = {k: self._controls[k].clean(v) for k, v in values.items()}
+            with self._works:
+                self._wanted = wanted = {**self._wanted, **clean}
+            try:
+                picture = png_bytes(self._picture(wanted), synthetic=True)
+            except BaseException:
+                self.publish(lambda: setattr(self, "_wanted", self.values))
+                raise
+            self.publish(lambda: self._show(wanted, picture))
 
         return self.attempt(work, "rendering")
 
+    def _show(self, values: dict, picture: bytes) -> None:
+        with self.hold_sync():
+            self.values, self.image = values, picture
+
     def to_array(self) -> np.ndarray:
         """The current image, uint8."""
+        if not self.image:
+            raise S2FError(f"nothing has been rendered yet ({self.message}): correct the callback, then call set().")
         return from_png(self.image)
 
     def static(self, steps: int = 5) -> bytes:
@@ -103,13 +122,17 @@ class Sliders(Widget):
             return as_array(self._render(**values))
 
     def _requested(self, change) -> None:
-        request = change["new"]
-        values = request.get("values")
-        if isinstance(values, dict):
-            known = {k: v for k, v in values.items() if k in self._controls}
-            self.attempt(lambda: self.set(**known), "rendering")
-        serial = request.get("serial")
-        self.answered = serial if isinstance(serial, int) else self.answered + 1
+        values, serial = change["new"].get("values"), change["new"].get("serial")
+
+        def work() -> None:
+            if not isinstance(values, dict):
+                raise S2FError("the browser sent no values: move a slider again.")
+            self.set(**{k: v for k, v in values.items() if k in self._controls})
+
+        try:
+            self.attempt(work, "rendering")
+        finally:  # the front end waits for this before it sends the next values
+            self.answered = next_serial(serial, self.answered)
 
 
 def latent_controls(n_styles: int) -> list[Control]:

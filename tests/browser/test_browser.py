@@ -197,6 +197,54 @@ def test_keyboard_alone_draws(show):
     assert browser.run("document.querySelector('.paper').dataset.lmSuppressShortcuts") == "true"
 
 
+def pick(browser: Browser, name: str, data: bytes) -> None:
+    """Chooses a file in the Open dialog."""
+    encoded = base64.b64encode(data).decode()
+    browser.run(f"""(() => {{ const data = Uint8Array.from(atob("{encoded}"), (c) => c.charCodeAt(0));
+        const list = new DataTransfer(); list.items.add(new File([data], "{name}", {{type: "image/png"}}));
+        const input = document.querySelector("input[type=file]"); input.files = list.files;
+        input.dispatchEvent(new Event("change")); }})()""")
+
+
+def answer(browser: Browser, pad: SketchPad) -> None:
+    """Sends the pad's state to the page."""
+    names = ["strokes", "background", "message", "message_ok", "said", "answered"]
+    state = {n: getattr(pad, n) for n in names}
+    state["background"] = {"base64": base64.b64encode(pad.background).decode()}
+    browser.run(f"model.load({json.dumps(state)})")
+
+
+def test_the_same_bad_file_twice_is_answered_twice_and_the_tools_come_back(show):
+    pad = SketchPad(128)
+    browser = show(pad)
+    for k in (1, 2):
+        pick(browser, "bad.png", b"no picture")
+        browser.wait(f"model.sent.length === {k}")
+        assert browser.run("document.querySelector('.status').textContent").startswith("Reading")
+        sent = browser.run(f"model.sent[{k - 1}]")
+        pad._handle_custom_msg(sent["content"], [memoryview(base64.b64decode(sent["buffers"][0]["base64"]))])
+        answer(browser, pad)
+        assert "bad.png is not an image" in browser.run("document.querySelector('.status.bad').textContent")
+    browser.drag(to_page(browser, [(10, 64), (120, 64)]))
+    assert len(read(browser, "strokes")) == 1
+
+
+def test_sliders_whose_request_was_never_answered_move_again(show):
+    """A page loaded after an interrupted rendering, or a second view, sends a serial that Python has not seen."""
+    sliders = Sliders(lambda a: np.full((8, 8), a, np.uint8), [Control("a", "A", 0, 9, 1, 1)])
+    sliders.set_trait("request", {"serial": 7, "values": {"a": 2}})
+    sliders.answered = 3  # as if the seventh had been lost
+    browser = show(sliders)
+    move = "(() => { const i = document.querySelector('input'); i.value = %d; i.dispatchEvent(new Event('input')); })()"
+    browser.run(move % 2)
+    assert read(browser, "request") == {"serial": 8, "values": {"a": 2}}
+    sliders.request = read(browser, "request")
+    assert sliders.answered == 8
+    browser.run(f"model.load({json.dumps({'answered': 8, 'values': sliders.values})})")
+    browser.run(move % 5)
+    assert read(browser, "request") == {"serial": 9, "values": {"a": 5}}
+
+
 def test_upload_reaches_python_and_comes_back(show):
     """A picked file goes to Python as bytes; what Python makes of it appears; Undo takes it back."""
     pad = SketchPad(128)
@@ -205,19 +253,15 @@ def test_upload_reaches_python_and_comes_back(show):
     pad.strokes = read(browser, "strokes")
     drawing = np.full((200, 200, 3), 255, np.uint8)
     drawing[20:180, 90:110] = 0
-    encoded = base64.b64encode(png_bytes(drawing)).decode()
-    browser.run(f"""(() => {{ const data = Uint8Array.from(atob("{encoded}"), (c) => c.charCodeAt(0));
-        const list = new DataTransfer(); list.items.add(new File([data], "scan.png", {{type: "image/png"}}));
-        const input = document.querySelector("input[type=file]"); input.files = list.files;
-        input.dispatchEvent(new Event("change")); }})()""")
+    pick(browser, "scan.png", png_bytes(drawing))
     browser.wait("model.sent.length")
     sent = browser.run("model.sent[0]")
+    assert sent["content"]["serial"] == 1 and browser.run("document.querySelector('.paper').ariaBusy") == "true"
+    browser.drag(to_page(browser, [(10, 20), (120, 20)]))  # nothing can be drawn that the upload would replace
+    assert len(read(browser, "strokes")) == 1
     pad._handle_custom_msg(sent["content"], [memoryview(base64.b64decode(sent["buffers"][0]["base64"]))])
     assert pad.message_ok and pad.strokes == [] and pad.background
-    state = json.dumps(
-        {"strokes": [], "background": {"base64": base64.b64encode(pad.background).decode()}, "message": pad.message}
-    )
-    browser.run(f"model.load({state})")
+    answer(browser, pad)
     browser.wait("document.querySelector('.status').textContent.includes('scan.png')")
     browser.wait("document.querySelector('.paper').getContext('2d').getImageData(64, 64, 1, 1).data[0] < 60")
     assert np.abs(seen(browser).astype(int) - pad.to_array()).mean() < 2

@@ -1,6 +1,9 @@
 """The runner, the set-up line and the exercises' checks."""
 
+import base64
+import io
 import json
+import re
 import subprocess
 import sys
 import types
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 
 from s2flib.course import exercises, lesson
 from s2flib.course import run as course
@@ -31,6 +35,8 @@ from PIL import Image, PngImagePlugin
 about = PngImagePlugin.PngInfo()
 about.add_text("Description", "A <caption> & more")
 about.add_text("Key", "True")
+about.add_text("synthetic", "true")
+about.add_text("history", "a ψ b")
 Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "figures" / "a.png", pnginfo=about)
 print(preset, seed, fast)
 """
@@ -67,6 +73,9 @@ def test_run_course_writes_everything(small_course, capsys):
     assert record["wall_time_s"] > 0 and record["preset"] == "tiny" and record["seeds"] == [7]
     report = (folder / "report.html").read_text()
     assert "A &lt;caption&gt; &amp; more" in report and "data:image/png;base64," in report
+    (embedded,) = re.findall(r"data:image/png;base64,([\w+/=]+)", report)
+    text = Image.open(io.BytesIO(base64.b64decode(embedded))).text
+    assert text["synthetic"] == "true" and text["history"] == "a ψ b", "the mark is lost in the report"
     assert "0.2500" in report and "[0.2000, 0.3000]" in report
     assert "not the paper&#x27;s numbers" in report
     out = capsys.readouterr().out
@@ -199,7 +208,6 @@ def test_colab_installs_and_holds_what_is_imported(fake_requirements, tmp_path, 
 
 def test_show_saves_the_picture_with_its_caption(tmp_path):
     from matplotlib.figure import Figure
-    from PIL import Image
 
     here = lesson.Lesson("00_a", lesson.get_preset("tiny"), 0, tmp_path, False, "cpu")
     figure = Figure(figsize=(2, 1))
@@ -209,6 +217,8 @@ def test_show_saves_the_picture_with_its_caption(tmp_path):
     with Image.open(tmp_path / "figures" / "00_a-line.png") as image:
         assert image.text["Description"] == "A caption: ✓ ü." and image.text["Key"] == "True"
         assert image.text["synthetic"] == "true" and image.width > 100
+        assert image.text["lesson"] == "00_a" and image.text["preset"] == "tiny" and image.text["seed"] == "0"
+        assert image.text["software"].startswith("s2flib ") and "not the paper" in image.text["label"]
 
 
 # --- exercises ------------------------------------------------------------------------------------------

@@ -74,6 +74,14 @@ def test_celeba_second_annotation_folder(celeba_folder, tmp_path):
         (lambda r: (r / celeba.ATTRIBUTES).write_text("1\nMale\n0.jpg 1\n"), "no line for 1.jpg"),
         (lambda r: (r / celeba.MAPPING).write_text("idx orig_idx orig_file\n0 zero 000001.jpg\n"), "line 2"),
         (lambda r: (r / celeba.IDENTITIES).write_text("000001.jpg one\n"), "identity_CelebA"),
+        (lambda r: (r / celeba.IDENTITIES).write_text("000001.jpg 1\n000001.jpg 2\n"), "identity_CelebA.*line 2"),
+        (lambda r: (r / celeba.IDENTITIES).write_text(f"000001.jpg {'9' * 30}\n"), "identity_CelebA.*line 1"),
+        (lambda r: (r / celeba.MAPPING).write_text("idx orig_idx orig_file\n² 3 000001.jpg\n"), "line 2"),
+        (lambda r: (r / celeba.MAPPING).write_text(f"idx orig_idx orig_file\n0 3 {'0' * 5000}.jpg\n"), "line 2"),
+        (lambda r: (r / celeba.MAPPING).write_text("idx a b\n0 3 4.jpg\n0 4 5.jpg\n"), "line 3.*second time"),
+        (lambda r: (r / celeba.MAPPING).write_text("idx a b\n0 3 4.jpg\n1 4 4.jpg\n"), "line 3.*second time"),
+        (lambda r: (r / celeba.ATTRIBUTES).write_text("1\nMale\n²\x2ejpg 1\n"), "line 3"),
+        (lambda r: (r / celeba.ATTRIBUTES).write_text("1\nMale\n0.jpg 1\n0.jpg -1\n"), "line 4"),
     ],
 )
 def test_celeba_what_is_missing_is_named(celeba_folder, tmp_path, break_it, message):
@@ -155,3 +163,15 @@ def test_celeba_attribute_targets(celeba_folder, tmp_path):
     targets = dict(zip(ATTRIBUTE_NAMES, attribute_targets(dataset)[1], strict=True))
     assert targets["male"] == 1 and targets["bangs"] == 1 and targets["young"] == 0
     assert np.isnan(targets["old"]) and np.isnan(targets["red_hair"])
+
+
+def test_a_photo_that_is_not_square_is_named(celeba_folder, tmp_path):
+    Image.new("RGB", (64, 48)).save(celeba_folder / celeba.IMAGES / "2.jpg")
+    dataset = CelebAMaskHQ(celeba_folder, "train", size=64, cache=tmp_path)
+    with pytest.raises(DataError, match=r"2\.jpg is 64×48 px, not square"):
+        dataset[2]
+
+
+def test_odd_names_among_the_masks_do_no_harm(celeba_folder, tmp_path):
+    (celeba_folder / celeba.MASKS / "0" / "²_skin.png").touch()
+    assert len(CelebAMaskHQ(celeba_folder, "train", size=64, cache=tmp_path)) == 8

@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_faces import write_manifest, write_synthfaces
 
 from s2flib.datasets import ATTRIBUTE_NAMES, LABELS, SPLITS, SynthFaces, attribute_targets, open_dataset
 from s2flib.errors import DataError, S2FError
@@ -187,8 +187,6 @@ def test_loader_workers_and_pickling():
 
 def test_a_forked_process_opens_the_archives_anew(small_set, monkeypatch):
     """A shared handle is a shared file position: two processes reading at once would get each other's bytes."""
-    import os
-
     opened, real = [], zipfile.ZipFile
     monkeypatch.setattr(zipfile, "ZipFile", lambda path: opened.append(Path(path).name) or real(path))
     dataset = open_dataset("tiny", "train", root=small_set[0])
@@ -217,15 +215,6 @@ def test_attribute_targets(shipped):
 
 
 # --- a damaged or foreign SynthFaces folder
-
-
-@pytest.fixture
-def small_set(tmp_path):
-    """Four photos of two people in the shipped format; rewrite(rows) changes the manifest."""
-    root = tmp_path / "set"
-    rows = write_synthfaces(root)
-
-    return root, rows, lambda rows: write_manifest(root, rows)
 
 
 def test_any_folder_of_the_format_is_read(small_set):

@@ -190,3 +190,9 @@ def test_even_paper_divides_by_the_light():
     blank[38:46, 28:92] = False
     assert evened[blank].min() > 0.97
     assert np.abs(evened[41:43, 32:88] - 0.3 / 0.92).max() < 0.05
+
+
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (1, 1), (2, 40)])
+def test_a_page_may_be_one_pixel_wide(shape):
+    evened = even_paper(np.full(shape, 0.5, np.float32))
+    assert evened.shape == shape and evened.min() > 0.9

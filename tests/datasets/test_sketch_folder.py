@@ -122,3 +122,10 @@ def test_an_interrupted_run_leaves_whole_files_only(folder, tmp_path, monkeypatc
     monkeypatch.setattr(module, "save_image", real)
     report = sketch_folder(folder, out, progress=False)
     assert len(report.done) == 3 - len(written) and report.skipped == sorted(written)
+
+
+def test_an_oversized_picture_in_a_sketchs_place_is_not_ours(folder, tmp_path, bad_images):
+    (tmp_path / "out").mkdir()
+    shutil.copy(bad_images["huge"], tmp_path / "out" / "a.png")
+    report = sketch_folder(folder, tmp_path / "out", progress=False)
+    assert len(report.done) == 2 and any("was not written by s2flib" in why for _, why in report.failed)

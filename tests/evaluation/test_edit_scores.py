@@ -23,6 +23,7 @@ from s2flib.evaluation.edit_scores import (
     verdict,
     visible,
 )
+from s2flib.images import read_metadata
 from s2flib.instruct_pix2pix import keep_detail
 from s2flib.judges.edit_judge import EditJudge
 from s2flib.synthfaces import phrases
@@ -310,6 +311,10 @@ def test_command_measures_a_pipeline(pairs_folder, tiny_pipeline_folder, tmp_pat
     assert "similarity before/after" in done.output and "on 2 validation pairs" in done.output
     for name in ("edits.csv", "edits.png", "phrasings.csv", "grid.png", "faces.png"):
         assert (out / name).is_file(), name
+    about = read_metadata(out / "faces.png")
+    assert about["synthetic"] == "true" and len(about["weights_sha256"]) == 64 and about["seed"] == "0"
+    assert json.loads(about["instructions"])[0] == "the witness says the eyes are blue"
+    assert "synthetic" not in read_metadata(out / "grid.png")
     assert "--overwrite" in CliRunner().invoke(cli.app, command).output
 
 

@@ -47,6 +47,7 @@ def test_a_damaged_missing_or_foreign_file_is_named(tiny_pipeline_folder, tmp_pa
     with pytest.raises(WeightsError, match="config.json does not match"):
         edit_pipeline.load_pipeline("tiny", copy)
     edit_pipeline.update_pipeline_sums(copy)
+    (copy / "vae" / ".extra.0123abcd.safetensors").write_bytes(b"half")  # what a kill left
     edit_pipeline.verify_pipeline(copy)
     (copy / "vae" / "extra.safetensors").write_bytes(b"x")
     with pytest.raises(WeightsError, match="extra.safetensors is not listed"):

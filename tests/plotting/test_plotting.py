@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was given, sizes fit a notebook, nothing global changes."""
 
 import io
+import json
 
 import matplotlib
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from s2flib import plotting
 from s2flib.errors import ImageError, S2FError
+from s2flib.images import read_metadata
 
 
 def pixels(figure) -> np.ndarray:
@@ -168,3 +170,41 @@ def test_save_figure(tmp_path, suffix, magic):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     with pytest.raises(S2FError, match=".svg"):
         plotting.save_figure(figure, tmp_path / "f.gif")
+
+
+# --- the mark -----------------------------------------------------------------------------------------------------
+
+FACE = np.full((8, 8, 3), 90, np.uint8)
+
+
+def png_texts(data: bytes) -> dict:
+    return Image.open(io.BytesIO(data)).text
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: plotting.grid([FACE, FACE], columns=2),
+        lambda: plotting.image_row([FACE]),
+        lambda: plotting.sketch_output_photo_grid(torch.ones(1, 1, 8, 8), torch.zeros(1, 3, 8, 8)),
+        lambda: plotting.lineup_figure([{"sketch": FACE, "output": FACE, "gallery": [FACE], "correct": 0}], k=1),
+    ],
+    ids=["grid", "row", "sketches", "line-up"],
+)
+def test_figures_of_faces_are_marked_wherever_they_go(make, tmp_path):
+    figure = make()
+    figure.about = {"lesson": "00", "seeds": [1, 2]}
+    expected = {"synthetic": "true", "lesson": "00", "seeds": "[1, 2]"}
+    assert png_texts(figure._repr_png_()).items() >= expected.items()  # in a notebook and its HTML
+    path = plotting.save_figure(figure, tmp_path / "f.png", metadata={"history": ["s2f generate", "ψ = 0.7"]})
+    found = read_metadata(path)
+    assert found.items() >= expected.items() and json.loads(found["history"]) == ["s2f generate", "ψ = 0.7"]
+    pdf = plotting.save_figure(figure, tmp_path / "f.pdf").read_bytes()
+    svg = plotting.save_figure(figure, tmp_path / "f.svg").read_text()
+    assert b"synthetic" in pdf and "synthetic" in svg
+
+
+def test_charts_are_no_generated_pictures(tmp_path):
+    for i, figure in enumerate([plotting.bars({"a": 0.5}, "x"), plotting.table_figure(["a"], [["1"]])]):
+        path = plotting.save_figure(figure, tmp_path / f"{i}.png", metadata={"preset": "tiny"})
+        assert read_metadata(path)["preset"] == "tiny" and "synthetic" not in read_metadata(path)

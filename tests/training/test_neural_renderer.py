@@ -211,7 +211,8 @@ def test_causes_are_standardised():
     net.fit(x)
     seen = {}
     net.layers.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
-    net(torch.from_numpy(x))
+    w = net(torch.from_numpy(x))
+    assert torch.allclose(w.mean(1), torch.zeros(500), atol=1e-4) and abs(w.var(1).mean() - 1) < 0.4
     assert seen["x"].mean(0).abs().max() < 0.05 and (seen["x"][:, :2].std(0) - 1).abs().max() < 0.05
     assert seen["x"].abs().max() <= 4
 

@@ -3,9 +3,9 @@
 import errno
 import hashlib
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from local_server import local_server
 
 from s2flib.errors import WeightsError
 from s2flib.weights import download as module
@@ -17,65 +17,10 @@ SHA = hashlib.sha256(BODY).hexdigest()
 PAGE = b"  <!DOCTYPE html><html><body>Quota exceeded</body></html>"
 
 
-class Handler(BaseHTTPRequestHandler):
-    """``server.script`` is a list of steps, one per request; the last one repeats."""
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        server = self.server
-        with server.guard:
-            server.seen.append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
-            step = server.script.pop(0) if len(server.script) > 1 else server.script[0]
-        body, etag, cut = step.get("body", BODY), step.get("etag"), step.get("cut")
-        if "status" in step:
-            return self.send_error(step["status"])
-        if "headers" in step:  # an answer written out by the test
-            self.send_response(step.get("code", 200))
-            for name, value in step["headers"].items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body[step.get("from", 0) :])
-            self.close_connection = True
-            return None
-        start, asked = 0, self.headers.get("Range")
-        condition = self.headers.get("If-Range")
-        if asked and not step.get("ignore_range") and (condition is None or condition == etag):
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
-            if start >= len(body):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(body)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return None
-            self.send_response(206)
-            shown = start + step.get("shift", 0)
-            self.send_header("Content-Range", f"bytes {shown}-{len(body) - 1}/{len(body)}")
-        else:
-            self.send_response(200)
-        if etag:
-            self.send_header("ETag", etag)
-        self.send_header("Content-Type", step.get("type", "application/octet-stream"))
-        if not step.get("no_length"):
-            self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        self.wfile.write(body[start:] if cut is None else body[start : start + cut])
-        self.wfile.flush()
-        self.close_connection = True
-        return None
-
-
 @pytest.fixture
 def server():
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.seen, httpd.script, httpd.guard = [], [{}], threading.Lock()
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    httpd.url = f"http://127.0.0.1:{httpd.server_port}/file"
-    yield httpd
-    httpd.shutdown()
-    httpd.server_close()
+    with local_server(BODY) as httpd:
+        yield httpd
 
 
 def get(server, path, sha256=SHA, urls=None):
@@ -301,16 +246,65 @@ def test_a_part_is_continued_only_by_the_same_file(server, tmp_path, answer):
     assert get(server, tmp_path / "f", sha256=None).read_bytes() == BODY
 
 
-def test_a_trickle_counts_as_broken_off(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", -1.0)
-    monkeypatch.setattr(module, "SLOWEST", 1e15)
-    with pytest.raises(WeightsError, match="broke off"):
-        get(server, tmp_path / "f")
-    assert leftovers(tmp_path) <= {"f.part", "f.part.etag"}
-
-
 def test_a_file_without_end_is_stopped(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 1000)
     server.script = [{"no_length": True}]
     with pytest.raises(WeightsError, match="more than it announced"):
         get(server, tmp_path / "f")
+
+
+def test_a_trickle_counts_as_broken_off(server, tmp_path, monkeypatch):
+    """A byte every few milliseconds never runs into the timeout of a connection, and would take weeks."""
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(module, "TRIES", 2)
+    server.script = [{"pause": 0.01}]
+    with pytest.raises(WeightsError, match="broke off"):
+        get(server, tmp_path / "f")
+    assert server.pieces < 200 and leftovers(tmp_path) <= {"f.part", "f.part.etag"}
+
+
+def test_headers_that_trickle_are_given_up(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(module, "TRIES", 2)
+    server.script = [{"raw": b"HTTP/1.1 100 Continue\r\n\r\n" * 100, "pause": 0.01}]
+    with pytest.raises(WeightsError):
+        get(server, tmp_path / "f")
+    assert server.pieces < 200
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"headers": {"Content-Length": "9" * 5000}},
+        {"code": 206, "headers": {"Content-Range": f"bytes 0-{'9' * 5000}/*", "Content-Length": "5"}},
+        {"code": 302, "headers": {"Location": "http://[::1"}},
+        {"code": 302, "headers": {"Location": "http://127.0.0.1:99999/"}},
+        {"code": 302, "headers": {"Location": "/file"}},  # for ever
+        {"headers": {"Content-Length": "307200", "Content-Encoding": "gzip"}},
+    ],
+)
+def test_absurd_answers_are_one_sentence(server, tmp_path, answer):
+    server.script = [answer]
+    with pytest.raises(WeightsError) as e:
+        get(server, tmp_path / "f", sha256=None)
+    assert str(e.value).isprintable() and len(str(e.value)) < 600 and not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize("etag", ['"é"', '"a\r\n b"', '"' + "x" * 9000 + '"'])
+def test_an_etag_that_cannot_be_sent_back_is_no_proof(server, tmp_path, etag):
+    cut = {"headers": {"Content-Length": str(len(BODY)), "ETag": etag}, "from": 200_000}
+    server.script = [cut, {}]
+    assert get(server, tmp_path / "f", sha256=None).read_bytes() == BODY
+    assert server.seen[1][1:] == (None, None)
+
+
+def test_a_damaged_validator_is_no_proof(server, tmp_path):
+    (tmp_path / "f.part").write_bytes(OTHER[:1000])
+    (tmp_path / "f.part.etag").write_bytes(b"\xff\n\0")
+    assert get(server, tmp_path / "f", sha256=None).read_bytes() == BODY
+
+
+def test_a_range_of_an_unknown_whole_is_no_proof(server, tmp_path):
+    span = {"code": 206, "headers": {"Content-Range": "bytes 0-99/*", "Content-Length": "100"}, "body": BODY[:100]}
+    server.script = [span, {}]
+    assert get(server, tmp_path / "f", sha256=None).read_bytes() == BODY

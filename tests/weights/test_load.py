@@ -1,6 +1,7 @@
 import argparse
 import pickle
 import re
+import zipfile
 
 import pytest
 import torch
@@ -281,3 +282,82 @@ def test_fingerprint_survives_storage():
     assert re.fullmatch(r"[0-9a-f]{16}", before) and before != weights.fingerprint(b)
     b.load_state_dict({k: v.half().float() for k, v in a.state_dict().items()})
     assert weights.fingerprint(b) == before
+
+
+# --- damaged and hostile files
+
+
+def repacked(path, member, content):
+    """The torch file with one member replaced, in a packed archive."""
+    with zipfile.ZipFile(path) as z:
+        members = {name: content if name.endswith(member) else z.read(name) for name in z.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, data in members.items():
+            z.writestr(name, data)
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(4)}, tmp_path / "a.pt")
+    repacked(tmp_path / "a.pt", "data/0", bytes(40 << 20))
+    assert (tmp_path / "a.pt").stat().st_size < 100_000
+    with pytest.raises(WeightsError, match="damaged"):
+        weights.safe_load(tmp_path / "a.pt")
+
+
+def test_contents_that_are_deep_or_circular_are_checked(tmp_path):
+    loop = {"w": torch.zeros(2)}
+    loop["self"] = [loop]
+    torch.save(loop, tmp_path / "loop.pt")
+    assert weights.safe_load(tmp_path / "loop.pt")["w"].shape == (2,)
+    loop["wide"] = torch.zeros(1).expand(10**9)
+    torch.save(loop, tmp_path / "loop.pt")
+    with pytest.raises(WeightsError, match="stores fewer values"):
+        weights.safe_load(tmp_path / "loop.pt")
+    torch.save({"a": torch.zeros(4)}, tmp_path / "deep.pt")
+    repacked(tmp_path / "deep.pt", "data.pkl", b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".")
+    weights.safe_load(tmp_path / "deep.pt")
+
+
+def test_sums_do_not_list_what_a_kill_left(data):
+    weights.save_safetensors(data / "a.safetensors", {"x": torch.ones(3)}, {})
+    (data / ".a.0123abcd.safetensors").write_bytes(b"half")  # files.atomic_path's name
+    assert re.fullmatch(r"[0-9a-f]{64}  a\.safetensors\n", weights.update_sha256sums().read_text())
+
+
+@pytest.mark.parametrize("sums", [b"one word\n", b"\xff\xfe\0", b"0123  a.safetensors\n"])
+def test_a_damaged_list_of_sums_is_one_sentence(data, sums):
+    path = weights.save_safetensors(data / "a.safetensors", {"x": torch.ones(3)}, {})
+    (data / weights.SUMS).write_bytes(sums)
+    with pytest.raises(WeightsError, match="SHA256SUMS is damaged"):
+        weights.safe_load(path)
+
+
+@pytest.mark.parametrize("shape", [(3,), (0,), (0, TINY.style_dim), (1, 1, TINY.style_dim), ()])
+def test_a_generator_with_an_odd_average_is_refused(tiny, tmp_path, shape):
+    tensors, meta = weights.safe_load(tiny[0] / "tiny-stylegan2.safetensors", with_metadata=True)
+    own = weights.save_safetensors(tmp_path / "g.safetensors", tensors | {"latent_avg": torch.zeros(shape)}, meta)
+    with pytest.raises(WeightsError, match="latent_avg of the shape"):
+        weights.load_generator("tiny", own)
+
+
+@pytest.mark.parametrize("shape", [(0, 10**12, 3, 3), (24,), ()])
+def test_an_encoder_with_an_odd_first_layer_is_refused(tiny, tmp_path, shape):
+    """… before a network with 10¹² input channels is built."""
+    tensors, meta = weights.safe_load(tiny[0] / "tiny-psp.safetensors", with_metadata=True)
+    tensors["encoder.input_layer.0.weight"] = torch.zeros(shape)
+    own = weights.save_safetensors(tmp_path / "e.safetensors", tensors, meta)
+    with pytest.raises(WeightsError, match="first layer"):
+        weights.load_psp("tiny", own)
+
+
+def test_odd_names_are_shown_on_one_line(tiny, tmp_path):
+    tensors, meta = weights.safe_load(tiny[0] / "tiny-stylegan2.safetensors", with_metadata=True)
+    odd = {"a\nb" + "x" * 999: torch.zeros(2)}
+    own = weights.save_safetensors(tmp_path / "g.safetensors", tensors | odd, meta)
+    with pytest.raises(WeightsError, match="unknown tensor a b") as e:
+        weights.load_generator("tiny", own)
+    assert str(e.value).isprintable() and len(str(e.value)) < 600
+    own = weights.save_safetensors(tmp_path / "h.safetensors", tensors, meta | {"preset": "tiny\n"})
+    with pytest.raises(WeightsError, match="another preset") as e:
+        weights.load_generator("tiny", own)
+    assert str(e.value).isprintable()

@@ -173,3 +173,55 @@ def test_ir_se50_published_names():
         for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     }
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(43.8, abs=0.1)
+
+
+# --- checkpoints of anything
+
+
+ODD = {
+    "text": "text",
+    "list": [torch.zeros(2)],
+    "sparse": torch.zeros(2, 2).to_sparse(),
+    "meta": torch.empty(2, device="meta"),
+    "int": torch.zeros(2, dtype=torch.int64),
+    "complex": torch.zeros(2, dtype=torch.complex64),
+    "empty": torch.zeros(0),
+    "scalar": torch.tensor(1.0),
+}
+
+
+@pytest.mark.parametrize("checkpoint", [3, None, [], torch.zeros(3), {}, {"g_ema": 1, "state_dict": []}], ids=repr)
+def test_what_is_no_checkpoint_is_one_sentence(checkpoint):
+    with pytest.raises(WeightsError, match="g_ema"):
+        load_stylegan2(Generator.from_preset(SMALL_PAPER), checkpoint, "file")
+    with pytest.raises(WeightsError, match="state_dict"):
+        read_psp(checkpoint, "file")
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("key", ["conv1.conv.weight", "convs.0.conv.blur.kernel", "noises.noise_0", "latent_avg"])
+def test_what_is_no_tensor_in_a_generator(key, odd):
+    _, checkpoint = stylegan2_checkpoint()
+    (checkpoint if key == "latent_avg" else checkpoint["g_ema"])[key] = ODD[odd]
+    with pytest.raises(WeightsError, match=key):
+        load_stylegan2(Generator.from_preset(SMALL_PAPER), checkpoint, "file")
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("key", ["encoder.input_layer.0.weight", "latent_avg", "opts"])
+def test_what_is_no_tensor_in_an_encoder(key, odd, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "PAPER", SMALL_PAPER)
+    *_, checkpoint = published_file(tmp_path / "psp.pt")
+    (checkpoint["state_dict"] if key.startswith("encoder") else checkpoint)[key] = ODD[odd]
+    with pytest.raises(WeightsError, match="file"):
+        published.build_psp(checkpoint, "file")
+
+
+def test_style_heads_are_counted_without_odd_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "PAPER", SMALL_PAPER)
+    *_, checkpoint = published_file(tmp_path / "psp.pt", opts={"start_from_latent_avg": False})
+    checkpoint["state_dict"]["encoder.styles.99999999.x"] = torch.zeros(2)
+    del checkpoint["latent_avg"]
+    assert read_psp(checkpoint, "file").latent_avg.shape == (SMALL_PAPER.n_styles, 24)  # not 10⁸ rows
+    with pytest.raises(WeightsError, match="unknown tensor styles.99999999.x"):
+        published.build_psp(checkpoint, "file")

@@ -90,3 +90,14 @@ def test_fetch_takes_a_file_put_there_by_hand(entry):
 def test_fetch_unknown():
     with pytest.raises(WeightsError, match="psp-sketch"):
         weights.fetch("stylegan9")
+
+
+@pytest.mark.parametrize("left", [b"", b"\n", b"half a ha", b"\xff" * 64])
+def test_a_damaged_pin_is_one_sentence(entry, left):
+    install, _ = entry
+    install(None)
+    with pytest.warns(UserWarning, match="PINNED"):
+        path = weights.fetch("thing")
+    path.with_name("thing.pt.sha256").write_bytes(left)
+    with pytest.raises(WeightsError, match=r"thing\.pt\.sha256 is damaged"):
+        weights.fetch("thing")

@@ -14,7 +14,7 @@ from PIL import Image
 pytest.importorskip("anywidget")
 
 from s2flib.errors import ImageError, S2FError  # noqa: E402
-from s2flib.images import as_array, contact_sheet  # noqa: E402
+from s2flib.images import as_array, contact_sheet, read_metadata  # noqa: E402
 from s2flib.stylegan2 import Generator  # noqa: E402
 from s2flib.widgets.base import MAX_PNG, STATIC, from_png, png_bytes  # noqa: E402
 from s2flib.widgets.compare import Compare
@@ -31,6 +31,9 @@ def file_bytes(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 DRAWING = Image.new("L", (300, 200), 255)
 DRAWING.paste(0, (40, 20, 260, 180))
 DRAWING.paste(255, (60, 40, 240, 160))  # a frame of lines 20 px wide
+
+
+GREY = np.full((8, 8, 3), 128, np.uint8)
 
 
 # pictures ------------------------------------------------------------------------------------------------
@@ -351,3 +354,14 @@ def test_latent_sliders_and_their_sheet(generator):
     assert sheet.shape[0] > 6 * 128 and sheet.shape[1] > 3 * 128
     with pytest.raises(S2FError):
         Sliders(lambda: None, [])
+
+
+def test_generated_faces_are_marked_in_what_a_widget_shows(generator):
+    sliders = latent_sliders(generator, generator.mean_latent(64))
+    shown = Compare(GREY, GREY, about={"seed": 3})
+    plain = Compare(GREY, GREY, "photo", "sketch", synthetic=False)
+    for data in (sliders.image, sliders.static(2), shown.before, shown.after, shown.static()):
+        assert read_metadata(io.BytesIO(data))["synthetic"] == "true"
+    assert read_metadata(io.BytesIO(shown.after))["seed"] == "3" == read_metadata(io.BytesIO(shown.static()))["seed"]
+    for data in (plain.before, plain.after, plain.static()):
+        assert "synthetic" not in read_metadata(io.BytesIO(data))

@@ -7,7 +7,8 @@ function render({ model, el }) {
   root.style.width = `${model.get("width_px")}px`;
   root.innerHTML = `<div class="wipe"><img class="before" draggable="false"><img class="after" draggable="false">
     <div class="edge"></div><span class="tag before"></span><span class="tag after"></span></div>
-    <input class="across" type="range" min="0" max="1" step="0.01">`;
+    <input class="across" type="range" min="0" max="1" step="0.01">
+    <p class="status bad" role="status" aria-live="polite" hidden></p>`;
   el.append(root);
   const find = (selector) => root.querySelector(selector);
   const wipe = find(".wipe"), before = find("img.before"), after = find("img.after");
@@ -31,7 +32,14 @@ function render({ model, el }) {
     range.setAttribute("aria-label", `Wipe between ${before.alt} and ${after.alt}`);
     place();
   }
-  function move(x) { model.set("position", Math.min(Math.max(x, 0), 1)); model.save_changes(); }
+  function message() {
+    const status = find(".status");
+    status.textContent = model.get("message"); status.hidden = status.textContent === "";
+  }
+  function move(x) {
+    if (!Number.isFinite(x)) return;               // a hidden widget has no width
+    model.set("position", Math.min(Math.max(x, 0), 1)); model.save_changes();
+  }
 
   range.addEventListener("input", () => move(Number(range.value)));
   range.addEventListener("keydown", (event) => event.stopPropagation());
@@ -48,8 +56,10 @@ function render({ model, el }) {
   model.on("change:position", place);
   const events = ["before", "after", "before_label", "after_label"].map((name) => `change:${name}`);
   for (const event of events) model.on(event, pictures);
-  pictures();
+  model.on("change:message", message);
+  pictures(); message();
   return () => {
+    model.off("change:message", message);
     model.off("change:position", place);
     for (const event of events) model.off(event, pictures);
     URL.revokeObjectURL(before.src); URL.revokeObjectURL(after.src);

@@ -1,6 +1,7 @@
 // Drawing pad. A drawing is a background picture plus a list of strokes {w, ink, erase, p: [x, y, pressure, ...]}
 // in canvas pixels; Python draws the same list, so what is seen here is what the encoder gets.
 const KEY_STEP = 8;
+const PATIENCE = 60_000;   // ms that an upload may take before the tools come back
 
 function radius(stroke, pressure) { return Math.max(0.5, (stroke.w * (0.35 + 0.65 * pressure)) / 2); }
 
@@ -69,6 +70,7 @@ function render({ model, el }) {
   const live = layer(size).getContext("2d");      // the stroke being drawn
   let background = null;                          // decoded picture
   let past = [], future = [];                     // snapshots for undo and redo: references, not copies
+  let reading = 0, decoding = 0;                  // serial of the upload that Python works on, 0: none; of the last decoding
   let stroke = null, pointer = null, tool = "pen", cursor = null, fromHere = false, penSeen = 0;
 
   const state = () => ({ strokes: model.get("strokes"), background: model.get("background") });
@@ -93,15 +95,23 @@ function render({ model, el }) {
       live.clearRect(0, 0, size, size); drawStroke(live, one); composite(base, live, one);
     }
     live.clearRect(0, 0, size, size);
-    undo.disabled = past.length === 0; redo.disabled = future.length === 0;
+    tools();
     paint();
   }
+  function tools() {
+    undo.disabled = reading || past.length === 0; redo.disabled = reading || future.length === 0;
+    clear.disabled = file.disabled = Boolean(reading);
+    paper.classList.toggle("busy", Boolean(reading)); paper.setAttribute("aria-busy", String(Boolean(reading)));
+  }
   async function readBackground() {
+    const mine = ++decoding;                      // a picture decoded late never replaces a newer one
     const data = model.get("background");
     const bytes = data && data.byteLength ? data : null;
-    try {
-      background = bytes ? await createImageBitmap(new Blob([bytes], { type: "image/png" })) : null;
-    } catch { background = null; say("This browser could not show the picture.", true); }
+    let made = null, failed = false;
+    try { made = bytes ? await createImageBitmap(new Blob([bytes], { type: "image/png" })) : null; } catch { failed = true; }
+    if (mine !== decoding) return;
+    background = made;
+    if (failed) say("This browser could not show the picture: clear the paper, or open another one.", true);
     redraw();
   }
   function say(text, bad = false) { status.textContent = text; status.classList.toggle("bad", bad && text !== ""); }
@@ -113,7 +123,7 @@ function render({ model, el }) {
   }
   function remember() { past.push(state()); if (past.length > 200) past.shift(); future = []; }
   function step(from, to) {
-    if (stroke || !from.length) return;
+    if (stroke || reading || !from.length) return;
     to.push(state()); put(from.pop());
   }
   function choose(name) {
@@ -123,6 +133,7 @@ function render({ model, el }) {
   }
 
   function begin(x, y, pressure, erase) {
+    if (reading) { say("Wait until the picture is read.", true); return false; }
     const used = model.get("strokes").reduce((n, s) => n + s.p.length / 3, 0);
     if (used >= limit) { say("The paper is full: undo or clear before drawing on.", true); return false; }
     stroke = { w: Number(width.value), ink: Number(ink.value), erase, p: [], room: limit - used };
@@ -210,20 +221,33 @@ function render({ model, el }) {
   undo.addEventListener("click", () => step(past, future));
   redo.addEventListener("click", () => step(future, past));
   clear.addEventListener("click", () => {
-    if (stroke || (!model.get("strokes").length && !background)) return;
+    if (stroke || reading || (!model.get("strokes").length && !background)) return;
     remember(); say(""); put({ strokes: [], background: new DataView(new ArrayBuffer(0)) });
   });
 
+  // Python replaces the drawing, so nothing may be drawn until it has answered: a stroke would be lost.
   async function upload(picked) {
-    if (!picked) return;
+    if (reading) { say("Wait until the picture is read.", true); return; }
+    if (!picked) { say("That was no file: drop a picture of a sketch.", true); return; }
     const most = model.get("max_upload");
     if (picked.size > most) {
       say(`${picked.name} is larger than ${Math.floor(most / 2 ** 20)} MB: make it smaller first.`, true); return;
     }
-    say(`Reading ${picked.name} …`);
-    model.send({ kind: "upload", name: picked.name }, undefined, [await picked.arrayBuffer()]);
+    finish(true); pointer = null;
+    const mine = reading = model.get("answered") + 1;
+    tools(); say(`Reading ${picked.name} …`);
+    try {
+      model.send({ kind: "upload", name: picked.name, serial: mine }, undefined, [await picked.arrayBuffer()]);
+    } catch {
+      free(); say(`${picked.name} could not be read: choose it again.`, true); return;
+    }
+    setTimeout(() => {
+      if (reading === mine) { free(); say("Python does not answer: run the cell again, or restart the kernel.", true); }
+    }, PATIENCE);
   }
-  file.addEventListener("change", () => { upload(file.files[0]); file.value = ""; });
+  function free() { reading = 0; tools(); }
+  const answered = () => { if (reading && model.get("answered") >= reading) free(); };
+  file.addEventListener("change", () => { if (file.files.length) upload(file.files[0]); file.value = ""; });
   paper.addEventListener("dragover", (event) => { event.preventDefault(); paper.classList.add("over"); });
   paper.addEventListener("dragleave", () => paper.classList.remove("over"));
   paper.addEventListener("drop", (event) => {
@@ -244,11 +268,14 @@ function render({ model, el }) {
   model.on("change:background", outside);
   model.on("change:message", message);
   model.on("change:message_ok", message);
+  model.on("change:said", message);               // the same text again is a new message
+  model.on("change:answered", answered);
   message();
   readBackground();
   return () => {
     model.off("change:strokes", outside); model.off("change:background", outside);
-    model.off("change:message", message); model.off("change:message_ok", message);
+    for (const name of ["message", "message_ok", "said"]) model.off(`change:${name}`, message);
+    model.off("change:answered", answered);
   };
 }
 

@@ -1,5 +1,7 @@
 // Sliders around a picture that Python renders. While Python is busy only the latest setting waits, so dragging
 // never piles up work; the widget works with any set of controls.
+const PATIENCE = 60_000;   // ms without an answer, after which the next move is sent all the same
+
 function render({ model, el }) {
   const root = document.createElement("div");
   root.className = "s2f";
@@ -11,7 +13,7 @@ function render({ model, el }) {
   root.setAttribute("data-lm-suppress-shortcuts", "true");
   image.alt = model.get("description");
   const inputs = {}, outputs = {};
-  let waiting = false, dirty = false, serial = 0;
+  let waiting = false, dirty = false, serial = 0, timer = null;
 
   function format(control, value) { return Number(value).toFixed(control.step >= 1 ? 0 : control.step >= 0.1 ? 1 : 2); }
   function send() {
@@ -19,8 +21,15 @@ function render({ model, el }) {
     waiting = true; dirty = false; image.classList.add("busy");
     const values = {};
     for (const [name, input] of Object.entries(inputs)) values[name] = Number(input.value);
-    model.set("request", { serial: ++serial, values });
+    // above every serial in use: another view of these sliders counts, too, and a request may never have been answered
+    serial = Math.max(serial, model.get("answered"), model.get("request").serial ?? 0) + 1;
+    model.set("request", { serial, values });
     model.save_changes();
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      waiting = false; image.classList.remove("busy");
+      say("Python does not answer: run the cell again, or restart the kernel.");
+    }, PATIENCE);
   }
   for (const control of model.get("controls")) {
     const id = `s2f-${Math.random().toString(36).slice(2)}`;
@@ -59,8 +68,8 @@ function render({ model, el }) {
   }
   function answered() {
     if (model.get("answered") < serial) return;
-    waiting = false; image.classList.remove("busy");
-    if (dirty) send();
+    waiting = false; image.classList.remove("busy"); clearTimeout(timer);
+    if (dirty) send(); else values();              // a refused setting goes back to what the picture shows
   }
   function values() {           // Python moved a slider
     if (waiting) return;
@@ -69,13 +78,14 @@ function render({ model, el }) {
       outputs[name][1].textContent = format(outputs[name][0], input.value);
     }
   }
-  function message() { status.textContent = model.get("message"); status.classList.toggle("bad", status.textContent !== ""); }
-  const listeners = { image: picture, answered, values, message };
+  function say(text) { status.textContent = text; status.classList.toggle("bad", text !== ""); }
+  function message() { say(model.get("message")); }
+  const listeners = { image: picture, answered, values, message, said: message };
   for (const [name, listener] of Object.entries(listeners)) model.on(`change:${name}`, listener);
-  serial = model.get("answered");
   picture(); message();
   return () => {
     for (const [name, listener] of Object.entries(listeners)) model.off(`change:${name}`, listener);
+    clearTimeout(timer);
     if (image.src) URL.revokeObjectURL(image.src);
   };
 }
