@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import glob
 import hashlib
 import io
 import os
 import re
 import secrets
 import shutil
+import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +112,14 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """``with atomic_path(p) as part:`` write to part; p is then replaced as a whole, or stays unchanged.
 
     part is a hidden file in p's folder with the same suffix; it is flushed to disk and renamed to p. Any exception
-    removes it; errors such as a full disk become S2FError. Missing folders are created.
+    removes it; errors such as a full disk become S2FError. Missing folders are created. A part of the same file that a
+    killed process left is removed once nothing has been written to it for ten minutes.
     """
     path = Path(path)
     part = path.with_name(f".{path.stem[:64]}.{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts(path.parent.glob(f".{glob.escape(path.stem[:64])}.*{glob.escape(path.suffix)}"), ABANDONED)
         yield part
         with open(part, "r+b") as f:
             os.fsync(f.fileno())
@@ -131,7 +135,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
+ABANDONED = 600  # seconds without a write, after which a part file belongs to a process that was killed
 _PART = re.compile(r"\.[^/]{1,64}\.[0-9a-f]{8}(\.\w+)?")  # the names that atomic_path gives
+
+
+def _remove_parts(found: Iterable[Path], age: float = 0.0) -> None:
+    """Remove the part files among these, if they were last written ``age`` seconds ago or before."""
+    for path in found:
+        with contextlib.suppress(OSError):
+            if _PART.fullmatch(path.name) and path.is_file() and path.stat().st_mtime <= time.time() - age:
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -153,9 +166,7 @@ def claimed(folder: str | os.PathLike) -> Iterator[Path]:
         reason = _REASONS.get(e.errno or 0, f"{e.strerror or e}: choose another folder")
         raise S2FError(f"{folder} cannot be written, {reason}.") from e
     try:
-        for path in folder.iterdir():
-            if _PART.fullmatch(path.name) and path.is_file():
-                path.unlink(missing_ok=True)
+        _remove_parts([*folder.glob(".*"), *folder.glob("*/.*")])
         yield folder
     finally:
         (folder / ".lock").unlink(missing_ok=True)  # while it is still locked

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -123,11 +124,25 @@ def test_claiming_removes_what_a_kill_left(tmp_path):
     left = [".checkpoint.0123abcd.pt", ".log.ffffffff.csv", ".noending.00000000"]
     for name in kept + left:
         (tmp_path / name).touch()
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / ".0001.0123abcd.png").touch()
     with files.atomic_path(tmp_path / "x.json") as part:
         assert files._PART.fullmatch(part.name)
         part.write_text("{}")
     with files.claimed(tmp_path):
-        assert sorted(p.name for p in tmp_path.iterdir() if p.name != ".lock") == sorted([*kept, "x.json"])
+        assert sorted(p.name for p in tmp_path.iterdir() if p.name != ".lock") == sorted([*kept, "x.json", "samples"])
+    assert not any((tmp_path / "samples").iterdir())
+
+
+def test_writing_removes_old_parts_of_the_same_file(tmp_path):
+    names = [".a[1].0123abcd.png", ".a[1].ffffffff.png", ".b.0123abcd.png", ".a[1].0123abcd.jpg", ".a[1].draft.png"]
+    for name in names:
+        (tmp_path / name).touch()
+        if "ffffffff" not in name:  # still being written
+            os.utime(tmp_path / name, (time.time() - 700,) * 2)
+    with files.atomic_path(tmp_path / "a[1].png") as part:
+        part.touch()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*names[1:], "a[1].png"])
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
