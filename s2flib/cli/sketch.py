@@ -82,6 +82,6 @@ def sketch_whole_folder(
     report = sketch_folder(source, out, masks=masks, sigma=sigma, background=background, workers=workers)
     typer.echo(f"{len(report.done)} sketched, {len(report.skipped)} there already, {len(report.failed)} failed: {out}")
     for path, why in report.failed:
-        typer.echo(f"s2f: {path}: {why}", err=True)
+        typer.echo(f"s2f: {why}" if str(path) in why else f"s2f: {path}: {why}", err=True)
     if report.failed:
         raise typer.Exit(2)

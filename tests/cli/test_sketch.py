@@ -39,7 +39,7 @@ def test_sketch_folder_resumes_and_lists_failures(tmp_path):
         Image.fromarray(skimage.data.astronaut()[:64, :64]).save(photos / f"{name}.png")
     (photos / "c.png").write_text("no picture")
     first = s2f("sketch", photos, "-o", out, "--workers", 1)
-    assert first.exit_code == 2 and "2 sketched" in first.output and "c.png" in first.stderr
+    assert first.exit_code == 2 and "2 sketched" in first.output and first.stderr.count("c.png") == 1
     stamp = (out / "a.png").stat().st_mtime_ns
     second = s2f("sketch", photos, "-o", out, "--workers", 1)
     assert "2 there already" in second.output and (out / "a.png").stat().st_mtime_ns == stamp
