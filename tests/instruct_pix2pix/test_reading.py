@@ -72,9 +72,51 @@ much makeup; undo the glasses; a hat would be wrong; he refused to smile; she lo
 happy; un-smiling; the opposite of a smile; avoid glasses; skip the beard; everything but glasses; except the
 glasses; he lacks a beard; an absent beard; lacking glasses; nor a hat; he aint bald; make the glasses disappear;
 hide the glasses; shorten the beard; the missing hat; aint got no beard; she isn't older; never blond; he was no
-redhead; no blue eyes; his eyes aren't blue but green; not older but younger
+redhead; no blue eyes; everything but a hat; a hat? no; no smile, no hat? no
 """
 NOT_THERE = " ".join(NOT_THERE.split()).split("; ")
+
+
+@pytest.mark.parametrize(
+    "sentence, words",
+    [
+        ("his eyes aren't blue but green", ["make the eyes green"]),
+        ("The eyes weren't brown, they were green.", ["make the eyes green"]),
+        ("not older but younger", ["make them younger"]),
+        ("Not blonde, no, she was a redhead.", ["make the hair red"]),
+        ("Her hair wasn't short, it was long.", ["give this person long straight hair"]),
+        ("It wasn't a beard, only a moustache.", ["add a moustache"]),
+        ("he was not bald, he had a ponytail", ["give this person a ponytail"]),
+        ("nothing but glasses", ["add glasses"]),
+        ("no hat but glasses", ["remove the hat", "add glasses"]),
+    ],
+)
+def test_what_was_not_so_gives_way_to_what_was(sentence, words):
+    assert [w.words for w in read(sentence)] == words
+
+
+@pytest.mark.parametrize(
+    "sentence, words, ignored",
+    [
+        ("hair like the princess in my book, golden", "make the hair blond", ()),
+        ("she looked like a redhead", "make the hair red", ()),
+        ("He wore zingy sunglasses while it was snowing", "add sunglasses", ("zingy", "while", "snowing")),
+        ("red lipstick", "add make-up", ()),
+    ],
+)
+def test_what_a_witness_says_beside_it_is_ignored_and_told(sentence, words, ignored):
+    (wish,) = read(sentence)
+    assert (wish.words, wish.ignored) == (words, ignored)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["did he have a beard?", "add a monocle", "add a unicorn horn and glasses", "il avait une grosse moustache noire",
+     "completely bald with long wavy hair", "not black", "do not add a hat, only glasses", "a hatless-ish un-bearded man"],
+)  # fmt: skip
+def test_refused(sentence):
+    with pytest.raises(S2FError):
+        read(sentence)
 
 
 @pytest.mark.parametrize("sentence", NOT_THERE)
