@@ -52,6 +52,9 @@ FORBID = REMOVE - {"shaved", "forgot"} | frozenset(
 ASK = frozenset("did was were is are does do has had have should".split())  # a question mark makes these no wish
 WISH = frozenset("add give put draw paint remove replace".split())
 CONTRAST = frozenset("only just rather ones".split())  # "not a beard, only a moustache"
+PLACE = frozenset(
+    "background backdrop behind scenery location setting surroundings place scene elsewhere front".split()
+)
 LONE = frozenset("no nope nah yes".split())
 PROTECT = frozenset("keep keeping leave stop".split())  # "leave the beard as it is"
 CHANGE = frozenset("change turn replace swap switch trade trim transform convert".split())
@@ -96,6 +99,7 @@ def read(sentence: str) -> list[Wish]:
     _check_language(text, sentence)
     wishes: list[Wish] = []
     denied: list[tuple[str, S2FError]] = []  # kinds of which a clause says only what is not so
+    described: set[str] = set()  # removals that only say what there was not
     removing = forbidding = False
     part: str | None = None  # that the last clause named: "his eyes were not blue but green"
     for clause, joint in _clauses(text):
@@ -109,7 +113,7 @@ def read(sentence: str) -> list[Wish]:
         said = set(outside)
         if all(m.kind == "part" for m in found):  # it names nothing that could be edited
             _check_words(words, found)
-            if NOT & said and wishes:
+            if NOT & said and any(w.edit.kind not in REMOVABLE.values() for w in wishes):
                 raise S2FError(f"{sentence[:60]!r} may mean that it was not so: say what there was, such as {EXAMPLE}.")
             continue
         if (NOT | REMOVE | FORBID | CHANGE | VERBS) & said:
@@ -123,15 +127,18 @@ def read(sentence: str) -> list[Wish]:
         # otherwise the clause goes on with the last one's verb: "no glasses or hat"
         try:
             new = _read_clause(words, found, outside, removing, forbidding, sentence)
-            if joint == "but" or CONTRAST & said:  # "not a beard, only a moustache"
-                instead = {REMOVABLE.get(w.edit.kind) for w in new}
-                wishes = [w for w in wishes if w.edit.kind not in instead]
-            wishes += new
+            # "not a beard, only a moustache", "it was not a cap, it was a beanie"
+            instead = {REMOVABLE.get(w.edit.kind) for w in new} & described
+            wishes = [w for w in wishes if w.edit.kind not in instead] + new
+            described |= {w.edit.kind for w in new if removing and not REMOVE & said}
         except _Denied as e:
             denied += [(kind, S2FError(str(e))) for kind in e.kinds]
     for kind, error in denied:  # "it was not blond, it was red" says what it was
         if kind not in {w.edit.kind for w in wishes}:
             raise error
+    places = [w for w in wishes if w.edit.kind == "background"]
+    if len(places) < len(wishes) and not PLACE & set(text.split()):  # "black hair, under the street lamp"
+        wishes = [w for w in wishes if w not in places]
     wishes = _consistent(list({w.edit: w for w in wishes}.values()), text, sentence)
     if not wishes and part:
         raise S2FError(f"{sentence[:60]!r} does not say how the {part} should be: write, for example, {EXAMPLE}.")
@@ -170,7 +177,9 @@ def _check_words(words: list[str], found: list[_Mention]) -> tuple[str, ...]:
     """The words of a clause that are ignored. S2FError if one of them may change the meaning."""
     outside = [w for i, w in enumerate(words) if not any(m.start <= i < m.stop for m in found)]
     strange = tuple(dict.fromkeys(w for w in outside if w not in KNOWN))
-    bad = [w for w in strange if w in REFUSED | DOUBTFUL or re.match(r"(?:un|non|anti|dis|de)-|un\w+ing$|\w+less$", w)]
+    bad = [
+        w for w in strange if w in REFUSED | DOUBTFUL or re.match(r"(?:un|non|anti|dis|de)-|un\w+ing$|\w{3,}less$", w)
+    ]
     # "add a monocle": a wish for something unknown
     asks = [w for i, w in enumerate(words) if w in WISH and not found and i + 1 < len(words)]
     if bad or asks and strange:
@@ -221,15 +230,15 @@ def _clauses(text: str) -> list[tuple[str, str]]:
     out: list[tuple[str, str]] = []
     carry, joined = "", ""  # a piece that waits for the next one, and what joined it
     for piece, joint in zip(pieces[::2], ["", *(j.strip() for j in pieces[1::2])], strict=True):
-        if not piece.strip() or piece.strip() in LONE and out and NOT & set(out[-1][0].split()):
-            continue  # "not blond, no, …"
+        if not piece.strip() or piece.strip() in LONE and (not out or NOT & set(out[-1][0].split())):
+            continue  # "no, he was older"; "not blond, no, she was a redhead"
         piece = _without_simile(piece.strip())
         if not _mentions(piece.split()):
             _check_words(piece.split(), [])  # "add a monocle and a hat"
         piece = f"{carry} {piece}".strip()
         found = _mentions(piece.split())
         denies = bool(found) and bool(NOT & set(piece.split()))  # "not blond, she was a redhead"
-        complete = denies or any(m.kind not in ("colour", "length") for m in found)
+        complete = denies or any(m.kind not in ("colour", "length") or m.value in HAIR_ONLY for m in found)
         carry, joined = ("", "") if complete else (piece, joint)
         if complete:
             out.append((piece, joint))
@@ -261,6 +270,11 @@ def _expressions() -> list[tuple[list[str], str, str]]:
     return sorted(out, key=lambda item: -len(item[0]))
 
 
+def _same(words: list[str], expression: list[str]) -> bool:
+    """Equal, or the plural: "woolly hats"."""
+    return words[:-1] == expression[:-1] and words[-1] in (expression[-1], expression[-1] + "s")
+
+
 def _mentions(words: list[str]) -> list[_Mention]:
     """What a clause names, from left to right; of overlapping expressions the longest."""
     found: list[_Mention] = []
@@ -268,7 +282,7 @@ def _mentions(words: list[str]) -> list[_Mention]:
     for expression, kind, value in _expressions():
         n = len(expression)
         for i in range(len(words) - n + 1):
-            if words[i : i + n] == expression and not any(taken[i : i + n]):
+            if _same(words[i : i + n], expression) and not any(taken[i : i + n]):
                 taken[i : i + n] = [True] * n
                 found.append(_Mention(kind, value, i, i + n))
     return sorted(found, key=lambda m: m.start)
@@ -294,7 +308,13 @@ def _read_clause(
     if removing:
         specific = bool(NOT & said) and not REMOVE & said  # "no goatee" does not say: no beard at all
         wrong = [t for t in things if t.kind not in (*REMOVABLE, *REMOVABLE.values()) or specific and _is_special(t)]
-        if things and REMOVE & said and not NOT & said and {t.kind for t in things} == {"expression"} and things[0].value != "neutral":
+        if (
+            things
+            and REMOVE & said
+            and not NOT & said
+            and {t.kind for t in things} == {"expression"}
+            and things[0].value != "neutral"
+        ):
             return [_wish(replace(things[0], value="neutral"), strange)]  # without a smile
         if forbidding or wrong or not things or _rejects(words, things):
             raise _Denied(
