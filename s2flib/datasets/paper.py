@@ -9,6 +9,7 @@ import numpy as np
 PAPER_WHITE = 0.92  # of the paper's brightness; anything lighter is paper (grain, soft shadows)
 SMALL = 400  # px; the sheet is searched at this longer side
 RIM = 0.015  # width of the strips along the picture's sides that decide whether there is a dark surround
+LARGEST_SCREEN = 7680 * 4320  # pixels (8K); a larger picture is a scan
 TILT = np.arange(-3, 3.01, 0.25)  # degrees; rules may be turned as much, as in a hasty scan
 FEWEST_RULES = 5  # rules on a page; stripes of a shirt are fewer, and shorter
 DARK = 0.65  # around its edge the surround is darker than this share of the sheet's brightness
@@ -125,9 +126,9 @@ def find_canvas(array: np.ndarray) -> np.ndarray | None:
     A canvas has one exact colour, its own sides are straight, and beyond them something else begins: tool bars, the
     window's grey, the bars of a phone's viewer. Where it touches the picture's border, nothing is cut.
     """
-    colour = array.astype(np.int32)
-    if array.ndim == 3:
-        colour = colour[..., 0] << 16 | colour[..., 1] << 8 | colour[..., 2]
+    if array.shape[0] * array.shape[1] > LARGEST_SCREEN:
+        return None
+    colour = array if array.ndim == 2 else array.dot(np.array([1 << 16, 1 << 8, 1], np.int32))
     values, counts = np.unique(colour.ravel()[::7], return_counts=True)
     boxes = [_canvas_of((colour == values[k]).astype(np.uint8)) for k in counts.argsort()[-4:]]
     best = max((box for box in boxes if box is not None), key=lambda box: box[2] * box[3], default=None)

@@ -58,7 +58,6 @@ PLACE = frozenset(
 LONE = frozenset("no nope nah yes".split())
 PROTECT = frozenset("keep keeping leave stop".split())  # "leave the beard as it is"
 CHANGE = frozenset("change turn replace swap switch trade trim transform convert".split())
-DETERMINERS = frozenset("a an the this that these those his her their its my your some".split())
 WORN = ("glasses", "sunglasses", "hat", "makeup")  # their colour is no wish of its own
 HAIR_ONLY = ("blond", "platinum", "auburn")  # colours that are said of people and mean their hair
 EXAMPLE = "'make the hair blond'"

@@ -22,7 +22,7 @@ from s2flib.images import contact_sheet, to_array
 from s2flib.presets import get_preset
 from s2flib.synthfaces.causes import cause_names
 from s2flib.training.loop import run_training
-from s2flib.training.neural_renderer import RendererNetworks
+from s2flib.training.renderer_networks import RendererNetworks
 from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator, update_average
 from s2flib.weights.load import load_tensors, save_safetensors
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from s2flib.datasets import open_dataset
+from s2flib.datasets import open_dataset, paper
 from s2flib.datasets.paper import even_paper, find_canvas, find_sheet, inside_frame, remove_rules
 from s2flib.datasets.user_drawing import FRAMED, prepare_drawing
 
@@ -167,6 +167,16 @@ def test_no_rules_frame_or_canvas_where_there_is_none(busts):
         assert remove_rules(grey) is None and inside_frame(grey) is None and find_canvas(picture) is None
     noise = np.random.default_rng(0).integers(0, 256, (100, 140, 3)).astype(np.uint8)
     assert find_canvas(noise) is None and find_canvas(np.zeros((64, 64), np.uint8)) is None
+
+
+def test_a_scan_larger_than_any_screen_is_no_screenshot(monkeypatch):
+    """Comparing every pixel's colour would take gigabytes."""
+    window = np.full((200, 300), 240, np.uint8)
+    window[40:180, 50:250] = 255
+    window[80:120, 100:180] = 0
+    assert find_canvas(window).shape == (140, 200)
+    monkeypatch.setattr(paper, "LARGEST_SCREEN", window.size - 1)
+    assert find_canvas(window) is None
 
 
 def test_a_floating_head_is_centred_and_a_bust_stands_on_the_edge(busts):

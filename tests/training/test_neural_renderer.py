@@ -17,8 +17,9 @@ from s2flib.synthfaces.causes import cause_names
 from s2flib.training.encoder import EncoderConfig, EncoderTrainer
 from s2flib.training.feed import PeopleFeed
 from s2flib.training.mapping import MappingConfig, MappingTrainer, train_mapping
-from s2flib.training.neural_renderer import CauseEncoder, RendererConfig, RendererTrainer, train_renderer
+from s2flib.training.neural_renderer import RendererConfig, RendererTrainer, train_renderer
 from s2flib.training.photo_encoder import start_from
+from s2flib.training.renderer_networks import CauseEncoder
 from s2flib.training.sketch_styles import varied_sketches
 from s2flib.training.trainer import make_accelerator
 from s2flib.weights import load_generator
