@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -137,29 +137,38 @@ class SketchLoss(nn.Module):
     def train(self, mode: bool = True) -> SketchLoss:
         return super().train(False)  # always frozen: no batch statistics, no dropout
 
+    @torch.no_grad()
+    def targets(self, photo: Tensor) -> dict[str, Any]:
+        """What the losses compare with: the networks' features of the photos (B,3,H,W) in [-1,1]."""
+        features = {"lpips": "features", "id": "embed", "attention": "attention_features"}
+        return {k: getattr(net, features[k])(photo) for k, net in self.nets.items()}
+
     def forward(
         self,
         photo: Tensor,  # (B,3,H,W) in [-1,1]
         output: Tensor,  # (B,3,H,W), the generator's output pooled to the same size
         w_plus: Tensor,  # (B,n_styles,style_dim)
         latent_avg: Tensor,  # (n_styles,style_dim) or (style_dim,)
+        targets: Mapping[str, Any] | None = None,  # targets(photo), where they are needed more than once
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if photo.ndim != 4 or photo.shape[1] != 3 or photo.shape != output.shape:
             raise ImageError(
                 f"the losses compare photo and output, both (B,3,H,W) of one size, but got {tuple(photo.shape)} and "
                 f"{tuple(output.shape)}: pass the photo, not the sketch, pooled to the output's size."
             )
+        known: Any = self.targets(photo) if targets is None else targets
+        nets: Any = self.nets
         parts: dict[str, Tensor] = {}
         if self.weights.l2:
             parts["l2"] = l2_loss(photo.float(), output.float())
         if self.weights.lpips:
-            parts["lpips"] = lpips_loss(photo, output, self.nets["lpips"])
+            parts["lpips"] = nets["lpips"].compare(known["lpips"], nets["lpips"].features(output)).mean()
         if self.weights.id:
-            parts["id"] = id_loss(photo, output, self.nets["id"])
+            parts["id"] = 1 - (known["id"] * nets["id"].embed(output)).sum(1).mean()
         if self.weights.reg:
             parts["reg"] = reg_loss(w_plus, latent_avg)
         if self.weights.attention:
-            parts["attention"] = attention_loss(photo, output, cast(AttributeNet, self.nets["attention"]))
+            parts["attention"] = attention_loss(known["attention"], nets["attention"].attention_features(output))
         if not parts:
             raise S2FError("every loss has weight 0, so there is nothing to train: set at least one weight above 0.")
         zero = torch.zeros((), device=photo.device)

@@ -230,6 +230,13 @@ def _blur_factors(n: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     return (cosines * ends).astype(np.float32), (cosines.T * weight).astype(np.float32)
 
 
+@functools.lru_cache(maxsize=64)
+def _blur_factors_on(device: torch.device, n: int, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`_blur_factors` as tensors, copied to the device once."""
+    analysis, synthesis = _blur_factors(n, sigma)
+    return torch.from_numpy(analysis).to(device), torch.from_numpy(synthesis).to(device)
+
+
 @overload
 def gaussian_blur(x: np.ndarray, sigma: float) -> np.ndarray: ...
 @overload
@@ -244,7 +251,7 @@ def gaussian_blur(x, sigma: float):
     sigma = _check_sigma(sigma)
     if isinstance(x, torch.Tensor):
         h, w = x.shape[-2:]
-        (dh, uh), (dw, uw) = ([torch.from_numpy(f).to(x.device) for f in _blur_factors(n, sigma)] for n in (h, w))
+        (dh, uh), (dw, uw) = (_blur_factors_on(x.device, n, sigma) for n in (h, w))
         # (h,m)(m,h) x (w,m)(m,w), multiplied so that the intermediate (m,m) is small at large σ
         return (uh @ (dh @ (x.float() @ dw.T)) @ uw.T).to(x.dtype)
     x = np.asarray(x, np.float32)

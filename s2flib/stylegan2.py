@@ -26,8 +26,11 @@ def channels(resolution: int, channel_base: int, channel_max: int) -> int:
 def fir_filter(x: Tensor, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
     """Low-pass filter with zero padding ``pad`` (before, after) on both axes; (B,C,H,W) → (B,C,H',W').
 
-    The filter is separable: two depthwise passes of 4 taps are several times faster on CPUs than one of 16.
+    The filter is separable: two depthwise passes of 4 taps are several times faster on CPUs than one of 16. On a GPU,
+    where grouped convolutions are slow, it is three box filters of 2 pixels: [1, 3, 3, 1] = [1, 1] ∗ [1, 1] ∗ [1, 1].
     """
+    if x.device.type == "cuda":
+        return _three_boxes(x, pad) * gain
     c = x.shape[1]
     taps = torch.tensor(FIR, dtype=x.dtype, device=x.device) / sum(FIR)
     if pad[0] != pad[1]:
@@ -35,6 +38,15 @@ def fir_filter(x: Tensor, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
         pad = (0, 0)
     x = F.conv2d(x, (taps * gain).view(1, 1, 4, 1).expand(c, 1, 4, 1), padding=(pad[0], 0), groups=c)
     return F.conv2d(x, taps.view(1, 1, 1, 4).expand(c, 1, 1, 4), padding=(0, pad[0]), groups=c)
+
+
+def _three_boxes(x: Tensor, pad: tuple[int, int]) -> Tensor:
+    """:func:`fir_filter` with gain 1 as averages of neighbours, differentiable twice."""
+    if pad[0] != pad[1] or pad[0] > 2:
+        x, pad = F.pad(x, (pad[0], pad[1], pad[0], pad[1])), (0, 0)
+    for padding in (min(pad[0], 1), max(pad[0] - 1, 0), 0):
+        x = F.avg_pool2d(x, 2, 1, padding)
+    return x
 
 
 def leaky_relu(x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,7 +48,18 @@ class LPIPS(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x, y: (B,3,H,W) in [-1,1] -> (B,) distances ≥ 0."""
-        return self.net(x, y).flatten()
+        return self.compare(self.features(x), self.features(y))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """x: (B,3,H,W) in [-1,1] -> five maps (B,C_l,H_l,W_l), each pixel normalised to unit length over channels."""
+        import lpips
+
+        return [lpips.normalize_tensor(f) for f in self.net.net(self.net.scaling_layer(x))]
+
+    def compare(self, fx: list[Tensor], fy: list[Tensor]) -> Tensor:
+        """Distance between precomputed features, (B,)."""
+        parts = [lin((a - b).square()).mean((2, 3)) for lin, a, b in zip(self.net.lins, fx, fy, strict=True)]
+        return torch.stack(parts).sum(0).flatten()
 
 
 def load_st_lpips() -> STLPIPS:
@@ -61,7 +73,10 @@ def load_lpips() -> LPIPS:
 
 
 def perceptual_judge(preset: str | Preset) -> nn.Module:
-    """(x, y: (B,3,H,W) in [-1,1]) -> (B,) distances, differentiable; ``.label`` names the measure."""
+    """(x, y: (B,3,H,W) in [-1,1]) -> (B,) distances, differentiable; ``.label`` names the measure.
+
+    ``.compare(.features(x), .features(y))`` is the same, for a photo that is compared with many outputs.
+    """
     kind = get_preset(preset).perceptual
     loaders = {"st-lpips": load_st_lpips, "lpips": load_lpips}
     if kind not in loaders:

@@ -31,6 +31,7 @@ from s2flib.training.trainer import (
     Updates,
     average_buffers,
     make_accelerator,
+    placed,
     update_average,
 )
 from s2flib.weights.load import fingerprint, load_generator, save_psp
@@ -59,6 +60,7 @@ class EncoderConfig(RunConfig):
     )
     # of a generator, whose photo encoder the sketch encoder starts from
     warmup: int = 0  # number of initial steps that imitate that photo encoder in W+, without the generator
+    compile: bool = False  # torch.compile a step's networks and losses; pays after a minute or two
     mirror: bool = False  # half of the pairs flipped left to right; the paper flips none
     generator: str | None = None  # the frozen generator's file; None: the preset's own
     workers: int = 4  # worker processes, for data sets that do not fit in memory
@@ -102,10 +104,13 @@ class EncoderTrainer(Trainer):
         if cfg.warmup and self.teacher is None:
             raise S2FError("a warm-up imitates the photo encoder of --init: add --init, or set warmup to 0.")
         self.decoder_id = fingerprint(decoder)
-        self.psp = PSP(self.encoder, decoder, decoder.latent_avg).to(self.device).train()
+        self.psp = PSP(self.encoder, decoder, decoder.latent_avg).train()
+        placed(self.psp, self.device)
         self.ema = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         weights = LossWeights(cfg.lambda_l2, cfg.lambda_lpips, cfg.lambda_id, cfg.lambda_reg, cfg.lambda4)
-        self.loss = SketchLoss(weights, loss_networks(self.preset, weights)).to(self.device)
+        self.loss = SketchLoss(weights, loss_networks(self.preset, weights))
+        placed(self.loss, self.device)
+        self.step_losses = torch.compile(self.losses, dynamic=False) if cfg.compile else self.losses
         self.update = Updates(Ranger(self.encoder.parameters(), lr=cfg.lr), self)
 
     def state(self) -> dict:
@@ -132,7 +137,7 @@ class EncoderTrainer(Trainer):
             photo, sketch = torch.where(flip, photo.flip(3), photo), torch.where(flip, sketch.flip(3), sketch)
         stats: dict[str, Tensor] = {}
         n = self.cfg.accumulate
-        losses = self.imitation if self.done < self.cfg.warmup else self.losses
+        losses = self.imitation if self.done < self.cfg.warmup else self.step_losses
         self.update.start(lr=self.learning_rate(self.done))
         for x, s in zip(photo.chunk(n), sketch.chunk(n), strict=True):
             with self.autocast():
@@ -163,11 +168,13 @@ class EncoderTrainer(Trainer):
         w_plus, features = self.psp.encode_all(sketch)
         w_plus, target, size = w_plus.float(), self.target(photo), self.preset.loss_size
         y = self.psp.decode(w_plus, features, size=size, noise="random")
-        total, parts = self.loss(target, y, w_plus, self.psp.latent_avg)
+        known = self.loss.targets(target)
+        total, parts = self.loss(target, y, w_plus, self.psp.latent_avg, known)
         n = round(self.cfg.plain * len(sketch)) if features is not None else 0
         if n:
             y = self.psp.decode(w_plus[:n], size=size, noise="random")
-            plain, more = self.loss(target[:n], y, w_plus[:n], self.psp.latent_avg)
+            first = {k: [f[:n] for f in v] if isinstance(v, list) else v[:n] for k, v in known.items()}
+            plain, more = self.loss(target[:n], y, w_plus[:n], self.psp.latent_avg, first)
             total = total + n / len(sketch) * plain
             parts |= {f"plain_{k}": v for k, v in more.items()}
         return total, parts
@@ -242,7 +249,7 @@ class EncoderTrainer(Trainer):
 def train_encoder(cfg: EncoderConfig) -> Path:
     """Run the training; returns ``out/encoder.safetensors``, which :func:`s2flib.weights.load.load_psp` reads."""
     cfg = cfg.resolved()
-    train = open_dataset(cfg.preset, "train", root=cfg.data, limit=cfg.limit)
+    train = None if cfg.people else open_dataset(cfg.preset, "train", root=cfg.data, limit=cfg.limit)
     val = open_dataset(cfg.preset, "val", root=cfg.data, limit=cfg.val_limit)
     run_training(EncoderTrainer(cfg, train, val, make_accelerator(cfg.cpu)))
     return Path(cfg.out) / "encoder.safetensors"

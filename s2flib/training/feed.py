@@ -92,9 +92,10 @@ class PeopleFeed:
 
     ``feed(step)`` → photo (B, 3, H, W) in [−1, 1], sketch (B, 1, H, W) in [0, 1]; the sketches' style comes from
     torch's random numbers. ``used`` is the number of people taken from the pool; :meth:`refresh` lets new ones join.
+    On a GPU, people stay in its memory once they have been used, up to ``memory`` bytes.
     """
 
-    def __init__(self, people: Pool, batch: int, seed: int, accelerator, lines: float):
+    def __init__(self, people: Pool, batch: int, seed: int, accelerator, lines: float, memory: int = 4 * 2**30):
         if batch % accelerator.num_processes:
             raise S2FError(
                 f"batch {batch} cannot be divided among {accelerator.num_processes} processes: choose a multiple."
@@ -104,6 +105,7 @@ class PeopleFeed:
         self.people, self.batch, self.seed, self.lines = people, batch, seed, lines
         self.device, self.rank = accelerator.device, accelerator.process_index
         self.share, self.used = batch // accelerator.num_processes, len(people)
+        self.kept = _Kept(people, self.device, memory) if self.device.type == "cuda" else None
 
     def refresh(self) -> None:
         self.used = len(self.people)
@@ -112,12 +114,36 @@ class PeopleFeed:
         """The batch's photos, sketches and causes (B, N_CAUSES)."""
         index = batch_indices(self.used, self.batch, step, self.seed)
         index = index[self.rank * self.share : (self.rank + 1) * self.share]
-        photo, mask, drawing, known = (torch.from_numpy(a).to(self.device) for a in self.people.batch(index))
+        if self.kept is not None and self.kept.fits(self.used):
+            photo, mask, drawing, known = self.kept.batch(index, self.used)
+        else:
+            photo, mask, drawing, known = (torch.from_numpy(a).to(self.device) for a in self.people.batch(index))
         photo = as_float(photo)
         return photo, varied_sketches(photo, mask, drawing[:, None].float() / 255, self.lines), known
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         return self.everything(step)[:2]
+
+
+class _Kept:
+    """A pool's people on a device, filled from the pool as far as they are used."""
+
+    def __init__(self, people: Pool, device: torch.device, memory: int):
+        self.people, self.device, self.memory = people, device, memory
+        self.arrays: list[Tensor] = []
+
+    def fits(self, used: int) -> bool:
+        return used * sum(a[0].nbytes for a in self.people.batch(np.arange(1))) <= self.memory
+
+    def batch(self, index: np.ndarray, used: int) -> list[Tensor]:
+        """Photos, masks, drawings and causes of the people ``index``, as :meth:`Pool.batch`."""
+        have = len(self.arrays[0]) if self.arrays else 0
+        for first in range(have, used, 2000):
+            new = self.people.batch(np.arange(first, min(first + 2000, used)))
+            parts = [torch.from_numpy(a).to(self.device) for a in new]
+            self.arrays = [torch.cat(x) for x in zip(self.arrays, parts, strict=True)] if self.arrays else parts
+        rows = torch.from_numpy(index).to(self.device, non_blocking=True)
+        return [a[rows] for a in self.arrays]
 
 
 class _Carried(torch.utils.data.Dataset):

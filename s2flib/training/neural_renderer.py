@@ -44,7 +44,7 @@ from s2flib.synthfaces.causes import cause_names, causes
 from s2flib.training.feed import PeopleFeed
 from s2flib.training.loop import run_training
 from s2flib.training.renderer_networks import CauseCritic, RendererNetworks
-from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator, update_average
+from s2flib.training.trainer import RunConfig, Stats, Trainer, Updates, make_accelerator, placed, update_average
 from s2flib.weights.load import load_tensors, save_safetensors
 
 FRESH = SEED + 1  # seed of the people who have causes only
@@ -72,7 +72,7 @@ class RendererConfig(RunConfig):
     fresh: float = 0.0  # share of the batch that is drawn, for the critic alone, from causes of people without a photo
     r1_gamma: float = 1.0
     r1_every: int = 16
-    compile: bool = False  # torch.compile the generator; pays on a CPU after a minute
+    compile: bool = False  # torch.compile the networks; pays after a minute
     ema_images: float = 5_000  # half-life of the weights' moving average, in images
     init: str | None = None  # renderer.safetensors of an earlier stage
     val_people: int = 150  # held-out people of validation
@@ -109,21 +109,32 @@ class RendererTrainer(Trainer):
         self.w_avg = torch.zeros(self.preset.style_dim, device=self.device)
         if cfg.init:
             self.grow_from(cfg.init)
-        self.nets.to(self.device)
+        placed(self.nets, self.device)
         generator = self.nets.generator
-        self.synthesis = torch.compile(generator.synthesis, dynamic=False) if cfg.compile else generator.synthesis
+
+        def compiled(function):
+            return torch.compile(function, dynamic=False) if cfg.compile else function
+
+        self.synthesis, self.coarse = compiled(generator.synthesis), compiled(generator.coarse_features)
+        self.encode, self.preview = compiled(self.nets.encode), compiled(self.nets.preview)
         self.ema = copy.deepcopy(self.nets).eval().requires_grad_(False)
         slow = list(self.nets.encoder.parameters())
         fast = [p for name, p in self.nets.named_parameters() if not name.startswith("encoder.")]
         groups = [{"params": fast}, {"params": slow, "share": 0.5}]
-        self.update = Updates(torch.optim.Adam(groups, cfg.lr, betas=(0.9, 0.99)), self, clip=10.0)
+        fused = self.device.type == "cuda"
+        self.update = Updates(torch.optim.Adam(groups, cfg.lr, betas=(0.9, 0.99), fused=fused), self, clip=10.0)
         self.critic = nn.Module()  # nothing to save
         self.update_critic: Any = self.critic
         if cfg.lambda_adv:
-            self.critic = CauseCritic(self.preset, self.size, len(cause_names())).to(self.device)
-            self.update_critic = Updates(torch.optim.Adam(self.critic.parameters(), cfg.lr, betas=(0.0, 0.99)), self)
-        self.perceptual = perceptual_judge(self.preset).to(self.device) if cfg.lambda_lpips else None
-        self.id_judge = identity_judge(self.preset, role="train").to(self.device) if cfg.lambda_id else None
+            self.critic = placed(CauseCritic(self.preset, self.size, len(cause_names())), self.device)
+            critic = torch.optim.Adam(self.critic.parameters(), cfg.lr, betas=(0.0, 0.99), fused=fused)
+            self.update_critic = Updates(critic, self)
+        self.perceptual: Any = None  # (x, y) → distances
+        self.embed: Any = None  # photos → embeddings of the training judge
+        if cfg.lambda_lpips:
+            self.perceptual = compiled(placed(perceptual_judge(self.preset), self.device))
+        if cfg.lambda_id:
+            self.embed = compiled(placed(identity_judge(self.preset, role="train"), self.device).embed)
 
     def grow_from(self, path: str) -> None:
         """Start from renderer.safetensors of this size, or of half of it: a resolution above the feature map's starts
@@ -165,18 +176,18 @@ class RendererTrainer(Trainer):
         r, n = round(cfg.reconstructed * b), round(cfg.rendered * b)  # the first r from sketches, the first n from w
         known = torch.cat([known, self.fresh_causes(round(cfg.fresh * b))]) if cfg.lambda_adv else known
         codes = features = coarse = torch.empty(0)
+        w = nets.causes(known)
+        self.w_avg.lerp_(w.detach().mean(0), 0.01)
+        w_plus = generator.expand(w)
         with self.autocast():
-            w = nets.causes(known).float()
-            self.w_avg.lerp_(w.detach().mean(0), 0.01)
-            w_plus = generator.expand(w)
             alone = torch.cat([w_plus[:n], w_plus[b:]])
             if self.below:
-                y = nets.preview(alone, noise="random").float()
+                y = self.preview(alone, noise="random").float()
             else:
                 if r:
-                    codes, features = nets.encode(sketches[:r], self.w_avg)
+                    codes, features = self.encode(sketches[:r], self.w_avg)
                 if len(alone):
-                    coarse = generator.coarse_features(alone, side, noise="random")
+                    coarse = self.coarse(alone, side, noise="random")
                 inputs = torch.cat([x for x in (features, coarse) if len(x)])
                 y = self.synthesis(torch.cat([w_plus[:r], alone]), noise="random", features=inputs).float()
         photo, stats = self.resize(photo), {}
@@ -243,10 +254,10 @@ class RendererTrainer(Trainer):
             if side >= 64:
                 stats["lpips_face"] = self.perceptual(x_face, y_face).mean()
                 loss = loss + cfg.lambda_lpips * stats["lpips_face"]
-        if judged and self.id_judge is not None:
+        if judged and self.embed is not None:
             with torch.no_grad():
-                target = self.id_judge.embed(photo)
-            stats["id"] = 1 - (target * self.id_judge.embed(y)).sum(1).mean()
+                target = self.embed(photo)
+            stats["id"] = 1 - (target * self.embed(y)).sum(1).mean()
             loss = loss + cfg.lambda_id * stats["id"]
         return loss, stats
 

@@ -15,6 +15,8 @@ class Ranger(torch.optim.RAdam):
     (``degenerated_to_sgd=False`` in the authors' code), so that a common factor of all losses has no effect.
 
     k:     every k steps the slow weights move by ``alpha`` towards the fast ones, which are then reset to them
+
+    All tensors are updated together (torch's foreach functions): on a GPU a few launches instead of ten per tensor.
     """
 
     def __init__(
@@ -31,26 +33,26 @@ class Ranger(torch.optim.RAdam):
 
     @torch.no_grad()
     def step(self, closure=None):
-        unrectified = []
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if "slow" not in self.state[p]:
-                    self._start(p)
-                if p.grad.ndim > 1:  # centralise: zero mean per output unit
-                    p.grad.sub_(p.grad.mean(tuple(range(1, p.grad.ndim)), keepdim=True))
-                if not self._is_rectified(group["betas"][1], int(self.state[p]["step"]) + 1):
-                    unrectified.append((p, p.clone()))
+        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for p in params:
+            if "slow" not in self.state[p]:
+                self._start(p)
+        # centralise: zero mean per output unit
+        gradients = [p.grad for p in params if p.grad.ndim > 1]
+        if gradients:
+            means = [g.mean(tuple(range(1, g.ndim)), keepdim=True) for g in gradients]
+            torch._foreach_sub_(gradients, means)
+        beta2 = {p: group["betas"][1] for group in self.param_groups for p in group["params"]}
+        unrectified = [p for p in params if not self._is_rectified(beta2[p], int(self.state[p]["step"]) + 1)]
+        before = [p.clone() for p in unrectified]
         loss = super().step(closure)
-        for p, before in unrectified:
-            p.copy_(before)
-        for group in self.param_groups:
-            for p in group["params"]:
-                state = self.state[p]
-                if state and int(state["step"]) % self.k == 0:
-                    state["slow"].lerp_(p, self.alpha)
-                    p.copy_(state["slow"])
+        if unrectified:
+            torch._foreach_copy_(unrectified, before)
+        due = [p for p in params if int(self.state[p]["step"]) % self.k == 0]
+        if due:
+            slow = [self.state[p]["slow"] for p in due]
+            torch._foreach_lerp_(slow, due, self.alpha)
+            torch._foreach_copy_(due, slow)
         return loss
 
     @staticmethod

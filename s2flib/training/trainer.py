@@ -63,6 +63,16 @@ def make_accelerator(cpu: bool = False):
     return Accelerator(mixed_precision="no", cpu=cpu)
 
 
+def placed(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module on the device; on a GPU with its convolutions in channels_last, the layout of the activations."""
+    module = module.to(device)
+    if device.type == "cuda":
+        for p in module.parameters():
+            if p.ndim == 4:
+                p.data = p.data.contiguous(memory_format=torch.channels_last)
+    return module
+
+
 def autocast_dtype(mixed_precision: str, device: torch.device) -> torch.dtype | None:
     """The dtype to autocast to; None: float32 only.
 
@@ -109,10 +119,9 @@ def update_average(average: nn.Module, now: nn.Module, batch: int, half_life: fl
     """
     span = min(half_life, 0.05 * step * batch)
     decay = 0.5 ** (batch / span) if span else 0.0
-    for a, b in zip(average.parameters(), now.parameters(), strict=True):
-        a.lerp_(b, 1 - decay)
-    for a, b in zip(average.buffers(), now.buffers(), strict=True):
-        a.copy_(b)
+    torch._foreach_lerp_(list(average.parameters()), list(now.parameters()), 1 - decay)
+    if buffers := list(average.buffers()):
+        torch._foreach_copy_(buffers, list(now.buffers()))
 
 
 class Updates:

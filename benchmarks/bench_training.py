@@ -1,0 +1,242 @@
+"""Time and memory of a step of pSp encoder training, beside the step of this repository before it was made fast.
+
+    python benchmarks/bench_training.py [--preset colab] [--batch 8] [--precision bf16] [--steps 30] [--compile]
+
+Networks have the preset's shapes and random weights, photos are random: nothing is downloaded. Each row is one step of
+``EncoderTrainer``: encoder, generator, L2, LPIPS, ID and attention loss, backward pass, Ranger. Columns:
+
+    ms        median milliseconds per step, of blocks of five steps without waiting in between
+    images/s  the batch over that time
+    GiB       peak memory of the GPU; of the whole process on a CPU
+    busy      share of the step's time in which the GPU computes (torch.profiler); "-" on a CPU
+    kernels   launches per step; on a CPU, the operators called
+    waits     times per step that the host waits for a number from the GPU
+
+"before" filters by grouped convolution, keeps weights in the default memory format, computes the photo's features once
+more for every loss, and updates tensor by tensor. The last line of each pair is its ratio. Losses of both are compared
+after the same first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from s2flib import stylegan2  # noqa: E402
+from s2flib.judges import load as judges  # noqa: E402
+from s2flib.losses import SketchLoss, attention_loss, id_loss, l2_loss, lpips_loss, reg_loss  # noqa: E402
+from s2flib.presets import get_preset  # noqa: E402
+from s2flib.training import encoder as encoder_training  # noqa: E402
+from s2flib.training.encoder import EncoderConfig, EncoderTrainer  # noqa: E402
+from s2flib.training.trainer import make_accelerator  # noqa: E402
+from s2flib.weights.load import save_safetensors  # noqa: E402
+from s2flib.weights.published import IRSE50  # noqa: E402
+
+# --- the step before ----------------------------------------------------------------------------------------
+
+
+def grouped_filter(x, pad, gain=1.0):
+    """fir_filter as grouped convolutions on every device."""
+    c = x.shape[1]
+    taps = torch.tensor(stylegan2.FIR, dtype=x.dtype, device=x.device) / sum(stylegan2.FIR)
+    if pad[0] != pad[1]:
+        x, pad = F.pad(x, (pad[0], pad[1], pad[0], pad[1])), (0, 0)
+    x = F.conv2d(x, (taps * gain).view(1, 1, 4, 1).expand(c, 1, 4, 1), padding=(pad[0], 0), groups=c)
+    return F.conv2d(x, taps.view(1, 1, 1, 4).expand(c, 1, 1, 4), padding=(0, pad[0]), groups=c)
+
+
+def every_loss_by_itself(self, photo, output, w_plus, latent_avg, targets=None):
+    """SketchLoss.forward that computes the photo's features itself."""
+    nets, parts = self.nets, {"l2": l2_loss(photo.float(), output.float())}
+    for name, value in (("lpips", lpips_loss), ("id", id_loss), ("attention", attention_loss)):
+        if name in nets:
+            parts[name] = value(photo, output, nets[name])
+    parts["reg"] = reg_loss(w_plus, latent_avg)
+    total = sum(getattr(self.weights, k) * v.float() for k, v in parts.items())
+    return total, {k: v.detach() for k, v in {"total": total, **parts}.items()}
+
+
+class RangerByTensor(torch.optim.RAdam):
+    """Ranger with a Python loop over tensors."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr, betas=(0.95, 0.999), eps=1e-5)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        early = []
+        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            if "slow" not in self.state[p]:
+                zeros = {k: torch.zeros_like(p) for k in ("exp_avg", "exp_avg_sq")}
+                self.state[p].update(step=torch.tensor(0.0), slow=p.detach().clone(), **zeros)
+            if p.grad.ndim > 1:
+                p.grad.sub_(p.grad.mean(tuple(range(1, p.grad.ndim)), keepdim=True))
+            if int(self.state[p]["step"]) < 5:  # not rectified yet
+                early.append((p, p.clone()))
+        super().step(closure)
+        for p, old in early:
+            p.copy_(old)
+        for p in (p for group in self.param_groups for p in group["params"] if "slow" in self.state[p]):
+            if int(self.state[p]["step"]) % 6 == 0:
+                self.state[p]["slow"].lerp_(p, 0.5)
+                p.copy_(self.state[p]["slow"])
+
+
+@contextlib.contextmanager
+def before():
+    """Everything as it was."""
+    with (
+        mock.patch.object(stylegan2, "fir_filter", grouped_filter),
+        mock.patch.object(SketchLoss, "forward", every_loss_by_itself),
+        mock.patch.object(SketchLoss, "targets", lambda self, photo: {}),
+        mock.patch.object(encoder_training, "Ranger", RangerByTensor),
+        mock.patch.object(encoder_training, "placed", lambda module, device: module.to(device)),
+    ):
+        yield
+
+
+# --- measuring ----------------------------------------------------------------------------------------------
+
+
+class RandomPairs:
+    """Random photos (in smooth patches) and sketches, decoded in memory."""
+
+    def __init__(self, preset, n: int = 32):
+        rng = np.random.default_rng(0)
+        self.size, self.n = preset.size, n
+        coarse = torch.from_numpy(rng.integers(0, 256, (n, 4, 16, 16)).astype(np.float32))
+        fine = F.interpolate(coarse, size=(self.size, self.size), mode="bicubic").clamp(0, 255).byte().numpy()
+        self._arrays = {"photos": fine[:, :3], "sketches": fine[:, 3:]}
+
+    def __len__(self) -> int:
+        return self.n
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return self._arrays
+
+
+@contextlib.contextmanager
+def random_judges():
+    """ArcFace's and LPIPS' networks with random weights; the shipped judges of tiny as they are."""
+
+    def arcface():
+        torch.manual_seed(1)
+        return IRSE50().eval().requires_grad_(False)
+
+    def alexnet():
+        import torchvision
+
+        torch.manual_seed(1)
+        return judges.LPIPS(torchvision.models.alexnet().state_dict())
+
+    with mock.patch.object(judges, "load_ir_se50", arcface), mock.patch.object(judges, "load_lpips", alexnet):
+        yield
+
+
+def make_trainer(args, generator: Path, compiled: bool) -> EncoderTrainer:
+    config = EncoderConfig(
+        out="unused", preset=args.preset, steps=10**6, batch=args.batch, mixed_precision=args.precision, cpu=args.cpu,
+        generator=str(generator), compile=compiled,
+    ).resolved()  # fmt: skip
+    with random_judges():
+        return EncoderTrainer(config, RandomPairs(get_preset(args.preset)), None, make_accelerator(args.cpu))
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(trainer: EncoderTrainer, steps: int) -> dict[str, float]:
+    device, cuda = trainer.device, trainer.device.type == "cuda"
+    first = {k: float(v) for k, v in trainer.step().items()}
+    for _ in range(7):  # past Ranger's first steps, and torch's choice of kernels
+        trainer.step()
+    wait(device)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(max(1, steps // 5)):
+        start = time.perf_counter()
+        for _ in range(5):
+            trainer.step()
+        wait(device)
+        times.append((time.perf_counter() - start) / 5)
+    memory = torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * cuda
+    with torch.profiler.profile(activities=activities) as profile:
+        start = time.perf_counter()
+        for _ in range(3):
+            trainer.step()
+        wait(device)
+        span = time.perf_counter() - start
+    events = list(profile.events())
+    kernels = [e for e in events if e.device_type == torch.autograd.DeviceType.CUDA]
+    busy = sum(e.self_device_time_total for e in kernels) / 1e6
+    waits = sum(e.name == "aten::_local_scalar_dense" for e in events)
+    return {
+        "ms": 1e3 * median(times), "images": trainer.cfg.batch / median(times), "GiB": memory / 2**30,
+        "busy": busy / 3 / median(times) if cuda else float("nan"), "profiled": span,
+        "launches": (len(kernels) if cuda else sum(e.name.startswith("aten::") for e in events)) / 3,
+        "waits": waits / 3, **{f"loss {k}": v for k, v in first.items()},
+    }  # fmt: skip
+
+
+def line(name: str, r: dict[str, float]) -> str:
+    busy = f"{r['busy']:5.0%}" if r["busy"] == r["busy"] else "    -"
+    return (
+        f"{name:24s} {r['ms']:8.1f} ms {r['images']:8.1f} images/s {r['GiB']:6.2f} GiB  busy {busy}  "
+        f"{r['launches']:6.0f} launches  {r['waits']:4.0f} waits"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="colab", choices=("tiny", "colab", "paper"))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--precision", default="auto", choices=("auto", "no", "bf16", "fp16"))
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--compile", action="store_true", help="also the compiled step")
+    parser.add_argument("--cpu", action="store_true")
+    args = parser.parse_args()
+    preset = get_preset(args.preset)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "generator.safetensors"
+        torch.manual_seed(0)
+        generator = stylegan2.Generator.from_preset(preset)
+        tensors = generator.state_dict() | {"latent_avg": generator.mean_latent(64)}
+        save_safetensors(path, tensors, {"kind": "stylegan2", "preset": preset.name, "size": str(preset.size)})
+        del generator, tensors
+        device = make_accelerator(args.cpu).device
+        card = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        print(f"{args.preset}, batch {args.batch}, {args.precision}; {card}; torch {torch.__version__}", flush=True)
+        results = {}
+        for name in ["before", "now"] + ["now, compiled"] * args.compile:
+            with before() if name == "before" else contextlib.nullcontext():
+                trainer = make_trainer(args, path, name.endswith("compiled"))
+                results[name] = measure(trainer, args.steps)
+            print(line(name, results[name]), flush=True)
+            del trainer
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    old = results["before"]
+    for name, r in list(results.items())[1:]:
+        differ = max(abs(r[k] / v - 1) for k, v in old.items() if k.startswith("loss ") and v)
+        print(f"{name}: {old['ms'] / r['ms']:.2f} times as fast as before; first losses within {differ:.2%}")
+
+
+if __name__ == "__main__":
+    main()
