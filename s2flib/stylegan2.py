@@ -30,7 +30,7 @@ def fir_filter(x: Tensor, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
     where grouped convolutions are slow, it is three box filters of 2 pixels: [1, 3, 3, 1] = [1, 1] ∗ [1, 1] ∗ [1, 1].
     """
     if x.device.type == "cuda":
-        return _three_boxes(x, pad) * gain
+        return three_boxes(x, pad) * gain
     c = x.shape[1]
     taps = torch.tensor(FIR, dtype=x.dtype, device=x.device) / sum(FIR)
     if pad[0] != pad[1]:
@@ -40,7 +40,7 @@ def fir_filter(x: Tensor, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
     return F.conv2d(x, taps.view(1, 1, 1, 4).expand(c, 1, 1, 4), padding=(0, pad[0]), groups=c)
 
 
-def _three_boxes(x: Tensor, pad: tuple[int, int]) -> Tensor:
+def three_boxes(x: Tensor, pad: tuple[int, int]) -> Tensor:
     """:func:`fir_filter` with gain 1 as averages of neighbours, differentiable twice."""
     if pad[0] != pad[1] or pad[0] > 2:
         x, pad = F.pad(x, (pad[0], pad[1], pad[0], pad[1])), (0, 0)

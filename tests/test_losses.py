@@ -17,8 +17,14 @@ from s2flib.losses import LossWeights, SketchLoss, attention_loss, id_loss, l2_l
 class Distance(nn.Module):
     """A perceptual judge simple enough to check by hand: per image, the mean absolute difference."""
 
+    def features(self, x):
+        return [x * 1]
+
+    def compare(self, fx, fy):
+        return (fx[0] - fy[0]).abs().mean((1, 2, 3))
+
     def forward(self, x, y):
-        return (x - y).abs().mean((1, 2, 3))
+        return self.compare(self.features(x), self.features(y))
 
 
 @pytest.fixture
@@ -119,6 +125,18 @@ def test_sketch_loss_is_the_weighted_sum(pictures, nets):
         assert parts[name] == pytest.approx(value.item(), rel=1e-5)
     by_hand = sum(getattr(weights, name) * value.item() for name, value in expected.items())
     assert total.item() == pytest.approx(by_hand, rel=1e-5) == parts["total"]
+
+
+def test_sketch_loss_compares_with_given_targets(pictures, nets):
+    x, y = pictures
+    loss = SketchLoss(LossWeights(l2=0.7, lpips=0.5, id=0.3, reg=0.01, attention=2.0), nets)
+    codes = torch.zeros(3, 12, 8), torch.zeros(12, 8)
+    known = loss.targets(x.requires_grad_())
+    assert not any(t.requires_grad for t in (known["id"], *known["lpips"], *known["attention"]))
+    assert loss(x, y, *codes, known)[0].item() == pytest.approx(loss(x, y, *codes)[0].item(), rel=1e-6)
+    others = loss(x, y, *codes, loss.targets(y))[1]  # the targets count, not the photo …
+    assert all(others[k] < 1e-5 for k in ("lpips", "id", "attention"))
+    assert others["l2"] == loss(x, y, *codes)[1]["l2"]  # … except where no network is asked
 
 
 def test_gradients_reach_the_output_and_the_code_but_no_judge(pictures, nets):

@@ -105,7 +105,7 @@ class PeopleFeed:
         self.people, self.batch, self.seed, self.lines = people, batch, seed, lines
         self.device, self.rank = accelerator.device, accelerator.process_index
         self.share, self.used = batch // accelerator.num_processes, len(people)
-        self.kept = _Kept(people, self.device, memory) if self.device.type == "cuda" else None
+        self.kept = KeptPeople(people, self.device, memory) if self.device.type == "cuda" else None
 
     def refresh(self) -> None:
         self.used = len(self.people)
@@ -125,7 +125,7 @@ class PeopleFeed:
         return self.everything(step)[:2]
 
 
-class _Kept:
+class KeptPeople:
     """A pool's people on a device, filled from the pool as far as they are used."""
 
     def __init__(self, people: Pool, device: torch.device, memory: int):

@@ -72,7 +72,7 @@ class RendererConfig(RunConfig):
     fresh: float = 0.0  # share of the batch that is drawn, for the critic alone, from causes of people without a photo
     r1_gamma: float = 1.0
     r1_every: int = 16
-    compile: bool = False  # torch.compile the networks; pays after a minute
+    compile: bool = False  # torch.compile the generator; pays on a CPU after a minute
     ema_images: float = 5_000  # half-life of the weights' moving average, in images
     init: str | None = None  # renderer.safetensors of an earlier stage
     val_people: int = 150  # held-out people of validation
@@ -111,12 +111,7 @@ class RendererTrainer(Trainer):
             self.grow_from(cfg.init)
         placed(self.nets, self.device)
         generator = self.nets.generator
-
-        def compiled(function):
-            return torch.compile(function, dynamic=False) if cfg.compile else function
-
-        self.synthesis, self.coarse = compiled(generator.synthesis), compiled(generator.coarse_features)
-        self.encode, self.preview = compiled(self.nets.encode), compiled(self.nets.preview)
+        self.synthesis = torch.compile(generator.synthesis, dynamic=False) if cfg.compile else generator.synthesis
         self.ema = copy.deepcopy(self.nets).eval().requires_grad_(False)
         slow = list(self.nets.encoder.parameters())
         fast = [p for name, p in self.nets.named_parameters() if not name.startswith("encoder.")]
@@ -132,9 +127,9 @@ class RendererTrainer(Trainer):
         self.perceptual: Any = None  # (x, y) → distances
         self.embed: Any = None  # photos → embeddings of the training judge
         if cfg.lambda_lpips:
-            self.perceptual = compiled(placed(perceptual_judge(self.preset), self.device))
+            self.perceptual = placed(perceptual_judge(self.preset), self.device)
         if cfg.lambda_id:
-            self.embed = compiled(placed(identity_judge(self.preset, role="train"), self.device).embed)
+            self.embed = placed(identity_judge(self.preset, role="train"), self.device).embed
 
     def grow_from(self, path: str) -> None:
         """Start from renderer.safetensors of this size, or of half of it: a resolution above the feature map's starts
@@ -182,12 +177,12 @@ class RendererTrainer(Trainer):
         with self.autocast():
             alone = torch.cat([w_plus[:n], w_plus[b:]])
             if self.below:
-                y = self.preview(alone, noise="random").float()
+                y = nets.preview(alone, noise="random").float()
             else:
                 if r:
-                    codes, features = self.encode(sketches[:r], self.w_avg)
+                    codes, features = nets.encode(sketches[:r], self.w_avg)
                 if len(alone):
-                    coarse = self.coarse(alone, side, noise="random")
+                    coarse = generator.coarse_features(alone, side, noise="random")
                 inputs = torch.cat([x for x in (features, coarse) if len(x)])
                 y = self.synthesis(torch.cat([w_plus[:r], alone]), noise="random", features=inputs).float()
         photo, stats = self.resize(photo), {}

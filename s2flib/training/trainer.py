@@ -66,10 +66,14 @@ def make_accelerator(cpu: bool = False):
 def placed(module: nn.Module, device: torch.device) -> nn.Module:
     """The module on the device; on a GPU with its convolutions in channels_last, the layout of the activations."""
     module = module.to(device)
-    if device.type == "cuda":
-        for p in module.parameters():
-            if p.ndim == 4:
-                p.data = p.data.contiguous(memory_format=torch.channels_last)
+    return in_channels_last(module) if device.type == "cuda" else module
+
+
+def in_channels_last(module: nn.Module) -> nn.Module:
+    """Convolution weights in channels_last. ``module.to(memory_format=...)`` refuses StyleGAN2's weights of five axes."""
+    for p in module.parameters():
+        if p.ndim == 4:
+            p.data = p.data.contiguous(memory_format=torch.channels_last)
     return module
 
 

@@ -148,6 +148,7 @@ def test_lpips_loads_torchvisions_trunk_strictly(offline, monkeypatch):
     x, y = torch.rand(2, 2, 3, 64, 64) * 2 - 1
     judge.train()
     torch.testing.assert_close(judge(x, y), judge(x, y))
+    torch.testing.assert_close(judge(x, y), judge.net(x, y).flatten())  # the package's own sum
     assert judge(x, y).shape == (2,) and not any(p.requires_grad for p in judge.parameters())
     with pytest.raises(WeightsError, match="features.10"):
         judges.LPIPS({k: v for k, v in trunk.items() if "features.10" not in k})

@@ -15,7 +15,7 @@ from s2flib.errors import S2FError, WeightsError
 from s2flib.psp import PSP, GradualStyleEncoder
 from s2flib.synthfaces.causes import cause_names
 from s2flib.training.encoder import EncoderConfig, EncoderTrainer
-from s2flib.training.feed import PeopleFeed
+from s2flib.training.feed import KeptPeople, PeopleFeed
 from s2flib.training.mapping import MappingConfig, MappingTrainer, train_mapping
 from s2flib.training.neural_renderer import RendererConfig, RendererTrainer, train_renderer
 from s2flib.training.photo_encoder import start_from
@@ -260,6 +260,25 @@ def test_people_join_only_when_asked(people, tmp_path):
     assert feed.used == 12
     with pytest.raises(S2FError, match="only 12 people"):
         PeopleFeed(pool, 16, 0, make_accelerator(cpu=True), 0.4)
+
+
+def test_people_kept_on_a_device_are_those_of_the_pool(people):
+    pool, index = Pool([people]), np.array([7, 0, 7])
+    kept = KeptPeople(pool, torch.device("cpu"), memory=10**9)
+    for used in (8, 8, 12):  # more may join later
+        for a, b in zip(kept.batch(index, used), pool.batch(index), strict=True):
+            assert torch.equal(a, torch.from_numpy(b))
+        assert len(kept.arrays[0]) == used
+    assert torch.equal(kept.batch(np.array([11]), 12)[0], torch.from_numpy(pool.batch(np.array([11]))[0]))
+    one = sum(a[0].nbytes for a in pool.batch(np.arange(1)))
+    assert KeptPeople(pool, torch.device("cpu"), 12 * one).fits(12)
+    assert not KeptPeople(pool, torch.device("cpu"), 12 * one - 1).fits(12)
+    feed = PeopleFeed(pool, 4, 0, make_accelerator(cpu=True), 0.4)
+    torch.manual_seed(0)
+    from_pool = feed.everything(3)
+    feed.kept = kept
+    torch.manual_seed(0)
+    assert all(torch.equal(a, b) for a, b in zip(feed.everything(3), from_pool, strict=True))
 
 
 def test_refuses(people, tmp_path, monkeypatch, trained):

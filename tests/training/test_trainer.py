@@ -28,7 +28,9 @@ from s2flib.training.trainer import (
     autocast_dtype,
     average_buffers,
     average_gradients,
+    in_channels_last,
     make_accelerator,
+    placed,
     update_average,
 )
 from s2flib.weights import save_safetensors
@@ -279,3 +281,32 @@ def test_auto_precision_is_what_the_hardware_has(monkeypatch):
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(S2FError, match=message):
         RunConfig(**{"out": "x", "steps": 1, "batch": 1, "lr": 1.0} | options)
+
+
+def test_convolutions_in_channels_last_compute_the_same():
+    from s2flib.stylegan2 import Generator
+
+    torch.manual_seed(0)
+    net, z = Generator(32, 8, 2, 64, 8), torch.randn(2, 8)  # its modulated convolutions have weights of five axes
+    conv = torch.nn.Conv2d(8, 6, 3)
+    both = torch.nn.ModuleList([net, conv])
+    before = net(z), conv(torch.ones(1, 8, 5, 5))
+    assert in_channels_last(both) is both
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last) and not conv.weight.is_contiguous()
+    for a, b in zip((net(z), conv(torch.ones(1, 8, 5, 5))), before, strict=True):
+        torch.testing.assert_close(a, b)
+    other = torch.nn.Conv2d(8, 6, 3)
+    assert placed(other, torch.device("cpu")) is other and other.weight.is_contiguous()  # on a CPU nothing changes
+
+
+def test_the_encoder_compiles_a_steps_losses(generator_file, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compiled.append(f) or f)
+    dataset = open_dataset("tiny", "train", limit=4)
+    for wanted in (False, True):
+        cfg = EncoderConfig(
+            out=str(tmp_path), steps=1, batch=2, generator=generator_file, cpu=True, compile=wanted
+        ).resolved()
+        trainer = EncoderTrainer(cfg, dataset, dataset, make_accelerator(cpu=True))
+        trainer.step()
+        assert compiled == [trainer.losses] * wanted
