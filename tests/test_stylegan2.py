@@ -5,7 +5,16 @@ import torch
 import torch.nn.functional as F
 
 from s2flib.presets import PRESETS
-from s2flib.stylegan2 import Discriminator, EqualLinear, Generator, ModulatedConv2d, PixelNorm, Upsample, fir_filter, three_boxes
+from s2flib.stylegan2 import (
+    Discriminator,
+    EqualLinear,
+    Generator,
+    ModulatedConv2d,
+    PixelNorm,
+    Upsample,
+    fir_filter,
+    three_boxes,
+)
 
 # --- the published layout, written out without any of our classes ---
 

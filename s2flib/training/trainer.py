@@ -70,7 +70,7 @@ def placed(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def in_channels_last(module: nn.Module) -> nn.Module:
-    """Convolution weights in channels_last. ``module.to(memory_format=...)`` refuses StyleGAN2's weights of five axes."""
+    """Convolution weights in channels_last. ``module.to(memory_format=...)`` refuses weights of five axes."""
     for p in module.parameters():
         if p.ndim == 4:
             p.data = p.data.contiguous(memory_format=torch.channels_last)
