@@ -60,7 +60,6 @@ class EncoderConfig(RunConfig):
     )
     # of a generator, whose photo encoder the sketch encoder starts from
     warmup: int = 0  # number of initial steps that imitate that photo encoder in W+, without the generator
-    compile: bool = False  # torch.compile a step's networks and losses; pays after a minute or two
     mirror: bool = False  # half of the pairs flipped left to right; the paper flips none
     generator: str | None = None  # the frozen generator's file; None: the preset's own
     workers: int = 4  # worker processes, for data sets that do not fit in memory
@@ -110,7 +109,6 @@ class EncoderTrainer(Trainer):
         weights = LossWeights(cfg.lambda_l2, cfg.lambda_lpips, cfg.lambda_id, cfg.lambda_reg, cfg.lambda4)
         self.loss = SketchLoss(weights, loss_networks(self.preset, weights))
         placed(self.loss, self.device)
-        self.step_losses = torch.compile(self.losses, dynamic=False) if cfg.compile else self.losses
         self.update = Updates(Ranger(self.encoder.parameters(), lr=cfg.lr), self)
 
     def state(self) -> dict:
@@ -137,7 +135,7 @@ class EncoderTrainer(Trainer):
             photo, sketch = torch.where(flip, photo.flip(3), photo), torch.where(flip, sketch.flip(3), sketch)
         stats: dict[str, Tensor] = {}
         n = self.cfg.accumulate
-        losses = self.imitation if self.done < self.cfg.warmup else self.step_losses
+        losses = self.imitation if self.done < self.cfg.warmup else self.losses
         self.update.start(lr=self.learning_rate(self.done))
         for x, s in zip(photo.chunk(n), sketch.chunk(n), strict=True):
             with self.autocast():

@@ -182,9 +182,7 @@ def test_mirroring_flips_photo_and_sketch_together(tmp_path, generator_file, mon
     trainer = EncoderTrainer(cfg, dataset, dataset, make_accelerator(cpu=True))
     seen = []
     monkeypatch.setattr(
-        trainer,
-        "step_losses",
-        lambda x, s: (seen.append((x, s)), (sum(p.sum() for p in trainer.update.params) * 0, {}))[1],
+        trainer, "losses", lambda x, s: (seen.append((x, s)), (sum(p.sum() for p in trainer.update.params) * 0, {}))[1]
     )
     trainer.step()
     photo, sketch = trainer.feed(0)

@@ -297,16 +297,3 @@ def test_convolutions_in_channels_last_compute_the_same():
         torch.testing.assert_close(a, b)
     other = torch.nn.Conv2d(8, 6, 3)
     assert placed(other, torch.device("cpu")) is other and other.weight.is_contiguous()  # on a CPU nothing changes
-
-
-def test_the_encoder_compiles_a_steps_losses(generator_file, tmp_path, monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda f, **options: compiled.append(f) or f)
-    dataset = open_dataset("tiny", "train", limit=4)
-    for wanted in (False, True):
-        cfg = EncoderConfig(
-            out=str(tmp_path), steps=1, batch=2, generator=generator_file, cpu=True, compile=wanted
-        ).resolved()
-        trainer = EncoderTrainer(cfg, dataset, dataset, make_accelerator(cpu=True))
-        trainer.step()
-        assert compiled == [trainer.losses] * wanted
