@@ -1,16 +1,17 @@
 """Time and memory of a step of pSp encoder training, beside the step of this repository before it was made fast.
 
-    python benchmarks/bench_training.py [--preset colab] [--batch 8] [--precision bf16] [--steps 30]
+    python benchmarks/bench_training.py [--preset colab] [--batch 8] [--precision bf16] [--steps 40]
 
 Networks have the preset's shapes and random weights, photos are random: nothing is downloaded. Each row is one step of
 ``EncoderTrainer``: encoder, generator, L2, LPIPS, ID and attention loss, backward pass, Ranger. Columns:
 
-    ms        median milliseconds per step, of blocks of five steps without waiting in between
+    ms        median milliseconds per step, of blocks of five steps without waiting in between, in the order before,
+              now, now, before: a machine that slows down in the meantime slows both
     images/s  the batch over that time
-    GiB       peak memory of the GPU; of the whole process on a CPU
+    GiB       peak memory of the GPU; "-" on a CPU
     busy      share of the step's time in which the GPU computes (torch.profiler); "-" on a CPU
-    kernels   launches per step; on a CPU, the operators called
-    waits     times per step that the host waits for a number from the GPU
+    launches  kernels per step; on a CPU, the operators called
+    waits     times per step that the host waits for the GPU; "-" on a CPU
 
 "before" filters by grouped convolution, keeps weights in the default memory format, computes the photo's features once
 more for every loss, and updates tensor by tensor. The last line is the ratio, and how far the
@@ -21,12 +22,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import resource
+import math
 import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -35,7 +37,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from s2flib import stylegan2  # noqa: E402
+from s2flib import fir, stylegan2  # noqa: E402
 from s2flib.judges import load as judges  # noqa: E402
 from s2flib.losses import SketchLoss, attention_loss, id_loss, l2_loss, lpips_loss, reg_loss  # noqa: E402
 from s2flib.presets import get_preset  # noqa: E402
@@ -51,7 +53,7 @@ from s2flib.weights.published import IRSE50  # noqa: E402
 def grouped_filter(x, pad, gain=1.0):
     """fir_filter as grouped convolutions on every device."""
     c = x.shape[1]
-    taps = torch.tensor(stylegan2.FIR, dtype=x.dtype, device=x.device) / sum(stylegan2.FIR)
+    taps = torch.tensor(fir.FIR, dtype=x.dtype, device=x.device) / sum(fir.FIR)
     if pad[0] != pad[1]:
         x, pad = F.pad(x, (pad[0], pad[1], pad[0], pad[1])), (0, 0)
     x = F.conv2d(x, (taps * gain).view(1, 1, 4, 1).expand(c, 1, 4, 1), padding=(pad[0], 0), groups=c)
@@ -99,7 +101,7 @@ class RangerByTensor(torch.optim.RAdam):
 def before():
     """Everything as it was."""
     with (
-        mock.patch.object(stylegan2, "fir_filter", grouped_filter),
+        mock.patch.object(fir, "fir_filter", grouped_filter),
         mock.patch.object(SketchLoss, "forward", every_loss_by_itself),
         mock.patch.object(SketchLoss, "targets", lambda self, photo: {}),
         mock.patch.object(encoder_training, "Ranger", RangerByTensor),
@@ -160,7 +162,8 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def measure(trainer: EncoderTrainer, steps: int) -> dict[str, float]:
+def measure(trainer: EncoderTrainer, steps: int) -> dict[str, Any]:
+    """Times of blocks of five steps, and what one step costs."""
     device, cuda = trainer.device, trainer.device.type == "cuda"
     first = {k: float(v) for k, v in trainer.step().items()}
     for _ in range(7):  # past Ranger's first steps, and torch's choice of kernels
@@ -169,37 +172,36 @@ def measure(trainer: EncoderTrainer, steps: int) -> dict[str, float]:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     times = []
-    for _ in range(max(1, steps // 5)):
+    for _ in range(max(1, steps // 10)):  # every step is measured in two rounds
         start = time.perf_counter()
         for _ in range(5):
             trainer.step()
         wait(device)
         times.append((time.perf_counter() - start) / 5)
-    memory = torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else math.nan
     activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * cuda
     with torch.profiler.profile(activities=activities) as profile:
-        start = time.perf_counter()
         for _ in range(3):
             trainer.step()
         wait(device)
-        span = time.perf_counter() - start
     events = list(profile.events())
     kernels = [e for e in events if e.device_type == torch.autograd.DeviceType.CUDA]
-    busy = sum(e.self_device_time_total for e in kernels) / 1e6
-    waits = sum(e.name == "aten::_local_scalar_dense" for e in events)
+    waits = sum(e.name in ("cudaStreamSynchronize", "cudaEventSynchronize") for e in events)
     return {
-        "ms": 1e3 * median(times), "images": trainer.cfg.batch / median(times), "GiB": memory / 2**30,
-        "busy": busy / 3 / median(times) if cuda else float("nan"), "profiled": span,
+        "times": times, "first": first, "GiB": memory,
+        "busy": sum(e.self_device_time_total for e in kernels) / 3e6 if cuda else math.nan,
         "launches": (len(kernels) if cuda else sum(e.name.startswith("aten::") for e in events)) / 3,
-        "waits": waits / 3, **{f"loss {k}": v for k, v in first.items()},
+        "waits": waits / 3 if cuda else math.nan,
     }  # fmt: skip
 
 
-def line(name: str, r: dict[str, float]) -> str:
-    busy = f"{r['busy']:5.0%}" if r["busy"] == r["busy"] else "    -"
+def line(name: str, batch: int, seconds: float, r: dict[str, Any]) -> str:
+    def known(value: float, form: str) -> str:
+        return format("-" if math.isnan(value) else format(value, form), ">6s")
+
     return (
-        f"{name:24s} {r['ms']:8.1f} ms {r['images']:8.1f} images/s {r['GiB']:6.2f} GiB  busy {busy}  "
-        f"{r['launches']:6.0f} launches  {r['waits']:4.0f} waits"
+        f"{name:8s} {1e3 * seconds:8.1f} ms {batch / seconds:8.1f} images/s {known(r['GiB'], '.2f')} GiB  "
+        f"busy {known(r['busy'] / seconds, '.0%')} {r['launches']:8.0f} launches {known(r['waits'], '.0f')} waits"
     )
 
 
@@ -208,7 +210,7 @@ def main() -> None:
     parser.add_argument("--preset", default="colab", choices=("tiny", "colab", "paper"))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", default="auto", choices=("auto", "no", "bf16", "fp16"))
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--cpu", action="store_true")
     args = parser.parse_args()
     preset = get_preset(args.preset)
@@ -222,18 +224,20 @@ def main() -> None:
         device = make_accelerator(args.cpu).device
         card = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
         print(f"{args.preset}, batch {args.batch}, {args.precision}; {card}; torch {torch.__version__}", flush=True)
-        results = {}
-        for name in ("before", "now"):
+        rounds: dict[str, list[dict[str, Any]]] = {"before": [], "now": []}
+        for name in ("before", "now", "now", "before"):
             with before() if name == "before" else contextlib.nullcontext():
                 trainer = make_trainer(args, path)
-                results[name] = measure(trainer, args.steps)
-            print(line(name, results[name]), flush=True)
+                rounds[name].append(measure(trainer, args.steps))
             del trainer
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    old, new = results["before"], results["now"]
-    differ = max(abs(new[k] / v - 1) for k, v in old.items() if k.startswith("loss ") and v)
-    print(f"{old['ms'] / new['ms']:.2f} times as fast as before; first losses within {differ:.2%}")
+    seconds = {name: median(t for r in results for t in r["times"]) for name, results in rounds.items()}
+    for name, results in rounds.items():
+        print(line(name, args.batch, seconds[name], results[0]))
+    old, new = rounds["before"][0]["first"], rounds["now"][0]["first"]
+    differ = max(abs(new[k] / v - 1) for k, v in old.items() if v)
+    print(f"{seconds['before'] / seconds['now']:.2f} times as fast as before; first losses within {differ:.2%}")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,12 @@ def id_loss(x: Tensor, y: Tensor, judge: Any) -> Tensor:
     """1 − ⟨R(x), R(y)⟩, mean over the batch; R = judge.embed, unit length. No gradient flows into x."""
     with torch.no_grad():
         target = judge.embed(x)
-    return 1 - (target * judge.embed(y)).sum(1).mean()
+    return _cosine_distance(target, judge.embed(y))
+
+
+def _cosine_distance(x: Tensor, y: Tensor) -> Tensor:
+    """1 − ⟨x, y⟩ of embeddings (B,d) of unit length, mean over the batch."""
+    return 1 - (x * y).sum(1).mean()
 
 
 def reg_loss(w_plus: Tensor, latent_avg: Tensor) -> Tensor:
@@ -164,7 +169,7 @@ class SketchLoss(nn.Module):
         if self.weights.lpips:
             parts["lpips"] = nets["lpips"].compare(known["lpips"], nets["lpips"].features(output)).mean()
         if self.weights.id:
-            parts["id"] = 1 - (known["id"] * nets["id"].embed(output)).sum(1).mean()
+            parts["id"] = _cosine_distance(known["id"], nets["id"].embed(output))
         if self.weights.reg:
             parts["reg"] = reg_loss(w_plus, latent_avg)
         if self.weights.attention:

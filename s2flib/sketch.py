@@ -233,8 +233,9 @@ def _blur_factors(n: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
 @functools.lru_cache(maxsize=64)
 def _blur_factors_on(device: torch.device, n: int, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`_blur_factors` as tensors, copied to the device once."""
-    analysis, synthesis = _blur_factors(n, sigma)
-    return torch.from_numpy(analysis).to(device), torch.from_numpy(synthesis).to(device)
+    with torch.inference_mode(False):  # tensors made in inference mode could not be used in training later
+        analysis, synthesis = (torch.from_numpy(f).to(device) for f in _blur_factors(n, sigma))
+    return analysis, synthesis
 
 
 @overload

@@ -163,6 +163,14 @@ def test_stages_show_the_same_computation():
     assert all(stage.dtype == np.uint8 for stage in s)
 
 
+def test_a_blur_first_used_without_gradients_can_be_trained_through():
+    with torch.inference_mode():
+        gaussian_blur(torch.rand(23, 29), 3.21)  # sizes of no other test: their factors are kept
+    x = torch.rand(23, 29, requires_grad=True)
+    gaussian_blur(x, 3.21).square().sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("value", [0, 7, 128, 255])
 def test_flat_pictures_come_out_white(value):
     photo = np.full((32, 32, 3), value, np.uint8)

@@ -3,18 +3,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from filter_references import filter_reference, upsample_reference
 
 from s2flib.presets import PRESETS
-from s2flib.stylegan2 import (
-    Discriminator,
-    EqualLinear,
-    Generator,
-    ModulatedConv2d,
-    PixelNorm,
-    Upsample,
-    fir_filter,
-    three_boxes,
-)
+from s2flib.stylegan2 import Discriminator, EqualLinear, Generator, ModulatedConv2d, PixelNorm
 
 # --- the published layout, written out without any of our classes ---
 
@@ -101,21 +93,6 @@ def test_meta_forward_at_published_sizes(size):
 
 
 # --- an independent StyleGAN2, straight from the papers' formulas and the state dict ---
-
-K = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])) / 64
-
-
-def filter_reference(x, pad, gain):
-    c = x.shape[1]
-    return F.conv2d(F.pad(x, pad * 2), (K * gain).to(x).expand(c, 1, 4, 4), groups=c)
-
-
-def upsample_reference(x):
-    """Zero insertion, then the low-pass filter with gain 4."""
-    b, c, h, w = x.shape
-    y = x.new_zeros(b, c, 2 * h, 2 * w)
-    y[:, :, ::2, ::2] = x
-    return filter_reference(y, (2, 1), 4)
 
 
 def modulated_reference(s, p, x, w, demodulate=True, up=False):
@@ -214,26 +191,6 @@ def test_modulated_conv_forms_agree_with_gradients(demodulate, upsample, k):
         strict=True,
     ):
         assert torch.allclose(a, b, atol=1e-6)
-
-
-def test_resampling_filters():
-    x = torch.randn(2, 3, 9, 9)
-    assert torch.allclose(Upsample()(x), upsample_reference(x), atol=1e-5)
-    for pad, gain in (((1, 1), 4.0), ((2, 2), 1.0), ((2, 1), 4.0)):
-        assert torch.allclose(fir_filter(x, pad, gain), filter_reference(x, pad, gain), atol=1e-5)
-    # a constant picture stays constant away from the border: the filter's gain is right
-    assert torch.allclose(Upsample()(torch.ones(1, 1, 8, 8))[:, :, 2:-2, 2:-2], torch.ones(1))
-
-
-@pytest.mark.parametrize("pad", [(1, 1), (2, 2), (2, 1), (0, 0), (3, 3)])
-def test_three_boxes_are_the_filter_and_its_derivatives(pad):
-    """What a GPU computes: the same numbers, gradients, and gradients of gradients."""
-    x = torch.randn(2, 3, 9, 9, dtype=torch.float64, requires_grad=True)
-    got, want = three_boxes(x, pad), filter_reference(x, pad, 1.0)
-    assert torch.allclose(got, want, atol=1e-12)
-    firsts = [torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)[0] for y in (got, want)]
-    assert torch.allclose(*firsts, atol=1e-12)
-    assert torch.allclose(*(torch.autograd.grad(g.pow(2).sum(), x, retain_graph=True)[0] for g in firsts), atol=1e-12)
 
 
 def test_equal_linear_and_pixel_norm():

@@ -129,11 +129,15 @@ class KeptPeople:
     """A pool's people on a device, filled from the pool as far as they are used."""
 
     def __init__(self, people: Pool, device: torch.device, memory: int):
-        self.people, self.device, self.memory = people, device, memory
+        self.people, self.device = people, device
+        self.most = memory // sum(a[0].nbytes for a in people.batch(np.arange(1)))  # people that fit
         self.arrays: list[Tensor] = []
 
     def fits(self, used: int) -> bool:
-        return used * sum(a[0].nbytes for a in self.people.batch(np.arange(1))) <= self.memory
+        """Whether so many people fit; if not, those that are kept are released."""
+        if used > self.most:
+            self.arrays = []
+        return used <= self.most
 
     def batch(self, index: np.ndarray, used: int) -> list[Tensor]:
         """Photos, masks, drawings and causes of the people ``index``, as :meth:`Pool.batch`."""

@@ -272,7 +272,9 @@ def test_people_kept_on_a_device_are_those_of_the_pool(people):
     assert torch.equal(kept.batch(np.array([11]), 12)[0], torch.from_numpy(pool.batch(np.array([11]))[0]))
     one = sum(a[0].nbytes for a in pool.batch(np.arange(1)))
     assert KeptPeople(pool, torch.device("cpu"), 12 * one).fits(12)
-    assert not KeptPeople(pool, torch.device("cpu"), 12 * one - 1).fits(12)
+    tight = KeptPeople(pool, torch.device("cpu"), 12 * one - 1)
+    tight.batch(index, 8)
+    assert tight.fits(11) and tight.arrays and not tight.fits(12) and not tight.arrays  # released
     feed = PeopleFeed(pool, 4, 0, make_accelerator(cpu=True), 0.4)
     torch.manual_seed(0)
     from_pool = feed.everything(3)
@@ -360,11 +362,11 @@ def test_mapping_needs_a_renderer_of_full_size(people, tmp_path):
 # --- pSp's training goes on from there
 
 
-def test_the_sketch_encoder_starts_as_the_renderers(people, tmp_path, trained):
+def test_the_sketch_encoder_starts_as_the_renderers(people, tmp_path, trained, monkeypatch):
     generator = str(train_mapping(mapping_config(people, tmp_path, trained, steps=2)))
     cfg = EncoderConfig(
         out=str(tmp_path / "encoder"), steps=2, batch=2, cpu=True, mixed_precision="no", generator=generator,
-        init=trained, people=(people,), lambda4=0.0, lambda_id=0.0, ema_images=100, plain=0.5,
+        init=trained, people=(people,), lambda4=0.5, lambda_id=0.1, ema_images=100, plain=0.5,
     ).resolved()  # fmt: skip
     val = open_dataset("tiny", "val", limit=2)
     t = EncoderTrainer(cfg, None, val, make_accelerator(cpu=True))
@@ -379,9 +381,33 @@ def test_the_sketch_encoder_starts_as_the_renderers(people, tmp_path, trained):
     assert {"l2", "plain_l2", "total"} <= stats.keys()
     t.step()
     assert t.picture().shape == (64 * 4, 64 * 2, 3) and "val_l2" in t.validate()
+    compared = []
+    loss = t.loss.forward
+    monkeypatch.setattr(t.loss, "forward", lambda *args: compared.append((*args, loss(*args)[0])) or loss(*args))
+    asked = []
+    targets = t.loss.targets
+    monkeypatch.setattr(t.loss, "targets", lambda photo: asked.append(len(photo)) or targets(photo))
+    t.step()
+    assert asked == [2] and [len(args[0]) for args in compared] == [2, 1]  # the photos' features once, for both faces
+    for photo, y, w_plus, w_avg, known, total in compared:
+        assert all(len(f) == len(photo) for v in known.values() for f in (v if isinstance(v, list) else [v]))
+        torch.testing.assert_close(loss(photo, y, w_plus, w_avg, targets(photo))[0], total)
     other = torch.randn(t.psp.latent_avg.shape)  # another w̄, one for each row: w+ itself stays
     start = GradualStyleEncoder.from_preset("tiny").eval()
     save_psp(tmp_path / "psp.safetensors", PSP(t.ema, t.psp.decoder, other).eval(), "tiny")
     start_from(start, str(tmp_path / "psp.safetensors"), SMALL, torch.zeros(16))
     with torch.no_grad():
         assert torch.allclose(start(x), t.ema(x) + other, atol=5e-3)  # a float16 file
+
+
+def test_training_on_people_opens_no_other_photos(people, tmp_path, monkeypatch):
+    from s2flib.training import encoder
+
+    asked = []
+    monkeypatch.setattr(encoder, "open_dataset", lambda preset, split, **more: asked.append(split) or split)
+    monkeypatch.setattr(encoder, "EncoderTrainer", lambda cfg, train, val, acc: (train, val))
+    seen = []
+    monkeypatch.setattr(encoder, "run_training", seen.append)
+    for given in ((people,), ()):
+        encoder.train_encoder(EncoderConfig(out=str(tmp_path), cpu=True, people=given))
+    assert seen == [(None, "val"), ("train", "val")] and asked == ["val", "train", "val"]
