@@ -22,7 +22,8 @@ h2{font-size:21px;margin:40px 0 10px;border-bottom:1px solid #dfe3ea;padding-bot
 p.sub{color:#5b6474;margin:0 0 18px} table{border-collapse:collapse;width:100%;font-size:14.5px}
 th,td{text-align:right;padding:7px 10px;border-bottom:1px solid #e7eaf0}
 th:first-child,td:first-child{text-align:left} th{color:#5b6474;font-weight:600}
-div.wide{overflow-x:auto} table.numbers{font-size:13px} table.numbers td{white-space:nowrap;padding:6px 8px}
+div.wide{overflow-x:auto} table.numbers{font-size:12.5px} table.numbers td{white-space:nowrap}
+table.numbers :is(th,td){padding:6px 5px}
 h2 a{color:inherit} td.state{text-align:left;padding-left:28px}
 .ok{color:#167a45} .bad{color:#b3261e;font-weight:600}
 figure{margin:22px 0} figure img{max-width:100%;height:auto} figcaption{color:#5b6474;font-size:14.5px}
