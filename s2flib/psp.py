@@ -104,14 +104,22 @@ class GradualStyleBlock(nn.Module):
 
 
 class FeatureHead(nn.Module):
-    """A pyramid map (B, in, s, s) → features (B, out, s, s) for the generator's layer of that resolution."""
+    """A pyramid map (B, in, s, s) → features (B, out, s, s) for the generator's layer of that resolution.
 
-    def __init__(self, in_ch: int, out_ch: int):
+    With ``detail_ch``, features of twice the side: the first group's output (B, detail, 2s, 2s) joins the enlarged map.
+    """
+
+    def __init__(self, in_ch: int, out_ch: int, detail_ch: int = 0):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(in_ch, out_ch, 1), nn.Conv2d(out_ch, out_ch, 3, padding=1)
+        if detail_ch:
+            self.detail, self.conv3 = nn.Conv2d(detail_ch, out_ch, 1), nn.Conv2d(out_ch, out_ch, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.leaky_relu(self.conv1(x), 0.2))
+    def forward(self, x: Tensor, detail: Tensor | None = None) -> Tensor:
+        x = self.conv1(x)
+        if detail is not None:
+            x = self.conv3(F.leaky_relu(_upsample_add(x, self.detail(detail)), 0.2))
+        return self.conv2(F.leaky_relu(x, 0.2))
 
 
 class GradualStyleEncoder(nn.Module):
@@ -125,7 +133,7 @@ class GradualStyleEncoder(nn.Module):
     head:       channels in the map2style heads
     size:       side of the input in pixels; the maps have sides size/16, size/8 and size/4
     features:   (side, channels) of an additional head that outputs a feature map for the generator (F/W+ space); the
-                side is that of a pyramid map. None, as published: codes only
+                side is that of a pyramid map, or size/2. None, as published: codes only
 
     At (1, 18, 512, (3, 4, 14, 3), (64, 128, 256, 512), 512, 256): 621 state-dict keys, 267.1 M parameters.
     """
@@ -152,6 +160,7 @@ class GradualStyleEncoder(nn.Module):
         )
         self.body = irse_body(units, widths, widths[0])
         # last block of groups 2, 3 and 4: indices 6, 20 and 23 in IR-SE-50
+        self.first = units[0] - 1
         self.taps = tuple(sum(units[:g]) - 1 for g in (2, 3, 4))
         spatial = [size // 16] * COARSE + [size // 8] * (MIDDLE - COARSE) + [size // 4] * (n_styles - MIDDLE)
         self.styles = nn.ModuleList(GradualStyleBlock(widths[3], head, style_dim, s) for s in spatial)
@@ -159,9 +168,9 @@ class GradualStyleEncoder(nn.Module):
         self.latlayer2 = nn.Conv2d(widths[1], widths[3], 1)
         self.feature_side, channels = features or (None, 0)
         if features:
-            if self.feature_side not in (size // 16, size // 8, size // 4):
-                raise ValueError(f"the features' side must be that of a pyramid map, not {self.feature_side}")
-            self.feature_head = FeatureHead(widths[3], channels)
+            if self.feature_side not in (size // 16, size // 8, size // 4, size // 2):
+                raise ValueError(f"the features' side must be that of a pyramid map or size/2, not {self.feature_side}")
+            self.feature_head = FeatureHead(widths[3], channels, widths[0] if self.feature_side == size // 2 else 0)
 
     @classmethod
     def from_preset(cls, preset: str | Preset, input_nc: int = 1) -> GradualStyleEncoder:
@@ -181,17 +190,21 @@ class GradualStyleEncoder(nn.Module):
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The pyramid (coarse, middle, fine): (B, widths[3], s, s) with s = size/16, size/8, size/4."""
+        return self._pyramid(x)[0]
+
+    def _pyramid(self, x: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """The pyramid, and the output of the first group, (B, widths[0], size/2, size/2)."""
         if x.ndim != 4 or x.shape[1:] != (self.input_nc, self.size, self.size):
             raise ValueError(f"input must be (B, {self.input_nc}, {self.size}, {self.size}), not {tuple(x.shape)}")
         x = self.input_layer(x.contiguous(memory_format=torch.channels_last))
         taps = []
         for i, block in enumerate(self.body):
             x = block(x)
-            if i in self.taps:
+            if i == self.first or i in self.taps:
                 taps.append(x)
-        fine, middle, coarse = taps
+        detail, fine, middle, coarse = taps
         middle = _upsample_add(coarse, self.latlayer1(middle))
-        return coarse, middle, _upsample_add(middle, self.latlayer2(fine))
+        return (coarse, middle, _upsample_add(middle, self.latlayer2(fine))), detail
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, input_nc, size, size) → offsets from the average code, (B, n_styles, style_dim)."""
@@ -201,11 +214,16 @@ class GradualStyleEncoder(nn.Module):
         """The pyramid → offsets (B, n_styles, style_dim)."""
         return torch.stack([head(maps[(i >= COARSE) + (i >= MIDDLE)]) for i, head in enumerate(self.styles)], 1)
 
-    def feature_map(self, maps: tuple[Tensor, Tensor, Tensor]) -> Tensor | None:
-        """The pyramid → features for the generator, (B, channels, side, side); None without a feature head."""
-        if self.feature_side is None:
-            return None
-        return self.feature_head(next(m for m in maps if m.shape[-1] == self.feature_side))
+    def codes_and_features(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x (B, input_nc, size, size) → offsets (B, n_styles, style_dim) and features for the generator (B, channels,
+        side, side), None without a feature head."""
+        maps, detail = self._pyramid(x)
+        codes, side = self.codes(maps), self.feature_side
+        if side is None:
+            return codes, None
+        if side == self.size // 2:
+            return codes, self.feature_head(maps[2], detail)
+        return codes, self.feature_head(next(m for m in maps if m.shape[-1] == side))
 
 
 def _upsample_add(coarse: Tensor, lateral: Tensor) -> Tensor:
@@ -294,8 +312,8 @@ class PSP(nn.Module):
         features: (B, channels(s), s, s), the generator's features of side s as the sketch determines them (F/W+ space,
         see :meth:`Generator.synthesis`); None if the encoder has no feature head, as published.
         """
-        maps = self.maps(sketch)
-        return self.encoder.codes(maps).to(self.latent_avg.dtype) + self.latent_avg, self.encoder.feature_map(maps)
+        offsets, features = self.encoder.codes_and_features(self.resized(sketch))
+        return offsets.to(self.latent_avg.dtype) + self.latent_avg, features
 
     @torch.no_grad()
     def input_distance(self, sketch: Tensor) -> Tensor | None:
@@ -305,10 +323,14 @@ class PSP(nn.Module):
 
     def maps(self, sketch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """sketch (B, input_nc, H, W), resized to the encoder's size → its pyramid, see the encoder's ``features``."""
+        return self.encoder.features(self.resized(sketch))
+
+    def resized(self, sketch: Tensor) -> Tensor:
+        """A square sketch at the encoder's size."""
         size = self.encoder.size
         if sketch.ndim == 4 and sketch.shape[-1] == sketch.shape[-2] != size:
             sketch = F.interpolate(sketch, size=(size, size), mode="bilinear", antialias=True)
-        return self.encoder.features(sketch)
+        return sketch
 
     def decode(
         self,

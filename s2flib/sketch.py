@@ -5,10 +5,10 @@
 with the dodge g · 256 / (255 − blur(255 − g)), which is 256 · g / blur(g): each pixel is divided by the mean of its
 surroundings, so lines remain and gradual changes of light disappear. A large σ keeps shading, a small one only lines.
 
-The default σ is that of the paper's text: "a quarter of the image size, which is 255". Its published code does
-something else: it passes 255 to OpenCV as the kernel's *size* with σ = 0, for which OpenCV takes
-σ = 0.3·((255 − 1)/2 − 1) + 0.8 = 38.6 pixels at 1024: the shorter side / 26.5. The wider blur keeps the tones of skin,
-hair and clothes; the narrower one leaves lines and the shading near them. Notebook 01 shows both.
+The default σ is that of the paper's published code. The paper's text says "a quarter of the image size, which is 255",
+but the code passes 255 to OpenCV as the kernel's *size* with σ = 0, for which OpenCV takes
+σ = 0.3·((255 − 1)/2 − 1) + 0.8 = 38.6 pixels at 1024: the shorter side / 26.5. The text's wider blur keeps the tones of
+skin, hair and clothes; the code's leaves lines and the shading near them. Notebook 01 shows both.
 
 The background is painted white *before* the blur (the head is surrounded by white paper in Fig. 1), so near the
 silhouette the blur averages skin with white: the outline becomes slightly darker and the background itself is exactly
@@ -29,8 +29,8 @@ import torch
 from s2flib.errors import ImageError, S2FError
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as in OpenCV's RGB → grey
-SIGMA = 1 / 4  # default σ as a share of the shorter side: the paper's text
-CODE_SIGMA = 1 / 26.5  # … and the paper's published code
+SIGMA = 1 / 26.5  # default σ as a share of the shorter side: the paper's published code
+TEXT_SIGMA = 1 / 4  # … and the paper's text
 # The background's grey level before the blur. "black" is what the paper's published code does: near the silhouette the
 # blur then averages skin with black, so the outline fades into the paper instead of being drawn.
 BACKGROUNDS = {"white": 255, "black": 0}

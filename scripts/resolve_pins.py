@@ -21,7 +21,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ".[course,dev,pretrain]"
+EXTRAS = ".[course,dev]"
 
 
 def pins(text: str) -> dict[str, str]:

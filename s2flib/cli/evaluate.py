@@ -32,6 +32,9 @@ DataOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option(help="Use only the first images.", min=1)]
 BatchOption = Annotated[int, typer.Option(help="Images per batch.", min=1)]
+LinesOption = Annotated[
+    bool, typer.Option("--lines", help="Line drawings instead of pencil sketches; SynthFaces has them.")
+]
 ControlSeedOption = Annotated[int, typer.Option(help="Of the line-up's shuffled control.")]
 
 
@@ -50,6 +53,7 @@ def evaluate(
     ] = 0,
     ranks: Annotated[bool, typer.Option(help="Add rank-1/5/10 in a line-up.")] = True,
     seed: ControlSeedOption = 0,
+    lines: LinesOption = False,
     what: Annotated[str, typer.Option(metavar="NET", help="encoder, or generator: its random faces.")] = "encoder",
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -72,7 +76,7 @@ def evaluate(
         return
     from s2flib.evaluation.encoder_report import EncoderTest, report_table1
 
-    test = EncoderTest(preset, weights, generator, split, data, limit, batch, seed)
+    test = EncoderTest(preset, weights, generator, split, data, limit, batch, seed, lines)
     log = partial(typer.echo, err=True)
     table, folder = report_table1(test, out, baselines, ceiling, ranks, overwrite, log)
     typer.echo(table.text)
@@ -92,6 +96,7 @@ def lineup(
         bool, typer.Option("--same-shot", help="Put the sketch's source photo in the gallery (easier; shows the leak).")
     ] = False,
     seed: ControlSeedOption = 0,
+    lines: LinesOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Can the faces identify their people? rank-1/5/10 with photo against photo, a shuffled control and chance.
@@ -100,7 +105,7 @@ def lineup(
     """
     from s2flib.evaluation.encoder_report import EncoderTest, report_lineup
 
-    test = EncoderTest(preset, weights, generator, split, data, limit, batch, seed)
+    test = EncoderTest(preset, weights, generator, split, data, limit, batch, seed, lines)
     found, folder = report_lineup(test, out, same_shot, overwrite)
     typer.echo(found.text())
     typer.echo(f"results: {folder}")

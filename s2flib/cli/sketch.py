@@ -24,7 +24,7 @@ def sketch(
     ] = None,
     sigma: Annotated[
         float | None,
-        typer.Option(help="The blur's sigma in pixels; default: size / 4, the paper's text; its code: size / 26.5."),
+        typer.Option(help="The blur's sigma in pixels; default: size / 26.5, the paper's code; its text: size / 4."),
     ] = None,
     background: Annotated[
         str, typer.Option(metavar="white|black", help="Behind the person, before the blur; the paper's code: black.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import functools
 import hashlib
@@ -66,7 +67,11 @@ class FaceDataset(torch.utils.data.Dataset):
             photo = resize(photo, (n, n))
         if mask.shape != (n, n):
             mask = cv2.resize(mask, (n, n), interpolation=cv2.INTER_NEAREST_EXACT)
-        return photo, sketch(photo, mask), mask
+        return photo, self.drawn(i, photo, mask), mask
+
+    def drawn(self, i: int, photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The sketch of record i, (H, W) uint8: the paper's pencil sketch of the photo."""
+        return sketch(photo, mask)
 
     def __getitem__(self, i: int) -> dict:
         i = range(len(self))[i]  # negative indices; IndexError ends iteration
@@ -130,6 +135,7 @@ class SynthFaces(FaceDataset):
             size=size,
         )
         self._landmarks: np.ndarray | None = None
+        self.lines = False
         for kind in ("images", "masks") if rows else ():
             self._archive(kind)
 
@@ -159,6 +165,15 @@ class SynthFaces(FaceDataset):
         if len(drawing) != self.size:
             drawing = cv2.resize(drawing, (self.size, self.size), interpolation=cv2.INTER_AREA)
         return np.ascontiguousarray(drawing)
+
+    def drawn(self, i: int, photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return self.drawing(i) if self.lines else super().drawn(i, photo, mask)
+
+    def with_lines(self) -> SynthFaces:
+        """The same data set with line drawings (:meth:`drawing`) in place of pencil sketches."""
+        other = copy.copy(self)
+        other.lines, other._arrays = True, None
+        return other
 
     def landmarks(self, i: int) -> np.ndarray:
         """The 68 projected landmarks of photo i, (68, 2) float: x, y in pixels of this data set's size."""

@@ -3,7 +3,8 @@
 * :func:`mean_face` ignores the sketch. It is hard to beat on MSE, which favours blur.
 * :func:`nearest_sketch` returns the photo of the most similar training sketch: a real face, but never the right one.
 * :func:`w_plus_optimisation` sees the photo and searches for it in W+ (Image2StyleGAN, Abdal et al. 2019,
-  https://arxiv.org/abs/1904.03189, Alg. 1): the generator's ceiling.
+  https://arxiv.org/abs/1904.03189, Alg. 1): the ceiling of every encoder that outputs codes alone. One with a feature
+  map (F/W+) may exceed it.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class WPlusOptimisation:
 def w_plus_optimisation(
     psp, preset: str | Preset, perceptual: nn.Module | None = None, steps: int = 200, lr: float = 0.05
 ) -> Predictor:
-    """The generator's ceiling: Adam on each photo's own w+ for λ_l2 · MSE + λ_lpips · LPIPS, with fixed noise.
+    """The ceiling of codes alone: Adam on each photo's own w+ for λ_l2 · MSE + λ_lpips · LPIPS, with fixed noise.
 
     It is a ceiling in the two columns it optimises, limited by its steps; Similarity is not one of them. It sees the
     photo and minimises the same network that measures LPIPS, which is only acceptable for a ceiling.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from s2flib.datasets.faces import FaceDataset, open_dataset
+from s2flib.datasets.faces import FaceDataset, SynthFaces, open_dataset
+from s2flib.errors import S2FError
 from s2flib.evaluation.baselines import mean_face, nearest_sketch, w_plus_optimisation
 from s2flib.evaluation.evaluate import Judges, Predictor, embed_photos, evaluate, psp_predictor
 from s2flib.evaluation.lineup import Lineup, lineup
@@ -30,6 +31,7 @@ class EncoderTest:
     limit: int | None = None  # use only the first images
     batch: int = 16
     seed: int = 0  # of the line-up's shuffled control
+    lines: bool = False  # line drawings in place of pencil sketches; SynthFaces has them
 
     @property
     def device(self) -> str:
@@ -39,8 +41,14 @@ class EncoderTest:
         """The encoder as a Predictor; its PSP is ``.psp``."""
         return psp_predictor(load_psp(self.preset, self.weights, self.generator), self.preset, self.device)
 
-    def images(self) -> FaceDataset:
-        return open_dataset(self.preset, self.split, self.data, self.limit)
+    def images(self, split: str | None = None) -> FaceDataset:
+        """The images of the test, or of another split of the same data set."""
+        images = open_dataset(self.preset, split or self.split, self.data, None if split else self.limit)
+        if not self.lines:
+            return images
+        if not isinstance(images, SynthFaces):
+            raise S2FError("only SynthFaces has line drawings: leave out --lines, or choose a rendered data set.")
+        return images.with_lines()
 
 
 def report_table1(
@@ -59,7 +67,7 @@ def report_table1(
     predict, images, judges = test.predictor(), test.images(), Judges.of(test.preset, test.device)
     methods: dict[str, Predictor] = {"pSp": predict}
     if baselines:
-        train = open_dataset(test.preset, "train", test.data)
+        train = test.images("train")
         methods |= {"mean face": mean_face(train), "nearest sketch": nearest_sketch(train)}
     if ceiling:
         name = "W+ optimisation (ceiling)"

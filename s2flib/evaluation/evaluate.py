@@ -16,6 +16,10 @@ from s2flib.errors import DataError, S2FError, WeightsError
 from s2flib.evaluation.scores import COLUMNS, Scores
 from s2flib.judges.load import IdentityJudge, identity_judge, perceptual_judge
 from s2flib.presets import Preset, get_preset
+from s2flib.synthfaces.labels import LABELS
+
+FACE = ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
+FACE_LABELS = tuple(LABELS.index(name) for name in FACE)  # the face in CelebAMask-HQ's masks: no hair, ears or neck
 
 
 class Predictor(Protocol):
@@ -57,11 +61,11 @@ def evaluate(
 ) -> Scores:
     """Evaluate a predictor on every image of a data set, including the last, smaller batch.
 
-    dataset: items with ``photo`` (3,H,W), ``sketch`` (1,H,W), ``identity``, ``name``. Outputs and photos are
-    area-pooled to the preset's eval_size before they are judged. Runtime is the predictor's wall time (without data
-    loading and judges) divided by the batch size, after ``warmup`` untimed calls on the first batch and with GPU
-    synchronisation. photo_embeddings (N,d): :func:`embed_photos` of the same data set, to avoid recomputing them for
-    every method.
+    dataset: items with ``photo`` (3,H,W), ``sketch`` (1,H,W), ``identity``, ``name``, and perhaps ``mask`` (H,W).
+    Outputs and photos are area-pooled to the preset's eval_size before they are judged. Runtime is the predictor's wall
+    time (without data loading and judges) divided by the batch size, after ``warmup`` untimed calls on the first batch
+    and with GPU synchronisation. photo_embeddings (N,d): :func:`embed_photos` of the same data set, to avoid recomputing
+    them for every method.
     """
     preset = get_preset(preset)
     if len(dataset) == 0:
@@ -96,6 +100,7 @@ def evaluate(
             )
             columns["runtime_s"] += [seconds] * len(items)
             columns["mse"] += (x - y).double().square().mean(dim=(1, 2, 3)).tolist()
+            columns["face_mse"] += masked_mse(x, y, items).tolist()
             columns["lpips"] += judges.perceptual(x, y).double().flatten().tolist()
             columns["similarity"] += F.cosine_similarity(embedding.double(), truth.double(), dim=1).tolist()
             columns["identity"] += [int(item["identity"]) for item in items]
@@ -113,6 +118,21 @@ def evaluate(
         identifier=judges.identity.label,
         embedding=np.concatenate(columns["embedding"]),
     )
+
+
+def masked_mse(x: Tensor, y: Tensor, items: list) -> Tensor:
+    """The squared difference of x and y (B,3,S,S), averaged inside each item's face: (B,).
+
+    An item without a mask, or whose mask shows no face, counts as a whole.
+    """
+    inside = torch.ones(len(items), *x.shape[-2:], device=x.device)
+    for i, item in enumerate(items):
+        if (mask := item.get("mask")) is not None:
+            face = torch.isin(mask.to(x.device), torch.tensor(FACE_LABELS, device=x.device)).float()
+            face = F.interpolate(face[None, None], size=x.shape[-2:], mode="nearest")[0, 0]
+            inside[i] = face if face.any() else 1.0
+    squared = (x - y).double().square().mean(1)
+    return (squared * inside).sum((1, 2)) / inside.sum((1, 2))
 
 
 def embed_photos(

@@ -13,8 +13,8 @@ from s2flib.errors import DataError, S2FError
 from s2flib.evaluation.intervals import Interval, Runtime, bootstrap_mean, runtime, t_interval
 from s2flib.files import atomic_path
 
-COLUMNS = ("mse", "lpips", "similarity")
-BETTER = {"mse": "lower", "lpips": "lower", "similarity": "higher"}
+COLUMNS = ("mse", "face_mse", "lpips", "similarity")
+BETTER = {"mse": "lower", "face_mse": "lower", "lpips": "lower", "similarity": "higher"}
 
 
 @dataclass
@@ -22,12 +22,13 @@ class Scores:
     """One method's results, one entry per test image, in the data set's order.
 
     runtime_s (N,) seconds per image; mse (N,) mean over pixels and channels of the squared difference in
-    [−1, 1] units; lpips (N,) the perceptual judge; similarity (N,) cosine of the measuring network's embeddings
-    of output and photo; identity (N,) int; name (N,) strings; embedding (N,d) of the outputs, for line-ups.
+    [−1, 1] units; face_mse (N,) the same inside the face (evaluate.FACE_LABELS); lpips (N,) the perceptual judge;
+    similarity (N,) cosine of the measuring network's embeddings of output and photo; identity (N,) int; name (N,) strings; embedding (N,d) of the outputs, for line-ups.
     """
 
     runtime_s: np.ndarray
     mse: np.ndarray
+    face_mse: np.ndarray
     lpips: np.ndarray
     similarity: np.ndarray
     identity: np.ndarray
@@ -41,7 +42,7 @@ class Scores:
         return len(self.name)
 
     def summary(self) -> dict[str, Interval | Runtime]:
-        """{"runtime_s": Runtime, "mse": Interval, "lpips": Interval, "similarity": Interval}."""
+        """{"runtime_s": Runtime}, and an Interval for each of COLUMNS."""
         return {
             "runtime_s": runtime(self.runtime_s),
             **{column: bootstrap_mean(getattr(self, column), self.identity) for column in COLUMNS},
@@ -163,7 +164,7 @@ def compare_paired(
 
 def heading(column: str, scores: Scores) -> str:
     """The column's name; for the perceptual one, its judge's label (ST-LPIPS is not LPIPS)."""
-    return {"mse": "MSE", "lpips": scores.perceptual, "similarity": "Similarity"}[column]
+    return {"mse": "MSE", "face_mse": "MSE in the face", "lpips": scores.perceptual, "similarity": "Similarity"}[column]
 
 
 def _verdict(name: str, column: str, d: Interval, seeds: tuple[float, float], n_seeds: int, like: Scores) -> str:

@@ -101,7 +101,7 @@ def table1(
         "Similarity ↑",
         *((f"rank-{k} ↑" for k in KS) if ranks else ()),
     )
-    records, cells = [], []
+    records, cells, in_face = [], [], []
     for name in (*lists, *(k for k in ranks if k not in lists)):
         record: dict = {"method": name}
         row = [names.get(name, name)]
@@ -110,10 +110,13 @@ def table1(
         time_ = summary.get("runtime_s")
         record |= {"runtime_s": time_.median if time_ else "", "runtime_spread_s": time_.spread if time_ else ""}
         row.append(f"{time_.median:.4f} ± {time_.spread:.4f}" if time_ else "")
-        for column, digits in (("mse", 4), ("lpips", 3), ("similarity", 3)):
+        for column, digits in (("mse", 4), ("face_mse", 0), ("lpips", 3), ("similarity", 3)):
             value = summary.get(column)
             record |= _bounds(column, value)
-            row.append(_cell(value, f".{digits}f"))
+            if digits:
+                row.append(_cell(value, f".{digits}f"))
+            elif value:
+                in_face.append(f"{name} {_cell(value, '.4f')}".replace("\n", " "))
         if ranks:
             for k in KS:
                 value = _rank(ranks.get(name), k)
@@ -135,7 +138,8 @@ def table1(
         f"{get_preset(first.preset).label}. n = {len(first)} images of {people} people; "
         f"seeds {', '.join(map(str, seeds))}{f' ({most} runs averaged per image)' if most > 1 else ''}; "
         "[95 % bootstrap interval over people]; runtime: median ± half the interquartile range. LPIPS "
-        f"column: {first.perceptual}; similarity{' and ranks' if ranks else ''}: {first.identifier}."
+        f"column: {first.perceptual}; similarity{' and ranks' if ranks else ''}: {first.identifier}. "
+        f"MSE inside the face alone: {'; '.join(in_face)}."
     )
     order = [r["method"] for r in records]
     return Table(

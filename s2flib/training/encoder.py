@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,10 @@ from s2flib.errors import S2FError, WeightsError
 from s2flib.images import contact_sheet, to_array
 from s2flib.judges.load import loss_networks
 from s2flib.losses import LossWeights, SketchLoss
-from s2flib.presets import get_preset
+from s2flib.presets import Preset, get_preset
 from s2flib.psp import PSP, GradualStyleEncoder, InputDistance
 from s2flib.training.feed import Feed, PeopleFeed, seed_step, stack
 from s2flib.training.loop import run_training
-from s2flib.training.photo_encoder import encode_photo, start_from
 from s2flib.training.ranger import Ranger
 from s2flib.training.trainer import (
     RunConfig,
@@ -34,14 +34,15 @@ from s2flib.training.trainer import (
     placed,
     update_average,
 )
-from s2flib.weights.load import fingerprint, load_generator, save_psp
+from s2flib.weights.load import fingerprint, load_generator, load_tensors, safe_load, save_psp
+from s2flib.weights.published import load_strict
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(RunConfig):
     """One run of encoder training. None means the preset's value."""
 
-    steps: int | None = None  # the paper: 100,000; the warm-up is included
+    steps: int | None = None  # the paper: 100,000
     batch: int | None = None  # sketches per step, over all processes and micro-batches; the paper: 4
     lr: float | None = None  # Ranger, constant as in the paper, unless …
     anneal: float = 0.0  # … it falls linearly to zero over this last share of the steps
@@ -55,11 +56,7 @@ class EncoderConfig(RunConfig):
     lines: float = 0.4  # share of line drawings among these sketches
     plain: float = 0.25  # with a feature map: share of the batch whose faces are also judged from w+ alone
     ema_images: float = 0.0  # half-life of the weights' moving average, in sketches; 0: no average
-    init: str | None = (
-        None  # an encoder to start from: encoder.safetensors or renderer.safetensors; or training weights
-    )
-    # of a generator, whose photo encoder the sketch encoder starts from
-    warmup: int = 0  # number of initial steps that imitate that photo encoder in W+, without the generator
+    init: str | None = None  # an encoder to start from: encoder.safetensors or renderer.safetensors
     mirror: bool = False  # half of the pairs flipped left to right; the paper flips none
     generator: str | None = None  # the frozen generator's file; None: the preset's own
     workers: int = 4  # worker processes, for data sets that do not fit in memory
@@ -96,12 +93,8 @@ class EncoderTrainer(Trainer):
         torch.manual_seed(cfg.seed)
         self.encoder = GradualStyleEncoder.from_preset(self.preset)
         decoder = load_generator(self.preset, cfg.generator)
-        self.teacher: Any = None  # the photo encoder that a warm-up imitates
         if cfg.init:
-            photo_encoder = start_from(self.encoder, cfg.init, self.preset, decoder.latent_avg)
-            self.teacher = photo_encoder.to(self.device) if photo_encoder and cfg.warmup else None
-        if cfg.warmup and self.teacher is None:
-            raise S2FError("a warm-up imitates the photo encoder of --init: add --init, or set warmup to 0.")
+            start_from(self.encoder, cfg.init, self.preset, decoder.latent_avg)
         self.decoder_id = fingerprint(decoder)
         self.psp = PSP(self.encoder, decoder, decoder.latent_avg).train()
         placed(self.psp, self.device)
@@ -135,11 +128,10 @@ class EncoderTrainer(Trainer):
             photo, sketch = torch.where(flip, photo.flip(3), photo), torch.where(flip, sketch.flip(3), sketch)
         stats: dict[str, Tensor] = {}
         n = self.cfg.accumulate
-        losses = self.imitation if self.done < self.cfg.warmup else self.losses
         self.update.start(lr=self.learning_rate(self.done))
         for x, s in zip(photo.chunk(n), sketch.chunk(n), strict=True):
             with self.autocast():
-                total, parts = losses(x, s)
+                total, parts = self.losses(x, s)
             self.update.backward(total / n)
             for k, v in parts.items():
                 stats[k] = stats.get(k, torch.zeros_like(v)) + v / n
@@ -176,16 +168,6 @@ class EncoderTrainer(Trainer):
             total = total + n / len(sketch) * plain
             parts |= {f"plain_{k}": v for k, v in more.items()}
         return total, parts
-
-    def imitation(self, photo: Tensor, sketch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """‖E(sketch) − E_photo(photo)‖² / (n_styles · D), mean over the batch.
-
-        No image is generated or judged, so a step costs a fraction of one with the real losses.
-        """
-        with torch.no_grad():
-            target = encode_photo(self.teacher, photo)
-        loss = F.mse_loss(self.psp.encode(sketch).float() - self.psp.latent_avg, target.float())
-        return loss, {"imitation": loss.detach()}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -251,3 +233,25 @@ def train_encoder(cfg: EncoderConfig) -> Path:
     val = open_dataset(cfg.preset, "val", root=cfg.data, limit=cfg.val_limit)
     run_training(EncoderTrainer(cfg, train, val, make_accelerator(cfg.cpu)))
     return Path(cfg.out) / "encoder.safetensors"
+
+
+def start_from(encoder: GradualStyleEncoder, path: str, preset: Preset, latent_avg: Tensor) -> None:
+    """Initialise ``encoder`` in place from encoder.safetensors or renderer.safetensors.
+
+    Every encoder was trained relative to its own w̄; the heads' biases are corrected for the difference from
+    ``latent_avg``, (style_dim,), that of the generator that will be frozen.
+    """
+    _, meta = safe_load(path, with_metadata=True)
+    kind = meta.get("kind", "")
+    if kind not in ("psp", "neural-renderer"):
+        raise WeightsError(
+            f"{path} contains no sketch encoder: pass --init an encoder.safetensors written by s2f train --what "
+            "encoder, or a renderer.safetensors written by s2f train --what renderer."
+        )
+    tensors = load_tensors(path, kind, preset.name)
+    by = tensors["latent_avg" if kind == "psp" else "w_avg"] - latent_avg  # (n_styles, D) or (D,)
+    own = {k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")}
+    for key in own:
+        if head := re.fullmatch(r"styles\.(\d+)\.linear\.bias", key):
+            own[key] = own[key] + (by[int(head[1])] if by.ndim == 2 else by)
+    load_strict(encoder, own, path)

@@ -39,7 +39,7 @@ from s2flib.images import contact_sheet, to_array
 from s2flib.judges.load import identity_judge, perceptual_judge
 from s2flib.judges.synthface_id import face_crop
 from s2flib.presets import get_preset
-from s2flib.sketch import CODE_SIGMA, sketch
+from s2flib.sketch import sketch
 from s2flib.synthfaces.causes import cause_names, causes
 from s2flib.training.feed import PeopleFeed
 from s2flib.training.loop import run_training
@@ -64,7 +64,7 @@ class RendererConfig(RunConfig):
     reconstructed: float = 1.0  # share of the batch that is drawn from its sketches
     rendered: float = 0.25  # share of the batch that is drawn from w alone
     rendered_judged: bool = False  # perceptual and identity losses there, too: once the pixels are right, not before
-    lambda_lpips: float = 0.0  # perceptual distance of the face, and of the picture at half size
+    lambda_lpips: float = 0.0  # perceptual distance: at 128 px of the face and of the picture at half size in turn
     lambda_id: float = 0.0  # identity loss (the training judge)
     lambda_features: float = 0.1  # T follows F
     lambda_codes: float = 0.1  # the encoder's w+ follows w
@@ -243,12 +243,13 @@ class RendererTrainer(Trainer):
         stats = {"l1": (y - photo).abs().mean(), "face": (y_face - x_face).abs().mean()}
         loss = stats["l1"] + stats["face"]
         if judged and self.perceptual is not None:
-            small = F.adaptive_avg_pool2d(torch.cat([photo, y]), 64).chunk(2)
-            stats["lpips"] = self.perceptual(*small).mean()
-            loss = loss + cfg.lambda_lpips * stats["lpips"]
-            if side >= 64:
+            if side >= 64 and self.done % 2:  # the face and the picture take turns
                 stats["lpips_face"] = self.perceptual(x_face, y_face).mean()
                 loss = loss + cfg.lambda_lpips * stats["lpips_face"]
+            else:
+                small = F.adaptive_avg_pool2d(torch.cat([photo, y]), 64).chunk(2)
+                stats["lpips"] = self.perceptual(*small).mean()
+                loss = loss + cfg.lambda_lpips * stats["lpips"]
         if judged and self.embed is not None:
             with torch.no_grad():
                 target = self.embed(photo)
@@ -287,7 +288,7 @@ class RendererTrainer(Trainer):
             photo = torch.stack([s["photo"] for s in items])
             self._held_out = {
                 "photo": photo,
-                "pencil": sketch(photo, torch.stack([s["mask"] for s in items]), CODE_SIGMA * photo.shape[-1]),
+                "pencil": sketch(photo, torch.stack([s["mask"] for s in items])),
                 "line": torch.stack([torch.from_numpy(self.val.drawing(i))[None].float() / 255 for i in second]),
                 "causes": torch.from_numpy(np.stack([causes(self.val.seed, s["identity"], 1) for s in items])),
                 "other": torch.stack([self.val[first[s["identity"]]]["photo"] for s in items]),

@@ -94,8 +94,6 @@ class RendererNetworks(nn.Module):
 
     def encode(self, sketches: Tensor, w_avg: Tensor) -> tuple[Tensor, Tensor]:
         """Sketches (B, 1, H, W) → w+ (B, n_styles, D) and features (B, C, s, s)."""
-        maps = self.encoder.features(sketches)
-        codes = self.encoder.codes(maps)[:, : self.generator.n_styles] + w_avg
-        features = self.encoder.feature_map(maps)
+        offsets, features = self.encoder.codes_and_features(sketches)
         assert features is not None
-        return codes, features
+        return offsets[:, : self.generator.n_styles] + w_avg, features

@@ -11,9 +11,11 @@ from fake_faces import Cells, Faces, MeanAbsolute, fake_judges
 
 from s2flib import evaluation
 from s2flib.errors import DataError, S2FError, WeightsError
-from s2flib.evaluation import Scores, bootstrap_mean, compare_paired, evaluate, table1
+from s2flib.evaluation import COLUMNS, Scores, bootstrap_mean, compare_paired, evaluate, table1
+from s2flib.evaluation.evaluate import masked_mse
 from s2flib.evaluation.intervals import runtime, t_interval
 from s2flib.presets import TINY
+from s2flib.synthfaces.labels import LABELS
 
 SIZE = TINY.size
 
@@ -30,7 +32,7 @@ def faces():
 
 def scores_of(values, identity=None, column="mse", name=None, **changes) -> Scores:
     n = len(values)
-    base = {c: np.full(n, 0.5) for c in ("runtime_s", "mse", "lpips", "similarity")}
+    base = {c: np.full(n, 0.5) for c in ("runtime_s", *COLUMNS)}
     base[column] = np.asarray(values, float)
     labels = {"preset": "tiny", "perceptual": "ST-LPIPS (alex)", "identifier": "dlib", **changes}
     return Scores(
@@ -49,6 +51,7 @@ def test_columns_by_hand_and_no_dropped_tail(faces):
     for i in (0, 13, 20):
         x, y = faces[i]["photo"][:1].expand(3, -1, -1).double() + 0.1, faces[i]["photo"].double()
         assert scores.mse[i] == pytest.approx(((x - y) ** 2).mean().item(), rel=1e-5)
+        assert scores.face_mse[i] == pytest.approx(scores.mse[i], rel=1e-5)  # these items have no mask
         assert scores.lpips[i] == pytest.approx((x - y).abs().mean().item(), rel=1e-5)
         a, b = x[:, :: SIZE // 4, :: SIZE // 4].flatten(), y[:, :: SIZE // 4, :: SIZE // 4].flatten()
         assert scores.similarity[i] == pytest.approx((a @ b / a.norm() / b.norm()).item(), abs=1e-5)
@@ -56,9 +59,19 @@ def test_columns_by_hand_and_no_dropped_tail(faces):
     assert (scores.perceptual, scores.identifier, scores.preset) == (MeanAbsolute.label, Cells.label, "tiny")
 
 
+def test_the_face_is_what_the_mask_calls_skin_eyes_nose_and_mouth():
+    x, y = torch.zeros(3, 3, 4, 4), torch.zeros(3, 3, 4, 4)
+    y[:, :, :2], y[:, :, 2:] = 0.5, 2.0  # an error of 0.25 above, of 4 below
+    masks = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    masks[0, :4] = LABELS.index("nose")
+    masks[1, 4:], masks[1, :4] = LABELS.index("u_lip"), LABELS.index("hair")
+    masks[2] = LABELS.index("cloth")  # no face at all: the whole picture
+    assert masked_mse(x, y, [{"mask": m} for m in masks]).tolist() == pytest.approx([0.25, 4.0, 2.125])
+
+
 def test_batch_size_changes_nothing(faces):
     a, b = (evaluate(offset(0.2), faces, "tiny", fake_judges(), batch=n) for n in (1, 16))
-    for column in ("mse", "lpips", "similarity"):
+    for column in COLUMNS:
         np.testing.assert_allclose(getattr(a, column), getattr(b, column), rtol=1e-5)
 
 

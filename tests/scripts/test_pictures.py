@@ -29,6 +29,18 @@ def test_the_teaser_says_how_it_was_made(script, tmp_path):
     assert {k: v for k, v in shipped.items() if k != "Software"}.keys() <= made.keys()
 
 
+@pytest.mark.parametrize("name", ["teaser.png", "edits.png"])
+def test_the_pictures_are_those_of_the_shipped_weights(name):
+    """Whoever replaces the encoder must draw them again."""
+    assert read_metadata(DOCS / name)["weights_sha256"] == sha256_of(psp_file(TINY))
+
+
+def test_the_edits_figure_counts_every_face(script, tmp_path, capsys):
+    script("make_edits_figure").main(tmp_path / "edits.png", people=2)
+    assert read_metadata(tmp_path / "edits.png").keys() == read_metadata(DOCS / "edits.png").keys()
+    assert "all edits of generated faces" in capsys.readouterr().out
+
+
 def test_contact_sheets_are_marked(script, tmp_path, monkeypatch):
     """All six, without the minutes of rendering."""
     sheets = script("make_contact_sheets")

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from s2flib.errors import S2FError, WeightsError
+from s2flib.presets import TINY
+from s2flib.psp import GradualStyleEncoder
 from s2flib.stylegan2 import Generator
-from s2flib.training.generator import GeneratorConfig, train_generator
 from s2flib.training.trainer import make_accelerator
 
 ENCODER = dict(preset="tiny", batch=4, limit=8, val_limit=4, cpu=True, mixed_precision="no", log_every=1)
@@ -88,57 +89,11 @@ def test_encoder_refuses_to_resume_before_another_generator(tmp_path, generator_
         )
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    """training.safetensors of a generator's run of one step."""
-    out = tmp_path_factory.mktemp("pretrained")
-    cfg = GeneratorConfig(
-        out=str(out), steps=1, preset="tiny", batch=4, limit=12, cpu=True, mixed_precision="no", path_every=0
-    )
-    return train_generator(cfg).with_name("training.safetensors")
+def test_an_encoder_starts_from_an_encoder_only(generator_file):
+    from s2flib.training.encoder import start_from
 
-
-def test_encoder_starts_from_the_photo_encoder(pretrained):
-    """A grey photo through the summed input layer gives the photo encoder's own w+, whatever w̄ is."""
-    from s2flib.presets import TINY
-    from s2flib.psp import GradualStyleEncoder
-    from s2flib.training.photo_encoder import start_from
-    from s2flib.weights import load_tensors
-
-    tensors = load_tensors(pretrained, "stylegan2-training")
-    original = GradualStyleEncoder.from_preset("tiny", input_nc=3).eval()
-    original.load_state_dict({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
-    encoder, latent_avg = GradualStyleEncoder.from_preset("tiny").eval(), torch.randn(160)
-    teacher = start_from(encoder, str(pretrained), TINY, latent_avg)
-    grey = torch.rand(2, 1, 64, 64)
-    wanted = original(grey.expand(-1, 3, -1, -1)) + tensors["w_avg"]
-    assert torch.allclose(encoder(grey) + latent_avg, wanted, atol=1e-4)
-    assert torch.allclose(teacher(grey.expand(-1, 3, -1, -1)) + latent_avg, wanted, atol=1e-4)
-    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
-    with pytest.raises(WeightsError, match="another kind"):
-        start_from(encoder, str(pretrained.with_name("generator.safetensors")), TINY, latent_avg)
-
-
-def test_warm_up_imitates_the_photo_encoder_then_the_losses_begin(tmp_path, pretrained):
-    from s2flib.training.encoder import EncoderConfig, train_encoder
-
-    settings = dict(
-        generator=str(pretrained.with_name("generator.safetensors")),
-        init=str(pretrained),
-        mirror=True,
-        lambda4=0.0,
-        lambda_id=0.0,
-        lr=1e-2,
-        **ENCODER,
-    )
-    train_encoder(EncoderConfig(out=str(tmp_path / "a"), steps=14, warmup=12, **settings))
-    rows = [line.split(",") for line in (tmp_path / "a" / "log.csv").read_text().splitlines()[1:]]
-    imitation = [(int(k), float(v)) for k, name, v in rows if name == "imitation"]
-    assert [k for k, _ in imitation] == list(range(1, 13))
-    assert np.mean([v for _, v in imitation[-3:]]) < 0.8 * imitation[0][1]
-    assert {int(k) for k, name, _ in rows if name == "l2"} == {13, 14}
-    with pytest.raises(S2FError, match="warm-up"):
-        train_encoder(EncoderConfig(out=str(tmp_path / "b"), steps=2, warmup=1, **settings | {"init": None}))
+    with pytest.raises(WeightsError, match="contains no sketch encoder"):
+        start_from(GradualStyleEncoder.from_preset("tiny"), str(generator_file), TINY, torch.zeros(TINY.style_dim))
 
 
 def test_learning_rate_is_constant_or_falls_to_zero_at_the_end(tmp_path, generator_file):

@@ -14,11 +14,10 @@ from s2flib.datasets.live import Pool, render_people
 from s2flib.errors import S2FError, WeightsError
 from s2flib.psp import PSP, GradualStyleEncoder
 from s2flib.synthfaces.causes import cause_names
-from s2flib.training.encoder import EncoderConfig, EncoderTrainer
+from s2flib.training.encoder import EncoderConfig, EncoderTrainer, start_from
 from s2flib.training.feed import KeptPeople, PeopleFeed
 from s2flib.training.mapping import MappingConfig, MappingTrainer, train_mapping
 from s2flib.training.neural_renderer import RendererConfig, RendererTrainer, train_renderer
-from s2flib.training.photo_encoder import start_from
 from s2flib.training.renderer_networks import CauseEncoder
 from s2flib.training.sketch_styles import varied_sketches
 from s2flib.training.trainer import make_accelerator
@@ -317,11 +316,7 @@ def mapping_config(people, tmp_path, trained, **more):
 
 
 def test_mapping_learns_mean_and_spread_of_the_codes(people, tmp_path, trained):
-    t = MappingTrainer(
-        mapping_config(people, tmp_path, trained, steps=1000, gaussian=1.0, lr=3e-3),
-        Pool([people]),
-        make_accelerator(True),
-    )
+    t = MappingTrainer(mapping_config(people, tmp_path, trained, steps=1000), Pool([people]), make_accelerator(True))
     start = t.validate()
     for _ in range(1000):
         t.step()
@@ -332,9 +327,9 @@ def test_mapping_learns_mean_and_spread_of_the_codes(people, tmp_path, trained):
 
 
 def test_mapping_resumes_and_exports_a_generator(people, tmp_path, trained):
-    cfg = mapping_config(people, tmp_path, trained, gaussian=0.5, steps=6)
+    cfg = mapping_config(people, tmp_path, trained, steps=6)
     whole, again = (MappingTrainer(cfg, Pool([people]), make_accelerator(True)) for _ in range(2))
-    for _ in range(4):  # the last one is adversarial
+    for _ in range(4):
         whole.step()
     torch.save(whole.state(), tmp_path / "state.pt")
     again.load(torch.load(tmp_path / "state.pt", weights_only=True))
