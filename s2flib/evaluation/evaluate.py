@@ -64,8 +64,8 @@ def evaluate(
     dataset: items with ``photo`` (3,H,W), ``sketch`` (1,H,W), ``identity``, ``name``, and perhaps ``mask`` (H,W).
     Outputs and photos are area-pooled to the preset's eval_size before they are judged. Runtime is the predictor's wall
     time (without data loading and judges) divided by the batch size, after ``warmup`` untimed calls on the first batch
-    and with GPU synchronisation. photo_embeddings (N,d): :func:`embed_photos` of the same data set, to avoid recomputing
-    them for every method.
+    and with GPU synchronisation. photo_embeddings (N,d): :func:`embed_photos` of the same data set, computed once for
+    several methods.
     """
     preset = get_preset(preset)
     if len(dataset) == 0:

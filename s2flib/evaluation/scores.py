@@ -23,7 +23,8 @@ class Scores:
 
     runtime_s (N,) seconds per image; mse (N,) mean over pixels and channels of the squared difference in
     [−1, 1] units; face_mse (N,) the same inside the face (evaluate.FACE_LABELS); lpips (N,) the perceptual judge;
-    similarity (N,) cosine of the measuring network's embeddings of output and photo; identity (N,) int; name (N,) strings; embedding (N,d) of the outputs, for line-ups.
+    similarity (N,) cosine of the measuring network's embeddings of output and photo; identity (N,) int; name (N,)
+    strings; embedding (N,d) of the outputs, for line-ups.
     """
 
     runtime_s: np.ndarray
