@@ -34,6 +34,7 @@ NANO = dataclasses.replace(
     TINY,
     size=32,
     encoder_size=32,
+    feature_side=None,  # as in the published files, which are among the kinds
     style_dim=8,
     n_mlp=2,
     channel_base=64,
