@@ -24,7 +24,7 @@ CAUSES = "tiny-causes.safetensors"
 
 
 def joined() -> dict[str, Tensor]:
-    """Every tensor of a renderer.safetensors, from the three shipped files; the layers of the small stages are fresh."""
+    """Every tensor of a renderer.safetensors, from the three shipped files; the previews of small stages are fresh."""
     psp = load_psp(TINY).eval()
     nets = RendererNetworks(TINY, len(cause_names()), TINY.size)
     nets.generator.load_state_dict(psp.decoder.state_dict())

@@ -16,8 +16,9 @@ def test_the_joined_renderer_draws_photos_from_their_causes(script):
     w_avg = tensors.pop("w_avg")
     nets.load_state_dict(tensors)
     val = open_dataset("tiny", "val", limit=40)
+    shots = [tuple(map(int, val.names[i].split("_"))) for i in range(0, 40, 5)]
     items = [val[i] for i in range(0, 40, 5)]
-    known = torch.from_numpy(np.stack([causes(val.seed, s["identity"], i % 4) for s, i in zip(items, range(0, 40, 5))]))
+    known = torch.from_numpy(np.stack([causes(val.seed, person, shot) for person, shot in shots]))
     photo = torch.stack([s["photo"] for s in items])
     with torch.no_grad():
         w = nets.causes(known)
