@@ -32,7 +32,7 @@ from s2flib.weights.load import fingerprint, load_psp, psp_file
 OVERVIEW = "overview.png"
 GAP = 4  # px of white between the overview's images
 MAX_FACES = 64  # per sketch
-FAR = 1.0  # distance of an unusual input, see psp.InputDistance
+FAR = 1.0  # distance of an unusual input, see input_distance.InputDistance
 UNUSUAL = (
     "unlike the drawings that the encoder was trained on (distance {:.1f}; 99 of 100 validation sketches have less "
     "than 1.0): the face may show little of it"

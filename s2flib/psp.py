@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from s2flib.errors import S2FError
+from s2flib.input_distance import InputDistance
 from s2flib.presets import Preset, get_preset
 from s2flib.stylegan2 import EqualLinear, Generator, channels
 
@@ -160,8 +161,8 @@ class GradualStyleEncoder(nn.Module):
         )
         self.body = irse_body(units, widths, widths[0])
         # last block of groups 2, 3 and 4: indices 6, 20 and 23 in IR-SE-50
-        self.first = units[0] - 1
         self.taps = tuple(sum(units[:g]) - 1 for g in (2, 3, 4))
+        self.first = units[0] - 1  # last block of group 1: the detail of a feature map of size/2
         spatial = [size // 16] * COARSE + [size // 8] * (MIDDLE - COARSE) + [size // 4] * (n_styles - MIDDLE)
         self.styles = nn.ModuleList(GradualStyleBlock(widths[3], head, style_dim, s) for s in spatial)
         self.latlayer1 = nn.Conv2d(widths[2], widths[3], 1)
@@ -229,40 +230,6 @@ class GradualStyleEncoder(nn.Module):
 def _upsample_add(coarse: Tensor, lateral: Tensor) -> Tensor:
     # the published weights were trained with align_corners=True
     return F.interpolate(coarse, size=lateral.shape[-2:], mode="bilinear", align_corners=True) + lateral
-
-
-class InputDistance(nn.Module):
-    """How far a sketch is from those that the encoder was trained on, by the encoder's own features.
-
-    The Mahalanobis distance of the coarse map's mean over positions (Lee et al. 2018, arXiv:1807.03888), divided by
-    its 99th percentile on validation sketches: above 1 lies one validation sketch in a hundred.
-    """
-
-    mean: Tensor  # (C,)
-    whiten: Tensor  # (C, C), whitenᵀ · whiten = inverse covariance
-    limit: Tensor  # ()
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("whiten", torch.eye(channels))
-        self.register_buffer("limit", torch.ones(()))
-
-    def fit(self, train: Tensor, val: Tensor) -> None:
-        """Set the statistics from coarse maps (N, C, s, s) of training sketches, and the limit from validation's."""
-        x = train.mean((2, 3)).double()
-        self.mean.copy_(x.mean(0))
-        covariance = torch.cov(x.T) + 1e-3 * x.var(0).mean() * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-        values, vectors = torch.linalg.eigh(covariance)
-        self.whiten.copy_((vectors * values.rsqrt()).T)
-        self.limit.copy_(self.unscaled(val).quantile(0.99))
-
-    def unscaled(self, maps: Tensor) -> Tensor:
-        return ((maps.mean((2, 3)).float() - self.mean) @ self.whiten.T).norm(dim=1)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """The encoder's coarse map (B, C, s, s) → distances (B,)."""
-        return self.unscaled(maps) / self.limit
 
 
 class PSP(nn.Module):

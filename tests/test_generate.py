@@ -17,8 +17,8 @@ from s2flib.errors import ImageError, S2FError, WeightsError
 from s2flib.files import sha256_of
 from s2flib.generate import GAP, generate
 from s2flib.images import contact_sheet
+from s2flib.input_distance import InputDistance
 from s2flib.presets import TINY
-from s2flib.psp import InputDistance
 
 
 @pytest.fixture

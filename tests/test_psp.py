@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s2flib.errors import S2FError
 from s2flib.presets import PAPER, TINY
-from s2flib.psp import PSP, BottleneckIRSE, GradualStyleBlock, GradualStyleEncoder, InputDistance, SEModule
+from s2flib.psp import PSP, BottleneckIRSE, GradualStyleBlock, GradualStyleEncoder, SEModule
 from s2flib.stylegan2 import Generator
 
 SMALL = dict(units=(1, 2, 1, 1), widths=(4, 8, 12, 16), head=10, size=64)
@@ -375,34 +375,3 @@ def test_gradients_reach_the_feature_head(fw_psp):
     fw_psp.train()
     fw_psp(torch.rand(2, 1, 64, 64))[0].square().mean().backward()
     assert all(p.grad.abs().sum() > 0 for p in fw_psp.encoder.feature_head.parameters())
-
-
-def test_input_distance_is_mahalanobis():
-    torch.manual_seed(0)
-    mixing = torch.randn(5, 5)
-    train, val, new = (torch.randn(n, 5) @ mixing.T + 3 for n in (4000, 300, 7))
-
-    def maps(x):  # (N, 5, 2, 2) with these means
-        around = torch.randn(len(x), 5, 2, 2)
-        return x[:, :, None, None] + around - around.mean((2, 3), keepdim=True)
-
-    distance = InputDistance(5)
-    distance.fit(maps(train), maps(val))
-    x = train.double()
-    inverse = torch.linalg.inv(torch.cov(x.T) + 1e-3 * x.var(0).mean() * torch.eye(5))
-
-    def formula(y):
-        return torch.einsum("ni,ij,nj->n", y.double() - x.mean(0), inverse, y.double() - x.mean(0)).sqrt()
-
-    expected = formula(new) / formula(val).quantile(0.99)
-    assert torch.allclose(distance(maps(new)).double(), expected, rtol=1e-3)
-    assert (distance(maps(val)) > 1).float().mean() == pytest.approx(0.01, abs=0.004)
-    assert distance(maps(new + 20)).min() > distance(maps(val)).max()
-
-
-def test_input_distance_of_a_model():
-    psp = PSP.from_preset(TINY).eval()
-    x = torch.rand(2, 1, 128, 128)
-    assert psp.input_distance(x) is None
-    psp.typical = InputDistance(TINY.encoder_widths[-1])
-    assert torch.allclose(psp.input_distance(x), psp.typical(psp.maps(x)[0])) and psp.input_distance(x).shape == (2,)

@@ -110,13 +110,13 @@ def table1(
         time_ = summary.get("runtime_s")
         record |= {"runtime_s": time_.median if time_ else "", "runtime_spread_s": time_.spread if time_ else ""}
         row.append(f"{time_.median:.4f} ± {time_.spread:.4f}" if time_ else "")
-        for column, digits in (("mse", 4), ("face_mse", 0), ("lpips", 3), ("similarity", 3)):
+        for column, digits in (("mse", 4), ("lpips", 3), ("similarity", 3)):
             value = summary.get(column)
             record |= _bounds(column, value)
-            if digits:
-                row.append(_cell(value, f".{digits}f"))
-            elif value:
-                in_face.append(f"{name} {_cell(value, '.4f')}".replace("\n", " "))
+            row.append(_cell(value, f".{digits}f"))
+        record |= _bounds("face_mse", summary.get("face_mse"))
+        if scores:  # in the footer: the table is wide enough
+            in_face.append(f"{name} {_cell(summary['face_mse'], '.4f')}".replace("\n", " "))
         if ranks:
             for k in KS:
                 value = _rank(ranks.get(name), k)

@@ -17,10 +17,11 @@ from s2flib.datasets.faces import SynthFaces, open_dataset
 from s2flib.datasets.live import Pool
 from s2flib.errors import S2FError, WeightsError
 from s2flib.images import contact_sheet, to_array
+from s2flib.input_distance import InputDistance
 from s2flib.judges.load import loss_networks
 from s2flib.losses import LossWeights, SketchLoss
 from s2flib.presets import Preset, get_preset
-from s2flib.psp import PSP, GradualStyleEncoder, InputDistance
+from s2flib.psp import PSP, GradualStyleEncoder
 from s2flib.training.feed import Feed, PeopleFeed, seed_step, stack
 from s2flib.training.loop import run_training
 from s2flib.training.ranger import Ranger

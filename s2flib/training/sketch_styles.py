@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from s2flib.sketch import sketch
+from s2flib.sketch import SIGMA, TEXT_SIGMA, sketch
 
 # σ as shares of the image's side, 3 % to 25 %: the published code's 1/26.5 most often, the paper text's 1/4 at times
-SIGMAS = (0.03, 1 / 26.5, 1 / 26.5, 1 / 26.5, 1 / 26.5, 0.055, 0.08, 0.25)
+SIGMAS = (0.03, SIGMA, SIGMA, SIGMA, SIGMA, 0.055, 0.08, TEXT_SIGMA)
 
 
 def varied_sketches(

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from s2flib.errors import WeightsError, printable
 from s2flib.files import atomic_path, sha256_of, weights_dir
+from s2flib.input_distance import InputDistance
 from s2flib.presets import Preset, get_preset
-from s2flib.psp import PSP, GradualStyleEncoder, InputDistance
+from s2flib.psp import PSP, GradualStyleEncoder
 from s2flib.stylegan2 import Generator
 from s2flib.weights.published import (
     IRSE50,

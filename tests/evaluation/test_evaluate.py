@@ -69,6 +69,27 @@ def test_the_face_is_what_the_mask_calls_skin_eyes_nose_and_mouth():
     assert masked_mse(x, y, [{"mask": m} for m in masks]).tolist() == pytest.approx([0.25, 4.0, 2.125])
 
 
+def test_the_face_has_its_own_error_in_the_scores_and_under_the_table(faces):
+    class Masked:
+        """The upper half of every picture is face."""
+
+        def __len__(self):
+            return len(faces)
+
+        def __getitem__(self, i):
+            mask = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
+            mask[: SIZE // 2] = LABELS.index("skin")
+            return faces[i] | {"mask": mask}
+
+    scores = evaluate(offset(0.1), Masked(), "tiny", fake_judges(), batch=4)
+    x, y = faces[5]["photo"][:1].expand(3, -1, -1).double() + 0.1, faces[5]["photo"].double()
+    assert scores.face_mse[5] == pytest.approx(((x - y) ** 2)[:, : SIZE // 2].mean().item(), rel=1e-5)
+    assert scores.face_mse[5] != pytest.approx(scores.mse[5], rel=1e-3)
+    table = table1({"ours": scores})
+    assert table.records[0]["face_mse"] == pytest.approx(scores.face_mse.mean())
+    assert f"MSE inside the face alone: ours {scores.face_mse.mean():.4f} [" in " ".join(table.text.split())
+
+
 def test_batch_size_changes_nothing(faces):
     a, b = (evaluate(offset(0.2), faces, "tiny", fake_judges(), batch=n) for n in (1, 16))
     for column in COLUMNS:

@@ -18,7 +18,6 @@ from s2flib.training.encoder import EncoderConfig, EncoderTrainer, start_from
 from s2flib.training.feed import KeptPeople, PeopleFeed
 from s2flib.training.mapping import MappingConfig, MappingTrainer, train_mapping
 from s2flib.training.neural_renderer import RendererConfig, RendererTrainer, train_renderer
-from s2flib.training.renderer_networks import CauseEncoder
 from s2flib.training.sketch_styles import varied_sketches
 from s2flib.training.trainer import make_accelerator
 from s2flib.weights import load_generator
@@ -141,6 +140,22 @@ def test_the_coarse_layers_grow_alone(people, tmp_path):
     assert "rendered_l1" in second.step()
 
 
+def test_face_and_picture_take_turns_before_the_perceptual_judge(people, tmp_path):
+    """At 128 px: the picture at half size in even steps, the face at full size in odd ones; below, always the picture."""
+    t, asked = trainer(config(people, tmp_path, lambda_lpips=2.0)), []
+    t.perceptual = lambda x, y: asked.append((x, y)) or (x - y).square().mean((1, 2, 3))
+    photo, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 128, 128)
+    for done, name in ((0, "lpips"), (1, "lpips_face"), (2, "lpips")):
+        t.done = done
+        loss, stats = t.picture_losses(photo, y)
+        assert {"lpips", "lpips_face"} & stats.keys() == {name} and asked[-1][0].shape == (2, 3, 64, 64)
+        assert torch.allclose(loss, stats["l1"] + stats["face"] + 2.0 * stats[name])
+    assert torch.allclose(asked[0][1], torch.nn.functional.adaptive_avg_pool2d(y, 64))
+    assert torch.equal(asked[1][1], y[:, :, 38:102, 32:96])
+    t.done = 1
+    assert "lpips" in t.picture_losses(photo[..., ::2, ::2], y[..., ::2, ::2])[1]
+
+
 def test_the_critic_learns_what_belongs_together(people, tmp_path):
     """Shown photos only: with their own causes as real, with another person's as fake."""
     t = trainer(config(people, tmp_path, steps=1000, lr=5e-3, **ADVERSARIAL))
@@ -203,18 +218,6 @@ def test_a_stage_grows_from_half_the_size(people, tmp_path):
         after = whole.nets.generator.synthesis(w2, noise=None, features=features2)
         enlarged = whole.nets.generator.to_rgbs[-1].upsample(before)
     assert torch.allclose(after, enlarged, atol=0.03)  # float16 file
-
-
-def test_causes_are_standardised():
-    net = CauseEncoder(3, 5)
-    x = np.random.default_rng(0).normal([5, -2, 0], [10, 0.1, 0], (500, 3)).astype(np.float32)
-    net.fit(x)
-    seen = {}
-    net.layers.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
-    w = net(torch.from_numpy(x))
-    assert torch.allclose(w.mean(1), torch.zeros(500), atol=1e-4) and abs(w.var(1).mean() - 1) < 0.4
-    assert seen["x"].mean(0).abs().max() < 0.05 and (seen["x"][:, :2].std(0) - 1).abs().max() < 0.05
-    assert seen["x"].abs().max() <= 4
 
 
 def test_sketches_of_many_styles(people):
