@@ -141,7 +141,7 @@ def test_the_coarse_layers_grow_alone(people, tmp_path):
 
 
 def test_face_and_picture_take_turns_before_the_perceptual_judge(people, tmp_path):
-    """At 128 px: the picture at half size in even steps, the face at full size in odd ones; below, always the picture."""
+    """At 128 px: the picture at half size in even steps, the face at full size in odd ones; below, no face."""
     t, asked = trainer(config(people, tmp_path, lambda_lpips=2.0)), []
     t.perceptual = lambda x, y: asked.append((x, y)) or (x - y).square().mean((1, 2, 3))
     photo, y = torch.rand(2, 3, 128, 128), torch.rand(2, 3, 128, 128)
@@ -327,6 +327,9 @@ def test_mapping_learns_mean_and_spread_of_the_codes(people, tmp_path, trained):
     assert end["val_mean"] < 0.25 < start["val_mean"] and abs(end["val_deviation"] - 1) < 0.3
     covariance = t.root @ t.root.T
     assert torch.allclose(covariance, torch.cov(t.codes.T, correction=0), atol=1e-3)
+    with torch.no_grad():
+        drawn = torch.cov(t.ema(torch.randn(4000, 16, generator=torch.Generator().manual_seed(2))).T)
+    assert (drawn - covariance).norm() < 0.3 * covariance.norm()
 
 
 def test_mapping_resumes_and_exports_a_generator(people, tmp_path, trained):
