@@ -34,8 +34,8 @@ GAP = 4  # px of white between the overview's images
 MAX_FACES = 64  # per sketch
 FAR = 1.0  # distance of an unusual input, see input_distance.InputDistance
 UNUSUAL = (
-    "unlike the drawings that the encoder was trained on (distance {:.1f}; 99 of 100 validation sketches have less "
-    "than 1.0): the face may show little of it"
+    "unlike the drawings that the encoder was trained on (distance {:.2f}; 99 of 100 validation sketches have less "
+    "than 1): the figures of the model's card do not hold for this face"
 )
 
 

@@ -62,6 +62,7 @@ class EncoderConfig(RunConfig):
     generator: str | None = None  # the frozen generator's file; None: the preset's own
     workers: int = 4  # worker processes, for data sets that do not fit in memory
     val_limit: int = 64  # validation samples
+    typical: int = 800  # training sketches on which the distance of unusual inputs is measured at the end; 0: none
 
     def resolved(self) -> EncoderConfig:
         """A copy in which every None is replaced by the preset's value."""
@@ -197,10 +198,10 @@ class EncoderTrainer(Trainer):
         return contact_sheet(to_array(torch.cat([*rows, photo])), columns=len(samples))
 
     @torch.no_grad()
-    def typical_inputs(self, psp: PSP, sketches: int = 800) -> InputDistance:
+    def typical_inputs(self, psp: PSP) -> InputDistance:
         """The distance that tells unusual inputs: statistics of training sketches, the limit from validation's."""
         train, val = [], []
-        for step in range(-(-sketches // self.cfg.batch)):
+        for step in range(-(-self.cfg.typical // self.cfg.batch)):
             seed_step(self.cfg.seed, step, self.acc.process_index)  # the sketches of that step
             train.append(psp.maps(self.feed(step)[1])[0])
         for i in range(len(self.val)):
@@ -216,7 +217,7 @@ class EncoderTrainer(Trainer):
         """encoder.safetensors: encoder, w̄ and the distance of unusual inputs in float16, for
         :func:`s2flib.weights.load.load_psp`."""
         model = self.averaged()
-        if self.done >= self.cfg.steps:  # it takes seconds: not at every checkpoint
+        if self.cfg.typical and self.done >= self.cfg.steps:  # it takes half a minute: not at every checkpoint
             model.typical = self.typical_inputs(model)
         save_psp(
             out / "encoder.safetensors",

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from s2flib.datasets import open_dataset
 from s2flib.errors import S2FError, WeightsError
 from s2flib.presets import TINY
 from s2flib.psp import GradualStyleEncoder
 from s2flib.stylegan2 import Generator
 from s2flib.training.trainer import make_accelerator
 
-ENCODER = dict(preset="tiny", batch=4, limit=8, val_limit=4, cpu=True, mixed_precision="no", log_every=1)
+ENCODER = dict(preset="tiny", batch=4, limit=8, val_limit=4, cpu=True, mixed_precision="no", log_every=1, typical=0)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def encoder_run(tmp_path_factory, generator_file):
 
     out = tmp_path_factory.mktemp("encoder")
     # Ranger only fills its averages in the first five steps
-    return train_encoder(EncoderConfig(out=str(out), steps=8, generator=generator_file, **ENCODER))
+    return train_encoder(EncoderConfig(out=str(out), steps=8, generator=generator_file, **ENCODER | dict(typical=8)))
 
 
 def test_encoder_training_moves_the_encoder_and_not_the_generator(encoder_run, generator_file):
@@ -56,6 +57,18 @@ def test_encoder_training_moves_the_encoder_and_not_the_generator(encoder_run, g
     torch.manual_seed(0)
     fresh = type(psp.encoder).from_preset("tiny")
     assert not torch.allclose(psp.encoder.body[0].res_layer[1].weight, fresh.body[0].res_layer[1].weight, atol=1e-4)
+
+
+def test_a_finished_encoder_knows_which_inputs_are_unusual(tmp_path, encoder_run, generator_file):
+    """Its distance has its 99th percentile at 1 on validation sketches; with typical=0 there is none."""
+    from s2flib.training.encoder import EncoderConfig, train_encoder
+    from s2flib.weights import load_psp
+
+    psp, val = load_psp("tiny", encoder_run, generator=generator_file), open_dataset("tiny", "val", limit=4)
+    distance = psp.input_distance(torch.stack([val[i]["sketch"] for i in range(4)]))
+    assert 0.9 < distance.max() < 1.2 and distance.min() < 1
+    plain = EncoderConfig(out=str(tmp_path), steps=1, generator=generator_file, **ENCODER)
+    assert load_psp("tiny", train_encoder(plain), generator=generator_file).typical is None
 
 
 def test_encoder_loss_falls(tmp_path, generator_file):
