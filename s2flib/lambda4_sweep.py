@@ -28,7 +28,7 @@ from s2flib.evaluation import evaluate, table1
 from s2flib.evaluation.baselines import baseline_scores
 from s2flib.evaluation.evaluate import Judges, Predictor, embed_photos, psp_predictor
 from s2flib.evaluation.lineup import Chance, Ranks, lineup
-from s2flib.evaluation.scores import COLUMNS, Comparison, Scores, compare_paired, heading
+from s2flib.evaluation.scores import TABLE1, Comparison, Scores, compare_paired, heading
 from s2flib.evaluation.table1 import Table
 from s2flib.files import claimed, sha256_of, write_text
 from s2flib.presets import Preset, get_preset
@@ -135,7 +135,7 @@ def sweep(
         ranks = _ranks(rows, test_set, preset, photos)
         table = table1(rows, ranks, seeds, rules_after=[row_name(lambdas[-1])])
         comparisons = {
-            value: [compare_paired(scores[0.0], scores[value], column, f"λ4 = {value:g}") for column in COLUMNS]
+            value: [compare_paired(scores[0.0], scores[value], column, f"λ4 = {value:g}") for column in TABLE1]
             for value in lambdas
             if value != 0
         }

@@ -116,23 +116,31 @@ def _footer(record: dict) -> str:
     return " · ".join(parts)
 
 
+SPREAD = "runtime_spread_s"
+
+
 def _table(rows: list[list[str]]) -> str:
-    """Rows of table1.csv as HTML; x, x_low and x_high share a cell, and constant columns are listed below."""
+    """Rows of table1.csv as HTML. A value shares its cell with its bounds, the runtime with its spread; constant
+    columns are listed below.
+    """
     if not rows:
         return "<p>Notebook 07 writes it; it was not among this run's notebooks, or did not run through.</p>"
     records = [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
     bounds = [f"{c}{end}" for c in rows[0] for end in ("_low", "_high") if f"{c}{end}" in rows[0]]
+    shared = [*bounds, SPREAD]
     common = {}
     for column in rows[0][1:]:
         filled = {r.get(column, "") for r in records} - {""}
-        if len(records) > 1 and len(filled) == 1 and column not in bounds and f"{column}_low" not in bounds:
+        if len(records) > 1 and len(filled) == 1 and column not in shared and f"{column}_low" not in bounds:
             common[column] = filled.pop()
-    shown = [c for c in rows[0] if c not in bounds and c not in common]
+    shown = [c for c in rows[0] if c not in shared and c not in common]
     body = []
     for record in records:
         cells = []
         for column in shown:
             text = _text(_short_number(record.get(column, "")))
+            if column == "runtime_s" and record.get(SPREAD):
+                text += f" ± {_text(_short_number(record[SPREAD]))}"
             low, high = record.get(f"{column}_low", ""), record.get(f"{column}_high", "")
             if low and high:
                 text += f"<br><small>[{_text(_short_number(low))}, {_text(_short_number(high))}]</small>"

@@ -14,7 +14,7 @@ import numpy as np
 from s2flib.errors import DataError
 from s2flib.evaluation.intervals import Interval, bootstrap_mean
 from s2flib.evaluation.lineup import KS
-from s2flib.evaluation.scores import BETTER, Scores, average, same_images
+from s2flib.evaluation.scores import BETTER, TABLE1, Scores, average, same_images
 from s2flib.files import csv_text, write_text
 from s2flib.presets import get_preset
 
@@ -110,7 +110,7 @@ def table1(
         time_ = summary.get("runtime_s")
         record |= {"runtime_s": time_.median if time_ else "", "runtime_spread_s": time_.spread if time_ else ""}
         row.append(f"{time_.median:.4f} ± {time_.spread:.4f}" if time_ else "")
-        for column, digits in (("mse", 4), ("lpips", 3), ("similarity", 3)):
+        for column, digits in zip(TABLE1, (4, 3, 3), strict=True):
             value = summary.get(column)
             record |= _bounds(column, value)
             row.append(_cell(value, f".{digits}f"))
@@ -179,7 +179,7 @@ def _rank(ranks, k: int) -> Interval | None:
 
 def _best(records: list[dict], with_ranks: bool) -> tuple[tuple[int, int], ...]:
     rivals = [i for i, r in enumerate(records) if not any(w in r["method"] for w in ("ceiling", "control", "chance"))]
-    keys = ["mse", "lpips", "similarity", *((f"rank{k}" for k in KS) if with_ranks else ())]
+    keys = [*TABLE1, *((f"rank{k}" for k in KS) if with_ranks else ())]
     found = []
     for c, key in enumerate(keys):
         have = [(records[i][key], i) for i in rivals if records[i][key] != ""]

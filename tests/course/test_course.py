@@ -17,7 +17,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 
-from s2flib.course import exercises, lesson
+from s2flib.course import exercises, lesson, report
 from s2flib.course import run as course
 from s2flib.course.exercises import expect, expect_close, grade
 from s2flib.errors import S2FError
@@ -345,3 +345,11 @@ def test_expect_close_says_what_differs():
     ):
         with pytest.raises(exercises.Wrong, match=hint):
             expect_close(answer, np.ones(2), "hint")
+
+
+def test_the_reports_table_puts_what_belongs_together_into_one_cell():
+    head = ["method", "runtime_s", "runtime_spread_s", "mse", "mse_low", "mse_high", "preset"]
+    html = report._table([head, ["a", "0.5", "0.1", "2", "1", "3", "tiny"], ["b", "0.25", "", "", "", "", "tiny"]])
+    assert html.count("<th>") == 3 and "spread" not in html and "preset: tiny" in html
+    assert re.search(r"<td>0\.5\d* ± 0\.1\d*</td>", html) and "<td>0.25" in html and html.count("±") == 1
+    assert re.search(r"<small>\[1\S*, 3\S*\]</small>", html)
