@@ -239,6 +239,20 @@ def test_decoder_stays_frozen(psp):
     assert not psp.encoder.training
 
 
+def test_for_inference_is_frozen_and_gives_the_same_face():
+    torch.manual_seed(0)
+    psp, sketch = PSP.from_preset("tiny").eval(), torch.rand(2, 1, 128, 128)
+    with torch.no_grad():
+        before = psp(sketch)
+        ready = psp.train().for_inference()
+        after = ready(sketch)
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    assert ready is psp and not psp.training and not any(p.requires_grad for p in psp.parameters())
+    conv = psp.encoder.body[1].res_layer[1].weight
+    assert conv.is_contiguous(memory_format=torch.channels_last) and not conv.is_contiguous()
+
+
 def test_sketch_is_resized(psp):
     x = torch.rand(1, 1, 64, 64)
     big = F.interpolate(x, scale_factor=4, mode="nearest")

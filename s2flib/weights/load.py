@@ -261,7 +261,7 @@ def psp_file(preset: str | Preset, path: str | Path | None = None) -> Path:
 def load_psp(
     preset: str | Preset, path: str | Path | None = None, generator: str | Path | None = None, input_nc: int = 1
 ) -> PSP:
-    """The preset's sketch-to-face model in eval mode.
+    """The preset's sketch-to-face model, in eval mode and frozen (:meth:`s2flib.psp.PSP.for_inference`).
 
     path:       an encoder of your own (``.safetensors`` by :func:`save_psp`), or a published ``psp_*.pt``;
                 None means the preset's own: shipped under tiny, fetched under paper
@@ -296,7 +296,7 @@ def load_psp(
     if measured:
         typical = InputDistance(p.encoder_widths[-1])
         load_strict(typical, measured, str(path))
-    return _reads(PSP(encoder, decoder, tensors["latent_avg"], typical).eval(), input_nc, path)
+    return _reads(PSP(encoder, decoder, tensors["latent_avg"], typical), input_nc, path)
 
 
 def _reads(psp: PSP, input_nc: int, path: Path) -> PSP:
@@ -307,7 +307,7 @@ def _reads(psp: PSP, input_nc: int, path: Path) -> PSP:
             f"{path} reads {kinds.get(found, f'{found}-channel maps')}, not {kinds.get(input_nc, 'this input')}: use "
             "another encoder, such as psp-sketch for sketches."
         )
-    return psp
+    return psp.for_inference()
 
 
 def load_ir_se50() -> IRSE50:
