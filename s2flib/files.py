@@ -33,6 +33,11 @@ def weights_dir() -> Path:
     return Path(os.environ.get("S2F_WEIGHTS") or _SHIPPED / "weights").expanduser()
 
 
+def results_dir() -> Path:
+    """Committed results that notebooks draw again: ``data/results`` in the repository."""
+    return _SHIPPED / "results"
+
+
 def cache_dir() -> Path:
     """Downloads and caches: the environment's ``S2F_CACHE``, else ``~/.cache/s2flib``."""
     return Path(os.environ.get("S2F_CACHE") or Path.home() / ".cache" / "s2flib").expanduser()
@@ -58,6 +63,19 @@ def csv_text(rows: Sequence[Mapping]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """The rows of one of our own result tables: numbers as float, an empty cell as NaN, all else as text."""
+
+    def value(text: str) -> float | str:
+        try:
+            return float(text or "nan")
+        except ValueError:
+            return text
+
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
 @contextlib.contextmanager

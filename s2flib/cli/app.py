@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from s2flib import __version__
-from s2flib.cli import edit, evaluate, fetch, generate, render, run, sketch, sweep, train
+from s2flib.cli import benchmark, case, drawings, edit, evaluate, fetch, generate, identify, render, run, sketch, sweep, train
 from s2flib.errors import S2FError
 
 EXIT_FAILED = 2
@@ -118,10 +118,12 @@ def options(
 
 for command in (
     run.run, generate.generate, edit.edit, sketch.sketch, render.render, render.render_people,
-    evaluate.evaluate, evaluate.lineup, evaluate.evaluate_editor,
+    evaluate.evaluate, evaluate.lineup, identify.identify, evaluate.evaluate_editor, drawings.evaluate_drawings,
+    benchmark.benchmark,
     train.train, sweep.sweep, train.train_editor, fetch.fetch,
 ):  # fmt: skip
     app.command(command.__name__.replace("_", "-"))(command)
+app.add_typer(case.app)
 
 
 def main() -> None:

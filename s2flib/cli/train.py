@@ -26,6 +26,7 @@ TRAININGS = {
     "encoder": ("s2flib.training.encoder", "EncoderConfig", "train_encoder"),
     "id": ("s2flib.training.classifiers", "IdentityConfig", "train_identity"),
     "attributes": ("s2flib.training.classifiers", "AttributesConfig", "train_attributes"),
+    "matcher": ("s2flib.training.matcher", "MatcherConfig", "train_matcher"),
     "edit-judge": ("s2flib.training.edit_judge", "JudgeConfig", "train_judge"),
     "edit-reader": ("s2flib.training.edit_judge", "ReaderConfig", "train_reader"),
 }

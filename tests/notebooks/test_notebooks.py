@@ -84,6 +84,19 @@ def test_opens_as_every_notebook_does(path):
     assert statements == [setup_line(path.stem)]
 
 
+@pytest.mark.parametrize("path", LESSONS, ids=name_of)
+def test_a_lesson_says_what_it_needs_and_what_one_can_answer_afterwards(path):
+    opening = read(path).cells[0].source
+    assert "**You need:**" in opening and "(../docs/glossary.md)" in opening
+    assert f"(solutions/{path.stem}_solutions.ipynb)" in opening
+    _, questions = opening.split("**Questions you can answer afterwards**")
+    found = re.findall(r"^(\d)\. (.*\?)$", questions, re.MULTILINE)
+    assert [number for number, _ in found] == ["1", "2", "3"]
+    place = LESSONS.index(path)
+    for other in LESSONS[max(0, place - 1) : place + 2]:
+        assert other == path or f"({other.name})" in opening, f"no link to {other.name}"
+
+
 @pytest.mark.parametrize("path", ALL, ids=name_of)
 def test_links_lead_somewhere(path):
     for cell in read(path).cells:
