@@ -25,9 +25,6 @@ export JUPYTER_PREFER_ENV_PATH ?= 1
 help: ## what there is to make
 	@echo "usage: make TARGET [PYTHON=...] [ARGS='...'] [PIP_ARGS='...'] [JOBS=2]"
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1	\2/p' Makefile | expand -t 16
-	@echo
-	@echo "No GPU, and a smaller download on Linux:"
-	@echo "  make course PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'"
 
 setup: $(READY) ## the environment in .venv alone (the other targets do it by themselves)
 
@@ -40,7 +37,8 @@ $(READY): pyproject.toml constraints.txt
 	  echo "$(VENV) is there already and is no virtual environment: move it, or name another: make VENV=..." >&2; exit 2; fi
 	@"$(PY)" -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear "$(VENV)" || { \
 	  echo "The environment could not be made; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	"$(PY)" -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[course,dev]'
+	"$(PY)" -m pip install --disable-pip-version-check --progress-bar off \
+	  $(or $(PIP_ARGS),$$("$(PY)" scripts/torch_index.py)) -c constraints.txt -e '.[course,dev]'
 	@touch "$(READY)"
 
 course: $(READY) ## run the whole course headless (preset tiny), print Table 1 and where the report is

@@ -16,7 +16,21 @@ import typer
 from typer.core import TyperGroup
 
 from s2flib import __version__
-from s2flib.cli import benchmark, case, drawings, edit, evaluate, fetch, generate, identify, render, run, sketch, sweep, train
+from s2flib.cli import (
+    benchmark,
+    case,
+    drawings,
+    edit,
+    evaluate,
+    fetch,
+    generate,
+    identify,
+    render,
+    run,
+    sketch,
+    sweep,
+    train,
+)
 from s2flib.errors import S2FError
 
 EXIT_FAILED = 2

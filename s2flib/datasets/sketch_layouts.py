@@ -232,8 +232,9 @@ def is_picture(path: Path) -> bool:
 
 
 _RANDOM = "drawn at random by a hash of the names; no list is published"
+_NO_IDENTITIES = "identities are not: every photo counts as a person of its own, so ranks are a lower bound"
 LAYOUTS = {
     "cufs": Layout("CUFS", _cufs, 606, (16, 18), EYES, f"students as published (88/100), AR and XM2VTS {_RANDOM}"),
     "cufsf": Layout("CUFSF", _cufsf, 1194, (0, 1, 2), EYES_AND_MOUTH, f"500/694 {_RANDOM}"),
-    "fs2k": Layout("FS2K", _fs2k, 2104, (0, 1), EYES, "as published (1,058/1,046)"),
+    "fs2k": Layout("FS2K", _fs2k, 2104, (0, 1), EYES, f"as published (1,058/1,046); {_NO_IDENTITIES}"),
 }  # fmt: skip

@@ -4,8 +4,8 @@ Three tables, all on people of one split whom no network saw in training; simila
 
 variants.csv     by kind of drawing and fidelity: how much K variants vary, by region, and how well they obey
 accessories.csv  glasses, sunglasses, hats: the same person in the same photo, with and without (seed paper, Fig. 6)
-training.csv     (with encoders to compare) encoders trained on pencil sketches, on line drawings, on both, each tested on both kinds: whether
-                 the tones of a pencil sketch carry the likeness
+training.csv     (with encoders to compare) encoders trained on pencil sketches, on line drawings, on both, each tested
+                 on both kinds: whether the tones of a pencil sketch carry the likeness
 """
 
 from __future__ import annotations

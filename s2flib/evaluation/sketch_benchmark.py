@@ -233,7 +233,7 @@ def _table(ranks, dataset, further, preset, judge: str, test: BenchmarkTest, unu
         cells.append(tuple(row))
     sizes = {gallery: found.gallery for (gallery, _), found in ranks.items()}
     parts = [
-        f"{preset.label}. {dataset.layout.label}, {test.split}: {len(dataset)} sketches against "
+        f"{dataset.layout.label}, {test.split}: {len(dataset)} sketches, drawn from the photos, against "
         + " and ".join(f"{size} people ({gallery})" for gallery, size in sizes.items()),
         f"{len(dataset.left_out)} pairs left out; split: {dataset.layout.split}",
         "; ".join(f"{n} {way}" for way, n in sorted(dataset.framing.items())),
@@ -247,7 +247,7 @@ def _table(ranks, dataset, further, preset, judge: str, test: BenchmarkTest, unu
         f"similarity: {judge}; [95 % bootstrap interval over people]; photo against photo: impossible with one photo "
         "of each person"
     )
-    footer = ". ".join(parts) + "."
+    footer = ". ".join(part[0].upper() + part[1:] for part in [preset.label, *parts]) + "."
     rules = tuple(i for i, record in enumerate(records) if record["method"] == "chance")
     return Table(("Probe", *(f"rank-{k} ↑" for k in KS)), tuple(cells), tuple(records), footer, rules)
 

@@ -31,6 +31,13 @@ def test_the_threshold_is_the_conformal_order_statistic():
     assert candidates.conformal_threshold(own, 0.5) == 0.5
 
 
+def test_who_has_just_enough_votes_is_in_the_set():
+    shares = np.full((39, 50), 0.01)
+    shares[np.arange(39), np.arange(39)] = np.arange(1, 40) / 40
+    sets = candidates.calibrated_sets(shares, shares)  # τ is the second smallest vote, 2 / 40
+    assert sets.threshold == 0.05 and sets.covered.sum() == 38 and (sets.size[1:] == 1).all() and sets.size[0] == 0
+
+
 def test_coverage_on_exchangeable_drawings():
     """Over many repetitions the mean coverage is 95 to 95 + 1/(n + 1) %, and single ones stay in their range."""
     rng, coverage, inside = np.random.default_rng(1), [], 0

@@ -31,7 +31,8 @@ def brute_force(x, threshold, rank=1):
 def test_rates_equal_brute_force_at_every_threshold(rank):
     x = scores()
     found = open_set.searches(x)
-    for t in np.quantile(x, [0.1, 0.5, 0.9, 0.97, 0.99, 0.999]):
+    reached = np.sort(found.top.ravel())[[3, 40, 90]]  # a score that equals the threshold counts
+    for t in (*np.quantile(x, [0.1, 0.5, 0.9, 0.97, 0.99, 0.999]), *reached, found.mate[5, 1]):
         fpir, fnir = brute_force(x, t, rank)
         assert found.fpir(t).value == pytest.approx(fpir) and found.fnir(t, rank).value == pytest.approx(fnir)
 
