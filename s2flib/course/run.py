@@ -171,10 +171,21 @@ def _tidy_streams(notebook: Path) -> None:
         nbformat.write(nb, temporary)
 
 
+def mathml(tex: str) -> str:
+    """TeX of a displayed equation as MathML; as it is, in a block of code, if it cannot be converted."""
+    from latex2mathml.converter import convert
+
+    try:
+        return " ".join(convert(tex.strip(), display="block").split())
+    except Exception:  # the converter raises anything on TeX that it does not know
+        return f"\n\n    {' '.join(tex.split())}\n\n"
+
+
 def write_html(notebook: Path) -> Path:
     """Write the executed notebook as one HTML file in its folder, with embedded images and links between lessons.
 
-    The page works offline: widgets become static images, and scripts from other servers are removed.
+    The page works offline: widgets become static images, equations become MathML, which browsers typeset by themselves,
+    and scripts from other servers are removed.
     """
     import nbformat
     from nbconvert import HTMLExporter
@@ -184,6 +195,8 @@ def write_html(notebook: Path) -> Path:
     nb = nbformat.read(notebook, as_version=4)
     nb.metadata.pop("widgets", None)
     for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\$\$(.+?)\$\$", lambda found: mathml(found[1]), cell.source, flags=re.DOTALL)
         for output in cell.get("outputs", []):
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     exporter = HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)

@@ -1,8 +1,8 @@
 """Candidate sets: this drawing narrows the gallery to N people, and the right one is among them 95 times in 100.
 
 The variants of a drawing are a distribution over faces. Each variant spreads one vote over the gallery by the softmax
-of slope · cosine, where the slope turns cosines into log-likelihood ratios (open_set.fit_logistic); a person's votes
-are the mean over the variants. Split conformal prediction (Vovk, Gammerman & Shafer 2005; the score of Sadinle, Lei &
+of slope · cosine, with the slope of the greatest likelihood on other people (:func:`fit_slope`); a person's votes are
+the mean over the variants. Split conformal prediction (Vovk, Gammerman & Shafer 2005; the score of Sadinle, Lei &
 Wasserman 2019, arXiv:1609.00451) then keeps everybody with at least τ votes: with n calibration drawings, τ is the
 ⌊0.05 (n + 1)⌋-th smallest vote that a right person got. If test and calibration drawings are exchangeable, the set
 contains the right person with a probability of at least 95 %, however bad the scores are. If they are not (a witness
@@ -14,12 +14,15 @@ A set of everybody is a valid answer: it says that the drawing narrows nothing d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from s2flib.errors import DataError
-from s2flib.evaluation.cmc import cosines, mean_interval
+from s2flib.evaluation.cmc import checked, cosines, mean_interval
 from s2flib.evaluation.intervals import LEVEL, Interval
 
 COVERAGE = 0.95
@@ -34,6 +37,22 @@ def votes(variants: np.ndarray, gallery: np.ndarray, slope: float) -> np.ndarray
     logits = slope * cosines(variants, gallery)  # (n, K, G)
     odds = np.exp(logits - logits.max(axis=2, keepdims=True))
     return (odds / odds.sum(axis=2, keepdims=True)).mean(axis=1)
+
+
+def fit_slope(scores: np.ndarray, truth: np.ndarray) -> float:
+    """The slope under which softmax(slope · scores) gives the right people the greatest likelihood.
+
+    scores (n, R, G): cosines of R drawings of n people; truth (n,): their columns. From 0.1 to 300.
+    """
+    scores = checked(scores)
+    own = np.take_along_axis(scores, np.asarray(truth)[:, None, None], axis=2)
+    ahead = scores - own  # (n, R, G), 0 for the right person
+
+    def loss(log_slope: float) -> float:
+        return float(np.mean(logsumexp(np.exp(log_slope) * ahead, axis=2)))  # minus the mean log share
+
+    best: Any = minimize_scalar(loss, bounds=(np.log(0.1), np.log(300)), method="bounded")
+    return float(np.exp(best.x))
 
 
 def conformal_threshold(own: np.ndarray, coverage: float = COVERAGE) -> float:

@@ -175,17 +175,15 @@ def _slope(val: Scores, kind: str, n: int) -> float:
     sets, if there are 30 of them."""
     base = PENCIL if kind.startswith("recall") and (FACE, PENCIL) in val else kind
     x = val[FACE, base]
-    rest = x[n:] if len(x) - n >= 30 else x
-    mated = np.zeros(rest.shape, bool)
-    mated[np.arange(len(rest)), :, np.arange(len(rest)) + len(x) - len(rest)] = True
-    return open_set.fit_logistic(rest[mated], rest[~mated]).slope
+    first = n if len(x) - n >= 30 else 0
+    return candidates.fit_slope(x[first:], np.arange(first, len(x)))
 
 
 def _candidates(val: Scores, probes: Mapping[str, Probes]) -> tuple[Rows, Rows]:
     """Candidate sets of every kind: of the variants, of the reconstruction alone, lists of fixed length, and with τ of
     perfect memory; and the variants' set of each person."""
     shares: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-    slopes = {name: max(_slope(val, name, len(k.variants)), 1e-6) for name, k in probes["val"].kinds.items()}
+    slopes = {name: _slope(val, name, len(k.variants)) for name, k in probes["val"].kinds.items()}
     for split in SPLITS:
         for name, kind in probes[split].kinds.items():
             for how, v in (("variants", kind.variants), ("reconstruction", kind.variants[:, :1])):

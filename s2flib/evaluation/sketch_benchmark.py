@@ -247,7 +247,7 @@ def _table(ranks, dataset, further, preset, judge: str, test: BenchmarkTest, unu
         f"similarity: {judge}; [95 % bootstrap interval over people]; photo against photo: impossible with one photo "
         "of each person"
     )
-    footer = ". ".join(part[0].upper() + part[1:] for part in [preset.label, *parts]) + "."
+    footer = ". ".join([preset.label, *(part[0].upper() + part[1:] for part in parts)]) + "."
     rules = tuple(i for i, record in enumerate(records) if record["method"] == "chance")
     return Table(("Probe", *(f"rank-{k} ↑" for k in KS)), tuple(cells), tuple(records), footer, rules)
 

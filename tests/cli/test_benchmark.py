@@ -93,7 +93,7 @@ def test_benchmark(judged, fs2k, tmp_path):
     assert {p.name for p in out.iterdir()} == {"benchmark.txt", "benchmark.csv", "run.json"}
     text = (out / "benchmark.txt").read_text()
     assert text.strip() in result.output
-    for words in ("Tiny preset", "6 sketches", "6 people (closed set)", "8 people (extended)", "one photo of each"):
+    for words in ("tiny preset", "6 sketches", "6 people (closed set)", "8 people (extended)", "one photo of each"):
         assert words in " ".join(text.split()), (words, text)
     rows = list(csv.DictReader((out / "benchmark.csv").open()))
     assert [(row["gallery"], row["method"]) for row in rows] == [

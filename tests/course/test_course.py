@@ -353,3 +353,20 @@ def test_the_reports_table_puts_what_belongs_together_into_one_cell():
     assert html.count("<th>") == 3 and "spread" not in html and "preset: tiny" in html
     assert re.search(r"<td>0\.5\d* ± 0\.1\d*</td>", html) and "<td>0.25" in html and html.count("±") == 1
     assert re.search(r"<small>\[1\S*, 3\S*\]</small>", html)
+
+
+def test_equations_are_typeset_without_a_network(tmp_path):
+    cells = [new_markdown_cell("Then\n\n$$\\frac{a}{b} = \\bar w$$\n\nand $5 stays."), new_markdown_cell("$$\\bad{$$")]
+    notebook = tmp_path / "01_x.ipynb"
+    nbformat.write(new_notebook(cells=cells), notebook)
+    html = course.write_html(notebook).read_text(encoding="utf-8")
+    assert re.search(r"<math[^>]*display=\"block\".*<mfrac>.*</math>", html) and "$$\\frac" not in html and "$5 stays" in html
+
+
+def test_every_equation_of_the_course_can_be_typeset():
+    for path in sorted((lesson.ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                for tex in re.findall(r"\$\$(.+?)\$\$", cell.source, re.DOTALL):
+                    made = course.mathml(tex)
+                    assert made.startswith("<math") and "\\" not in re.sub("<[^>]*>", "", made), f"{path.name}: {tex}"

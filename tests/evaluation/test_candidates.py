@@ -23,6 +23,16 @@ def test_votes_by_hand():
     assert candidates.votes(variants, gallery, 2000.0).sum() == pytest.approx(1)  # no overflow
 
 
+def test_the_slope_is_found_again():
+    """People sampled from the softmax itself: the likelihood is greatest near the slope that made them."""
+    rng = np.random.default_rng(6)
+    scores = rng.uniform(-1, 1, (400, 1, 400))
+    p = np.exp(7 * scores[:, 0])
+    truth = np.array([rng.choice(400, p=row / row.sum()) for row in p])
+    assert candidates.fit_slope(scores, truth) == pytest.approx(7, rel=0.1)
+    assert candidates.fit_slope(scores, rng.permutation(400)) < 1  # nothing to learn
+
+
 def test_the_threshold_is_the_conformal_order_statistic():
     own = np.random.default_rng(0).permutation(np.arange(1, 100) / 100)  # 99 votes: floor(0.05 · 100) = the 5th
     assert candidates.conformal_threshold(own) == 0.05
