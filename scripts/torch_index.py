@@ -1,6 +1,6 @@
 """Print pip's option for PyTorch's CPU wheels on a Linux machine without an NVIDIA device; else print nothing.
 
-The wheels of the default index bring CUDA's libraries on Linux: gigabytes that a machine without a GPU never uses. `make`
+On Linux, the default index's wheels bring CUDA's libraries: gigabytes that a machine without a GPU never uses. `make`
 calls this before it installs, unless PIP_ARGS says something. Only the standard library: nothing is installed yet.
 """
 

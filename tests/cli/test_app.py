@@ -15,7 +15,8 @@ from s2flib.errors import S2FError
 from s2flib.weights import registry
 
 COMMANDS = (
-    "run generate edit sketch render render-people evaluate lineup evaluate-editor train sweep train-editor fetch"
+    "run generate edit sketch render render-people evaluate lineup identify evaluate-editor evaluate-drawings "
+    "benchmark train sweep train-editor fetch case"
 ).split()
 
 

@@ -360,7 +360,11 @@ def test_equations_are_typeset_without_a_network(tmp_path):
     notebook = tmp_path / "01_x.ipynb"
     nbformat.write(new_notebook(cells=cells), notebook)
     html = course.write_html(notebook).read_text(encoding="utf-8")
-    assert re.search(r"<math[^>]*display=\"block\".*<mfrac>.*</math>", html) and "$$\\frac" not in html and "$5 stays" in html
+    assert (
+        re.search(r"<math[^>]*display=\"block\".*<mfrac>.*</math>", html)
+        and "$$\\frac" not in html
+        and "$5 stays" in html
+    )
 
 
 def test_every_equation_of_the_course_can_be_typeset():
