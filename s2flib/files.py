@@ -20,6 +20,9 @@ from typing import Any
 
 from s2flib.errors import S2FError
 
+# How the threads of PyTorch's CPU kernels wait for each other: asleep. By default they spin, and on a machine that is
+# busy with something else a face takes many times as long (benchmarks/bench_busy.py). Read when torch is loaded.
+PATIENT_THREADS = {"GOMP_SPINCOUNT": "0"}
 _SHIPPED = Path(__file__).resolve().parents[1] / "data"
 
 

@@ -32,6 +32,7 @@ from s2flib.cli import (
     train,
 )
 from s2flib.errors import S2FError
+from s2flib.files import PATIENT_THREADS
 
 EXIT_FAILED = 2
 EXIT_INTERRUPTED = 130
@@ -128,6 +129,8 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (allowed anywhere).")] = False,
 ) -> None:
     keep_freed_memory()
+    for name, value in PATIENT_THREADS.items():
+        os.environ.setdefault(name, value)
 
 
 for command in (

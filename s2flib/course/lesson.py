@@ -127,6 +127,11 @@ def setup(
     elif missing:
         raise S2FError(f"the course needs {', '.join(missing)}: install it with 'make lab' in {ROOT}.")
 
+    from s2flib.files import PATIENT_THREADS
+
+    for variable, value in PATIENT_THREADS.items():
+        os.environ.setdefault(variable, value)
+
     import numpy as np
     import torch
 

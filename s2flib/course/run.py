@@ -110,7 +110,7 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    from s2flib.files import environment
+    from s2flib.files import PATIENT_THREADS, environment
 
     target = folder / path.name
     cells = len(nbformat.read(path, as_version=4).cells)
@@ -119,7 +119,7 @@ def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") ->
     started = time.perf_counter()
     error = None
     try:
-        with environment(KERNEL_ENVIRONMENT | dict(os.environ)):  # the user's settings take precedence
+        with environment(KERNEL_ENVIRONMENT | PATIENT_THREADS | dict(os.environ)):  # what the user set comes first
             papermill.execute_notebook(
                 path, target, parameters=parameters, kernel_name="python3", language="python", progress_bar=bar,
                 extra_arguments=["--IPKernelApp.log_level=40"], cwd=path.parent, start_timeout=120,  # log errors only

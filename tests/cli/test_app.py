@@ -1,6 +1,7 @@
 """The command itself: help without torch, errors of one sentence with exit code 2, interruptions."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -140,3 +141,13 @@ def test_interrupted_run_leaves_no_half_file(stand_in, page, tmp_path):
     assert files and not (out / "overview.png").exists()
     for file in files:
         Image.open(file).load()
+
+
+@pytest.mark.parametrize("mine, then", [(None, "0"), ("7", "7")])
+def test_threads_wait_asleep_unless_the_user_says_otherwise(monkeypatch, mine, then):
+    """torch reads it when it is loaded, so a command sets it first; see benchmarks/bench_busy.py."""
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if mine:
+        monkeypatch.setenv("GOMP_SPINCOUNT", mine)
+    assert s2f("fetch").exit_code == 0
+    assert os.environ["GOMP_SPINCOUNT"] == then

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -374,3 +375,9 @@ def test_every_equation_of_the_course_can_be_typeset():
                 for tex in re.findall(r"\$\$(.+?)\$\$", cell.source, re.DOTALL):
                     made = course.mathml(tex)
                     assert made.startswith("<math") and "\\" not in re.sub("<[^>]*>", "", made), f"{path.name}: {tex}"
+
+
+def test_a_lessons_threads_wait_asleep(monkeypatch, tmp_path):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    lesson.setup("01_sketches", out_dir=tmp_path)
+    assert os.environ["GOMP_SPINCOUNT"] == "0"
