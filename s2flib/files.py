@@ -72,10 +72,8 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     """The rows of one of our own result tables: numbers as float, an empty cell as NaN, all else as text."""
 
     def value(text: str) -> float | str:
-        try:
-            return float(text or "nan")
-        except ValueError:
-            return text
+        number = re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?|[-+]?(nan|inf)|", text, re.IGNORECASE)
+        return float(text or "nan") if number else text  # float("229_3") would be a number, too
 
     with open(path, newline="", encoding="utf-8") as file:
         return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(file)]

@@ -54,7 +54,7 @@ def run_record(preset: str | Preset, config: dict | object, seeds: Sequence[int]
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "finished": None,
         "wall_time_s": None,
-        "command": plain(sys.argv),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "versions": versions(),
         "git": git_revision(),
         "hardware": hardware(),

@@ -1,6 +1,7 @@
 """Files: written whole or not at all, folders found through their own settings."""
 
 import errno
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 
 from s2flib import files
 from s2flib.errors import S2FError
-from s2flib.files import atomic_path, available_cpus, cache_dir, data_dir, sha256_of, weights_dir, write_text
+from s2flib.files import (
+    atomic_path, available_cpus, cache_dir, csv_text, data_dir, read_csv, results_dir, sha256_of, weights_dir, write_text,
+)  # fmt: skip
 from s2flib.images import save_image
 
 
@@ -149,3 +152,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(S2FError, match="file.*cannot be written"), files.claimed(tmp_path / "file" / "run"):
         pass
+
+
+def test_a_result_table_is_read_as_numbers_and_text(tmp_path):
+    rows = [{"photo": "229_3", "a b": 0.5, "n": 3, "empty": "", "nan": float("nan")}]
+    path = write_text(tmp_path / "t.csv", csv_text(rows))
+    (row,) = read_csv(path)
+    assert row["photo"] == "229_3" and (row["a b"], row["n"]) == (0.5, 3.0)
+    assert math.isnan(row["empty"]) and math.isnan(row["nan"])
+
+
+def test_results_are_found_beside_the_package():
+    assert (results_dir() / "drawings" / "variants.csv").is_file()
