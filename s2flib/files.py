@@ -20,9 +20,10 @@ from typing import Any
 
 from s2flib.errors import S2FError
 
-# How the threads of PyTorch's CPU kernels wait for each other: asleep. By default they spin, and on a machine that is
-# busy with something else a face takes many times as long (benchmarks/bench_busy.py). Read when torch is loaded.
-PATIENT_THREADS = {"GOMP_SPINCOUNT": "0"}
+# How long the threads of PyTorch's CPU kernels spin before they sleep while they wait for each other. By default they
+# spin on, and on a machine that is busy with something else a face takes many times as long (benchmarks/bench_busy.py);
+# 0 is slower where the machine is free. Read when torch is loaded.
+PATIENT_THREADS = {"GOMP_SPINCOUNT": "10000"}
 _SHIPPED = Path(__file__).resolve().parents[1] / "data"
 
 

@@ -143,8 +143,8 @@ def test_interrupted_run_leaves_no_half_file(stand_in, page, tmp_path):
         Image.open(file).load()
 
 
-@pytest.mark.parametrize("mine, then", [(None, "0"), ("7", "7")])
-def test_threads_wait_asleep_unless_the_user_says_otherwise(monkeypatch, mine, then):
+@pytest.mark.parametrize("mine, then", [(None, "10000"), ("7", "7")])
+def test_threads_do_not_spin_on_unless_the_user_says_otherwise(monkeypatch, mine, then):
     """torch reads it when it is loaded, so a command sets it first; see benchmarks/bench_busy.py."""
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     if mine:
