@@ -22,8 +22,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from s2flib.errors import DataError
-from s2flib.evaluation.cmc import checked, cosines, mean_interval
-from s2flib.evaluation.intervals import LEVEL, Interval
+from s2flib.evaluation.cmc import all_ranks, checked, cosines, mean_interval
+from s2flib.evaluation.intervals import LEVEL, TAIL, Interval
 
 COVERAGE = 0.95
 
@@ -63,7 +63,7 @@ def conformal_threshold(own: np.ndarray, coverage: float = COVERAGE) -> float:
         raise DataError("calibration needs the right person's finite score for each drawing: check the network.")
     if not 0 < coverage < 1:
         raise DataError(f"the coverage must be between 0 and 1, not {coverage}.")
-    k = int(np.floor((1 - coverage) * (len(own) + 1) + 1e-9))
+    k = _rank_of_threshold(len(own), coverage)
     return 0.0 if k == 0 else float(np.sort(own)[k - 1])
 
 
@@ -72,10 +72,25 @@ def candidate_sets(shares: np.ndarray, threshold: float) -> np.ndarray:
     return np.asarray(shares) >= threshold
 
 
-def exact_interval(hits: int, n: int) -> Interval:
-    """A share of n independent drawings with its exact 95 % interval (Clopper & Pearson 1934)."""
-    found = stats.binomtest(hits, n).proportion_ci(LEVEL, method="exact")
-    return Interval(hits / n, float(found.low), float(found.high), n, n)
+def _rank_of_threshold(n: int, coverage: float) -> int:
+    """k of the k-th smallest of n calibration scores; 0: n is too small."""
+    return int(np.floor((1 - coverage) * (n + 1) + 1e-9))
+
+
+def coverage_interval(calibration: np.ndarray, test: np.ndarray, coverage: float = COVERAGE, seed: int = 0) -> Interval:
+    """The share of the right people's test scores (n,) that reach the threshold of calibration scores (m,).
+
+    Its 95 % bootstrap interval resamples the people of both: with few of either, a set's coverage is uncertain.
+    """
+    calibration, test = np.asarray(calibration, float), np.asarray(test, float)
+    k, m, n = _rank_of_threshold(len(calibration), coverage), len(calibration), len(test)
+    if k == 0:
+        return Interval(1.0, 1.0, 1.0, n, n)
+    rng = np.random.default_rng(seed)
+    thresholds = np.sort(rng.choice(calibration, (2000, m)), axis=1)[:, k - 1]  # (2000,)
+    shares = (rng.choice(test, (2000, n)) >= thresholds[:, None]).mean(axis=1)
+    low, high = np.percentile(shares, [TAIL, 100 - TAIL])
+    return Interval(float((test >= np.sort(calibration)[k - 1]).mean()), float(low), float(high), n, n)
 
 
 def coverage_range(calibration: int, test: int, coverage: float = COVERAGE) -> tuple[float, float]:
@@ -83,7 +98,7 @@ def coverage_range(calibration: int, test: int, coverage: float = COVERAGE) -> t
 
     Given the calibration drawings, the coverage is Beta(n + 1 − k, k); the count on test is then beta-binomial.
     """
-    k = int(np.floor((1 - coverage) * (calibration + 1) + 1e-9))
+    k = _rank_of_threshold(calibration, coverage)
     if k == 0:
         return 1.0, 1.0
     law = stats.betabinom(test, calibration + 1 - k, k)
@@ -93,17 +108,21 @@ def coverage_range(calibration: int, test: int, coverage: float = COVERAGE) -> t
 
 @dataclass(frozen=True)
 class CandidateSets:
-    """The sets of n test drawings, one of each person: covered (n,) bool, size (n,) people, and their origin."""
+    """The sets of n test drawings, one of each person: covered (n,) bool, size (n,) people, and their origin.
+
+    own: the right people's scores, (m,) of the calibration drawings and (n,) of the test drawings.
+    """
 
     covered: np.ndarray
     size: np.ndarray
     gallery: int
     threshold: float
-    calibration: int  # drawings
+    own: tuple[np.ndarray, np.ndarray]
 
     @property
     def coverage(self) -> Interval:
-        return exact_interval(int(self.covered.sum()), len(self.covered))
+        """See :func:`coverage_interval`."""
+        return coverage_interval(*self.own)
 
     @property
     def mean_size(self) -> Interval:
@@ -117,7 +136,7 @@ class CandidateSets:
     @property
     def expected(self) -> tuple[float, float]:
         """:func:`coverage_range` for these numbers of drawings."""
-        return coverage_range(self.calibration, len(self.covered))
+        return coverage_range(len(self.own[0]), len(self.own[1]))
 
     def sentence(self, kind: str) -> str:
         c, s = self.coverage, self.mean_size
@@ -131,22 +150,17 @@ class CandidateSets:
 def calibrated_sets(calibration: np.ndarray, test: np.ndarray, coverage: float = COVERAGE) -> CandidateSets:
     """Sets of the test drawings' votes (n, G), with τ from the calibration drawings' votes (m, G′); in both, row i is a
     drawing of the gallery's person i."""
-    own = calibration[np.arange(len(calibration)), np.arange(len(calibration))]
-    threshold = conformal_threshold(own, coverage)
+    own = np.diagonal(calibration).copy(), np.diagonal(test).copy()
+    threshold = conformal_threshold(own[0], coverage)
     inside = candidate_sets(test, threshold)
-    rows = np.arange(len(test))
-    return CandidateSets(inside[rows, rows], inside.sum(axis=1), test.shape[1], threshold, len(own))
+    return CandidateSets(np.diagonal(inside), inside.sum(axis=1), test.shape[1], threshold, own)
 
 
 def fixed_lists(calibration: np.ndarray, test: np.ndarray, coverage: float = COVERAGE) -> CandidateSets:
     """For comparison: the same number of people for every drawing, calibrated in the same way on ranks."""
-
-    def place(shares: np.ndarray) -> np.ndarray:  # minus each person's rank, ties sharing the worst
-        return -(shares[:, None, :] >= shares[:, :, None]).sum(axis=2)
-
-    own = np.diagonal(place(calibration)).astype(float)
-    k = int(np.floor((1 - coverage) * (len(own) + 1) + 1e-9))
-    threshold = -float(test.shape[1]) if k == 0 else conformal_threshold(own, coverage)
-    inside = place(test) >= threshold
-    rows = np.arange(len(test))
-    return CandidateSets(inside[rows, rows], inside.sum(axis=1), test.shape[1], threshold, len(own))
+    places = [-all_ranks(shares[:, None])[:, 0].astype(float) for shares in (calibration, test)]
+    own = np.diagonal(places[0]).copy(), np.diagonal(places[1]).copy()
+    everybody = _rank_of_threshold(len(own[0]), coverage) == 0
+    threshold = -float(test.shape[1]) if everybody else conformal_threshold(own[0], coverage)
+    inside = places[1] >= threshold
+    return CandidateSets(np.diagonal(inside), inside.sum(axis=1), test.shape[1], threshold, own)

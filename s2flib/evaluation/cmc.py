@@ -19,7 +19,7 @@ import numpy as np
 from s2flib.errors import DataError
 from s2flib.evaluation.intervals import TAIL, Interval
 
-SHUFFLES = 20  # wrong people that the control gives to each drawing
+SHUFFLES = 100  # random people that the control gives to each drawing
 
 
 def cosines(probe: np.ndarray, gallery: np.ndarray) -> np.ndarray:
@@ -59,16 +59,27 @@ def ranks(scores: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
     return (scores >= own).sum(axis=2)  # itself included: the best is rank 1
 
 
-def shuffled_ranks(scores: np.ndarray, seed: int = 0, shuffles: int = SHUFFLES) -> np.ndarray:
-    """The control: ranks (N, R · shuffles) of random people in place of the right one.
-
-    The person is any of the gallery, the right one included, so rank-k is k / G on average: with only wrong people it
-    would be below chance, since the right one occupies one of the first ranks.
-    """
+def all_ranks(scores: np.ndarray) -> np.ndarray:
+    """Scores (N, R, G) → the rank of every gallery person for every drawing, (N, R, G); ties share the worst rank."""
     scores = checked(scores)
+    ordered, out = np.sort(scores, axis=2), np.empty(scores.shape, np.int64)
+    for i in range(scores.shape[0]):
+        for r in range(scores.shape[1]):  # how many of the gallery have this score or a higher one
+            out[i, r] = scores.shape[2] - np.searchsorted(ordered[i, r], scores[i, r], side="left")
+    return out
+
+
+def shuffled_ranks(scores: np.ndarray, seed: int = 0, shuffles: int = SHUFFLES) -> np.ndarray:
+    """The control: ranks (N, R · shuffles) of random people of the gallery in place of the right one.
+
+    The right one is among those to choose from, so rank-k is k / G on average: with wrong people only it would be below
+    chance, since the right one occupies one of the first ranks.
+    """
+    ranked = all_ranks(scores)
+    n, _, gallery = ranked.shape
     rng = np.random.default_rng([seed, 21])
-    people = rng.integers(scores.shape[2], size=(shuffles, len(scores)))
-    return np.concatenate([ranks(scores, who) for who in people], axis=1)
+    people = np.argsort(rng.random((n, gallery)), axis=1)[:, :shuffles]  # different ones for each person
+    return np.take_along_axis(ranked, people[:, None, :], axis=2).reshape(n, -1)
 
 
 @functools.lru_cache(maxsize=128)
@@ -164,13 +175,7 @@ def fuse_ranks(scores: np.ndarray) -> np.ndarray:
 
     Ties in a drawing share the worst rank; so do ties of the sum in :func:`ranks`.
     """
-    scores = checked(scores)
-    ordered = np.sort(scores, axis=2)
-    place = np.empty(scores.shape)
-    for i in range(scores.shape[0]):
-        for r in range(scores.shape[1]):  # how many of the gallery have this score or a higher one
-            place[i, r] = scores.shape[2] - np.searchsorted(ordered[i, r], scores[i, r], side="left")
-    return -place.mean(axis=1, keepdims=True)
+    return -all_ranks(scores).mean(axis=1, keepdims=True)
 
 
 SCORE_FUSIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"scores (z-norm)": fuse_scores, "ranks": fuse_ranks}

@@ -77,14 +77,13 @@ class Gap:
     @property
     def sentence(self) -> str:
         scale, mark, unit = (100, " %", "points") if self.figure.percent else (1, "", "")
+        digits = 1 if self.figure.percent or abs(self.rates[self.best].value) > 2 else 3
 
         def rate(name: str) -> str:
             r = self.rates[name]
-            digits = 1 if self.figure.percent else 3
             return f"{scale * r.value:.{digits}f}{mark} [{scale * r.low:.{digits}f}, {scale * r.high:.{digits}f}]"
 
         d = self.difference
-        digits = 1 if self.figure.percent else 3
         text = (
             f"{self.figure.name} by {self.attribute}: best for {self.best}, {rate(self.best)}, worst for {self.worst}, "
             f"{rate(self.worst)}; the gap is {scale * d.value:.{digits}f} {unit}".rstrip()

@@ -170,9 +170,16 @@ def report_text(tables: Tables, test: IdentificationTest) -> str:
     ]
     for method, kind in dict.fromkeys((row["method"], row["kind"]) for row in tables["ranks"]):
         found = where(tables["ranks"], method=method, kind=kind)
+        if "shuffled" in method and method != f"{FACE}, shuffled":
+            continue
         label = kind if method == kind else f"{kind}, {method}"
         n = f"n = {found[0]['n']} of {found[0]['people']} people" if found[0]["n"] else ""
         lines.append(f"  {label:32s} " + "   ".join(f"{_percent(row):22s}" for row in found) + n)
+    control = [row for row in tables["ranks"] if "shuffled" in row["method"]]
+    inside = sum(float(row["low"]) <= row["rank"] / gallery <= float(row["high"]) for row in control)
+    lines.append(
+        f"  chance is inside {inside} of the {len(control)} intervals of shuffled people, of which 95 % should hold it"
+    )
     lines.append("\nDOES THE FACE HELP? Paired, the same drawings")
     lines += [f"  {row['verdict']}" for row in tables["paired"] if row["rank"] == 1]
     lines.append("\nSEVERAL DRAWINGS OF ONE PERSON")

@@ -36,7 +36,7 @@ def drawing_crop(x: Tensor, size: int = 96) -> Tensor:
 
 
 class SketchMatcher(nn.Module):
-    """A drawing and a photo's embedding → a common space, compared by cosine; 1.6 M parameters, 110 M multiply-adds.
+    """A drawing and a photo's embedding → a common space, compared by cosine; 1.7 M parameters, 113 M multiply-adds.
 
     forward: drawings (B, 1, 96, 96) in [0, 1], see :func:`drawing_crop` → (B, 128) of unit length.
     gallery: the training judge's embeddings of photos (B, 128) → (B, 128) of unit length.

@@ -139,9 +139,9 @@ def groups_figure(
                 for group, (value, low, high) in rows.items():
                     y += 1
                     apart = middle is not None and not low <= middle <= high
-                    ax.plot([low, high], [y, y], color=COLOURS[0], linewidth=2.2, solid_capstyle="butt")
-                    ax.plot([value], [y], "o", markersize=6, markeredgecolor=COLOURS[0], markeredgewidth=1.5,
-                            markerfacecolor=COLOURS[0] if apart else "white")  # fmt: skip
+                    ax.plot([low, high], [y, y], color=INK, linewidth=2.2, solid_capstyle="butt")
+                    ax.plot([value], [y], "o", markersize=6, markeredgecolor=INK, markeredgewidth=1.5,
+                            markerfacecolor=INK if apart else "white")  # fmt: skip
                     ticks.append(y)
                     labels.append(group)
                 y += 1

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from s2flib.errors import DataError
 from s2flib.evaluation import candidates
@@ -103,11 +102,24 @@ def test_fixed_lists_have_one_length():
     assert (everybody.size == 40).all() and everybody.coverage.value == 1
 
 
-def test_exact_interval_and_range():
-    got = candidates.exact_interval(19, 20)
-    assert got.low == pytest.approx(stats.beta.ppf(0.025, 19, 2)) and got.high == pytest.approx(
-        stats.beta.ppf(0.975, 20, 1)
-    )
+def test_the_interval_holds_the_coverage_that_was_promised():
+    rng, inside = np.random.default_rng(7), 0
+    for _ in range(100):
+        got = candidates.coverage_interval(rng.random(80), rng.random(80))
+        assert got.low <= got.value <= got.high
+        inside += got.low <= 0.95 <= got.high
+    assert inside >= 90
+    x = rng.random(1000)
+    wide, narrow = candidates.coverage_interval(x[:80], x), candidates.coverage_interval(x, x)
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)  # few calibration drawings count, too
+    assert candidates.coverage_interval(np.ones(10), np.zeros(4))[:3] == (1, 1, 1)
+
+
+def test_the_range_of_repetitions():
+    low, high = candidates.coverage_range(80, 80)
+    rng = np.random.default_rng(8)
+    seen = [(rng.random(80) >= np.sort(rng.random(80))[3]).mean() for _ in range(4000)]
+    assert (low, high) == pytest.approx(np.percentile(seen, [2.5, 97.5]), abs=0.0126)  # one drawing of 80
     low, high = candidates.coverage_range(10_000, 10_000)
     assert 0.94 < low < 0.95 < high < 0.96
 

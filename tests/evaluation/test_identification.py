@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from s2flib.errors import DataError, S2FError
-from s2flib.evaluation import cmc, identification, open_set
+from s2flib.evaluation import candidates, cmc, identification, open_set
 from s2flib.evaluation.identification import IdentificationTest, figures, read_tables, report_identification, where
 from s2flib.evaluation.identification_tables import _slope, measure
 from s2flib.evaluation.lineup import rank_probes
@@ -158,6 +158,14 @@ def test_candidate_sets_cover_and_grow_with_what_is_forgotten(run):
     assert sizes == sorted(sizes)
     assert of("recall 1", "τ of perfect memory", "coverage")["value"] < 0.7
     assert not where(run.tables["candidates"], kind="pencil", sets="τ of perfect memory")
+
+
+def test_the_sets_threshold_comes_from_val(world, run):
+    probes = world[0]["val"]
+    for kind in ("pencil", "line, sketchy", "recall 1"):
+        (row,) = where(run.tables["candidates"], kind=kind, sets="variants", measure="coverage")
+        votes = candidates.votes(probes.kinds[kind].variants, probes.gallery, row["slope"])
+        assert row["threshold"] == pytest.approx(np.sort(np.diagonal(votes))[2], rel=1e-2)  # the third of 60
 
 
 def test_the_slope_is_not_fitted_on_the_people_who_calibrate(world):
