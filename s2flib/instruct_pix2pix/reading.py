@@ -8,28 +8,34 @@ Witnesses say more than what can be edited ("like the princess in my book"). Suc
 they may turn the meaning round (:data:`DOUBTFUL`: "he lost his glasses"), name a part that no edit changes
 (:data:`REFUSED`), or are so many that the sentence is in another language or about something else.
 
-Lists of words, in reading.toml: :data:`MENTIONS` (what can be asked for), :data:`FILLERS` (words that change nothing).
+The words and their lists are in :mod:`s2flib.instruct_pix2pix.reading_words` and reading.toml.
 """
 
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from s2flib.errors import S2FError
-from s2flib.files import read_toml
+from s2flib.instruct_pix2pix.reading_clauses import EXAMPLE, SUBJECTS, SUPPORTED, check_language, check_words, clauses
+from s2flib.instruct_pix2pix.reading_words import (
+    CHANGE,
+    DATA,
+    FORBID,
+    MENTIONS,
+    NOT,
+    REMOVE,
+    VERBS,
+    Mention,
+    mentions,
+    normal,
+    plain,
+)
 from s2flib.instruct_pix2pix.vocabulary import SYNONYMS, templates
 from s2flib.synthfaces import phrases
 from s2flib.synthfaces.edits import AGE_WORDS, TONE_WORDS, WORDS, Edit
 
-_DATA = read_toml(Path(__file__).parent / "reading.toml")
-MENTIONS: dict[str, dict[str, list[str]]] = _DATA["mentions"]  # kind → value → expressions
-VERBS = frozenset(_DATA["verbs"])
-REFUSED = frozenset(" ".join(_DATA["refused"]).split())
-DOUBTFUL = frozenset(" ".join(_DATA["doubtful"]).split())
-FILLERS: frozenset[str] = frozenset(" ".join(_DATA["fillers"]).split())
+__all__ = ["MENTIONS", "Wish", "read"]
 REMOVABLE = {
     "glasses": "no_glasses",
     "sunglasses": "no_glasses",
@@ -37,33 +43,23 @@ REMOVABLE = {
     "makeup": "no_makeup",
     "hat": "no_hat",
 }
-NOT = frozenset(
-    "not no never without neither nor none nothing cannot dont didnt doesnt wasnt werent isnt arent wont hadnt hasnt "
-    "havent wouldnt cant couldnt shouldnt mustnt nobody hardly barely aint".split()
-)
-REMOVE = frozenset(
-    "remove removed removing off away delete erase lose drop rid shave shaved strip wipe wash forget forgot without "
-    "minus clear ditch dump scrap chuck bin nix toss shed".split()
-)
-# after a negation: the sentence forbids a change ("do not add") instead of describing the person
-FORBID = REMOVE - {"shaved", "forgot"} | frozenset(
-    "add give put change changing make touch alter let turn use draw paint set do edit move take leave".split()
-)
 ASK = frozenset("did was were is are does do has had have should".split())  # a question mark makes these no wish
-WISH = frozenset("add give put draw paint remove replace".split())
 CONTRAST = frozenset("only just rather ones".split())  # "not a beard, only a moustache"
 PLACE = frozenset(
     "background backdrop behind scenery location setting surroundings place scene elsewhere front".split()
 )
-LONE = frozenset("no nope nah yes".split())
+WONDER = frozenset("what who whom whose where when why how which".split())
+PRONOUNS = (["he"], ["she"], ["they"], ["it"])
+PART_OF = {"part": "", "hair_style": "hair", "hair_color": "hair", "eye_color": "eyes", "skin_tone": "skin"}
+FORGET = frozenset("shave shaved forget forgot".split())  # "he never shaved"
+BARE = {"dark": "dark", "darker": "dark", "lighter": "light", "pale": "light"}  # colours that only qualify another one
 PROTECT = frozenset("keep keeping leave stop".split())  # "leave the beard as it is"
-CHANGE = frozenset("change turn replace swap switch trade trim transform convert".split())
-WORN = ("glasses", "sunglasses", "hat", "makeup")  # their colour is no wish of its own
-HAIR_ONLY = ("blond", "platinum", "auburn")  # colours that are said of people and mean their hair
-EXAMPLE = "'make the hair blond'"
-SUPPORTED = (
-    "hair colour and style, eye colour, glasses, beards, make-up, expression, age, skin tone, hats and the background"
-)
+WORN = ("glasses", "sunglasses", "hat", "makeup", "beard")  # their colour is no wish of its own
+LONE_COLOUR = {"pale": "skin", "hazel": "eyes", "amber": "eyes"}  # what a colour is said of where nothing is named
+FINER = {"blue": ("lightblue",), "brown": ("darkbrown", "lightbrown", "auburn"), "blond": ("platinum",),
+         "red": ("auburn",),
+         "short": ("buzz", "sidepart", "slick"), "long": ("longwavy", "bangs_long", "ponytail"), "curly": ("afro",),
+         "smile": ("grin", "smirk")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,65 +71,70 @@ class Wish:
     ignored: tuple[str, ...] = ()  # words of the sentence that were not understood
 
 
-@dataclass(frozen=True)
-class _Mention:
-    """A thing at words start … stop of a clause: kind "colour" is a colour whose thing is still to be found."""
-
-    kind: str
-    value: str
-    start: int
-    stop: int
-
-
 def read(sentence: str) -> list[Wish]:
     """The wishes of a sentence, in its order. S2FError names what is not understood, negated or not supported."""
-    known = _known_sentences().get(_normal(sentence))
+    known = _known_sentences().get(normal(sentence))
     if known is not None:
         return [Wish(known, sentence)]
-    if sentence.strip().endswith("?") and _normal(sentence).split()[:1] and _normal(sentence).split()[0] in ASK:
+    if _asks(sentence):
         raise S2FError(f"{sentence[:60]!r} is a question: say what to change, such as {EXAMPLE}.")
-    text = _normal(sentence)
-    for pattern, reading in _DATA["rewrites"]:
-        text = re.sub(rf"(?<![\w-])(?:{pattern})(?![\w-])", reading, text)
-    _check_language(text, sentence)
+    text = plain(sentence)
+    check_language(text, sentence)
     wishes: list[Wish] = []
     denied: list[tuple[str, S2FError]] = []  # kinds of which a clause says only what is not so
     described: set[str] = set()  # removals that only say what there was not
     removing = forbidding = False
+    last: set[str] = set()  # kinds of which the last clause says what was not so
+    vague: set[str] = set()  # kinds of which only "a hat" or "a beard" is said so far
+    named = {m.value for m in mentions(text.split()) if m.kind == "part"}
     part: str | None = None  # that the last clause named: "his eyes were not blue but green"
-    for clause, joint in _clauses(text):
+    for clause, joint in clauses(text):
         words = clause.split()
-        found = _mentions(words)
-        if part and any(m.kind in ("colour", "length") for m in found) and not any(m.kind == "part" for m in found):
-            found = [_Mention("part", part, -1, 0), *found]
-        part = next((m.value for m in found if m.kind == "part"), part)
+        found = mentions(words)
+        about = part or (next(iter(named)) if len(named) == 1 and NOT & set(words) else None)  # "not black, his hair"
+        whose = [m for m in found if m.kind == "length" or m.kind == "colour" and not m.hair]
+        if about and whose and not any(m.kind == "part" for m in found):
+            found = [Mention("part", about, -1, 0), *found]
+        part = next((m.value if m.kind == "part" else PART_OF[m.kind] for m in found if m.kind in PART_OF), part)
         # "without expression" names something; its "without" does not negate
         outside = [w for i, w in enumerate(words) if not any(m.start <= i < m.stop for m in found)]
         said = set(outside)
         if all(m.kind == "part" for m in found):  # it names nothing that could be edited
-            _check_words(words, found)
-            if NOT & said and any(w.edit.kind not in REMOVABLE.values() for w in wishes):
+            check_words(words, found)
+            undone = NOT & said or REMOVE & said and {"it", "them", "em"} & said  # "a hat, but he took it off"
+            if undone and any(w.edit.kind not in REMOVABLE.values() for w in wishes):
                 raise S2FError(f"{sentence[:60]!r} may mean that it was not so: say what there was, such as {EXAMPLE}.")
             continue
+        if NOT - {"without"} & said and (REMOVE - FORGET) & said and not _forbids(words):
+            raise S2FError(f"{sentence[:60]!r} negates twice: say what there was, such as {EXAMPLE}.")  # never took off
         if (NOT | REMOVE | FORBID | CHANGE | VERBS) & said:
             removing, forbidding = bool((NOT | REMOVE) & said), bool(NOT & said) and _forbids(words)
         elif removing and not forbidding and (joint == "but" or CONTRAST & said):
             removing = False
+        elif removing and joint == "," and last and {m.kind for m in found if m.kind != "part"} <= last:
+            removing = forbidding = False  # "not brown hair, black hair"
+        elif removing and joint == "," and words[0] in SUBJECTS and len(words) > 2:
+            removing = forbidding = False  # a statement of its own: "no smile, she kept a straight face"
         elif removing and joint not in ("and", "or", "nor"):
             raise S2FError(
                 f"{sentence[:60]!r} may mean two things after its {joint!r}: write one wish after the other."
             )
+        last = set()
         # otherwise the clause goes on with the last one's verb: "no glasses or hat"
         try:
             new = _read_clause(words, found, outside, removing, forbidding, sentence)
             # "not a beard, only a moustache", "it was not a cap, it was a beanie"
             instead = {REMOVABLE.get(w.edit.kind) for w in new} & described
-            wishes = [w for w in wishes if w.edit.kind not in instead] + new
+            wishes = [w for w in wishes if w.edit.kind not in instead]
+            wishes = _specified(wishes, new, vague, {m.kind for m in found if m.vague}, joint)
+            vague |= {m.kind for m in found if m.vague}
             described |= {w.edit.kind for w in new if removing and not REMOVE & said}
         except _Denied as e:
             denied += [(kind, S2FError(str(e))) for kind in e.kinds]
+            if said & {"not", "wasnt", "isnt", "werent", "arent"} and not forbidding:  # what it was may follow
+                last = {m.kind for m in found if m.kind not in ("part", *REMOVABLE)}
     for kind, error in denied:  # "it was not blond, it was red" says what it was
-        if kind not in {w.edit.kind for w in wishes}:
+        if kind not in {k for w in wishes for k in (w.edit.kind, REMOVABLE.get(w.edit.kind))}:
             raise error
     places = [w for w in wishes if w.edit.kind == "background"]
     if len(places) < len(wishes) and not PLACE & set(text.split()):  # "black hair, under the street lamp"
@@ -146,44 +147,47 @@ def read(sentence: str) -> list[Wish]:
     return wishes
 
 
+def _asks(sentence: str) -> bool:
+    """Whether the sentence asks what there was, instead of for a change."""
+    words = normal(sentence).split()
+    if not words:
+        return False
+    mark = sentence.strip().endswith("?")
+    wonders = words[0] in WONDER and not {"about", "if", "not"} & set(words[1:2])
+    wonders = wonders or words[0].removesuffix("nt") in ASK and words[1:2] in PRONOUNS  # "wasn't he bald?"
+    return mark and (words[0] in ASK or wonders) or words[0] in ASK - {"have", "should"} and words[1:2] in PRONOUNS
+
+
+def _specified(wishes: list[Wish], new: list[Wish], vague: set[str], loose: set[str], joint: str) -> list[Wish]:
+    """The wishes with the new ones. After a comma "a goatee" says which beard "a beard" was, and the other way round;
+    a beard and a moustache are a full beard. vague, loose: kinds that were, and are now, named only vaguely."""
+    for wish in new:
+        kind, value = wish.edit.kind, wish.edit.value
+        same = "glasses" if kind == "sunglasses" else kind
+        earlier = [w for w in wishes if w.edit.kind in (kind, same)]
+        whole = kind == "beard" and "mustache" in {value, *(w.edit.value for w in earlier)}
+        if earlier and kind in loose and (joint in (",", "and") if whole else joint == ","):
+            if not whole:
+                continue  # "a goatee, a little beard"
+            wishes = [w for w in wishes if w not in earlier]
+        elif earlier and same in vague and whole and joint in (",", "and"):
+            continue
+        elif joint == "," and any(w.edit.value in FINER.get(value, ()) for w in earlier):
+            continue  # "pale blue, I think, anyway blue"
+        elif joint == "," and any(value in FINER.get(w.edit.value, ()) for w in earlier):
+            wishes = [w for w in wishes if w not in earlier]  # "blue, I would say pale blue"
+        elif earlier and same in vague and joint == ",":
+            wishes = [w for w in wishes if w not in earlier]
+        wishes = [*wishes, wish]
+    return wishes
+
+
 class _Denied(S2FError):
     """A clause that says of these kinds only what is not so."""
 
     def __init__(self, message: str, kinds: set[str]):
         super().__init__(message)
         self.kinds = kinds
-
-
-KNOWN = FILLERS | NOT | REMOVE | CHANGE | FORBID | VERBS | {","}
-
-
-def _check_language(text: str, sentence: str) -> None:
-    """S2FError if more than half of the words, and at least three, are unknown."""
-    words = text.split()
-    taken = {i for m in _mentions(words) for i in range(m.start, m.stop)}
-    rest = [w for i, w in enumerate(words) if i not in taken and w != ","]
-    strange = [w for w in rest if w not in KNOWN | REFUSED | DOUBTFUL]
-    if len(strange) >= 3 and len(strange) > 0.5 * len(rest):
-        raise S2FError(_not_understood(strange))
-
-
-def _not_understood(words: list[str] | tuple[str, ...]) -> str:
-    listed = ", ".join(words)
-    return f"the words {listed[:80]!r} are not understood: name {SUPPORTED}, in English, such as {EXAMPLE}."
-
-
-def _check_words(words: list[str], found: list[_Mention]) -> tuple[str, ...]:
-    """The words of a clause that are ignored. S2FError if one of them may change the meaning."""
-    outside = [w for i, w in enumerate(words) if not any(m.start <= i < m.stop for m in found)]
-    strange = tuple(dict.fromkeys(w for w in outside if w not in KNOWN))
-    bad = [
-        w for w in strange if w in REFUSED | DOUBTFUL or re.match(r"(?:un|non|anti|dis|de)-|un\w+ing$|\w{3,}less$", w)
-    ]
-    # "add a monocle": a wish for something unknown
-    asks = [w for i, w in enumerate(words) if w in WISH and not found and i + 1 < len(words)]
-    if bad or asks and strange:
-        raise S2FError(_not_understood(bad or strange))
-    return strange
 
 
 def _consistent(wishes: list[Wish], text: str, sentence: str) -> list[Wish]:
@@ -194,14 +198,6 @@ def _consistent(wishes: list[Wish], text: str, sentence: str) -> list[Wish]:
             if later.edit.kind == REMOVABLE.get(wish.edit.kind) or later.edit.kind == wish.edit.kind and not changes:
                 raise S2FError(f"{sentence[:60]!r} asks for {wish.words!r} and for {later.words!r}: write one of them.")
     return list({w.edit.kind: w for w in wishes}.values())
-
-
-def _normal(sentence: str) -> str:
-    """Lower case, with commas, and without other punctuation and apostrophes."""
-    text = sentence.lower().replace("n’t", "nt").replace("n't", "nt").replace("'", "").replace("’", "")
-    text = re.sub(r"[;:.!?()\"–—]+", " , ", text)
-    text = re.sub(r"[^\w\s,-]", " ", text).replace(",", " , ")
-    return " ".join(text.split()).strip(" ,")
 
 
 @functools.cache
@@ -217,74 +213,8 @@ def _known_sentences() -> dict[str, Edit]:
         for template in (*templates(kind), *phrases.templates(kind, held_out=True)):
             for words, value in values.items():
                 for form in (words, *SYNONYMS.get(words, ())):
-                    out.setdefault(_normal(template.format(x=form)), Edit(kind, value, words))
+                    out.setdefault(normal(template.format(x=form)), Edit(kind, value, words))
     return out
-
-
-def _clauses(text: str) -> list[tuple[str, str]]:
-    """The sentence cut at commas and conjunctions, each clause with what joins it to the last one. A part that names
-    nothing by itself ("black and curly hair", "very short, dark hair") stays with the next one."""
-    text = re.sub(r"^nor\b", "no", text)
-    pieces = re.split(r"( , |(?<![\w-])(?:and|but|then|plus|or|nor|also)(?![\w-]))", text)
-    out: list[tuple[str, str]] = []
-    carry, joined = "", ""  # a piece that waits for the next one, and what joined it
-    for piece, joint in zip(pieces[::2], ["", *(j.strip() for j in pieces[1::2])], strict=True):
-        if not piece.strip() or piece.strip() in LONE and (not out or NOT & set(out[-1][0].split())):
-            continue  # "no, he was older"; "not blond, no, she was a redhead"
-        piece = _without_simile(piece.strip())
-        if not _mentions(piece.split()):
-            _check_words(piece.split(), [])  # "add a monocle and a hat"
-        piece = f"{carry} {piece}".strip()
-        found = _mentions(piece.split())
-        denies = bool(found) and bool(NOT & set(piece.split()))  # "not blond, she was a redhead"
-        complete = denies or any(m.kind not in ("colour", "length") or m.value in HAIR_ONLY for m in found)
-        carry, joined = ("", "") if complete else (piece, joint)
-        if complete:
-            out.append((piece, joint))
-    if carry:
-        if out and _names_colour(carry) and not NOT & set(out[-1][0].split()):
-            out[-1] = (f"{out[-1][0]} {carry}", out[-1][1])  # "the eyes, blue"
-        else:
-            out.append((carry, joined))
-    return out
-
-
-def _names_colour(piece: str) -> bool:
-    return any(m.kind in ("colour", "length") for m in _mentions(piece.split()))
-
-
-def _without_simile(piece: str) -> str:
-    """The piece without "like the princess in my book"; "looked like a redhead" stays, and what names something."""
-    words = piece.split()
-    for i, word in enumerate(words):
-        if word == "like" and not (i and words[i - 1].startswith(("look", "seem"))) and not _mentions(words[i:]):
-            return " ".join(words[:i])
-    return piece
-
-
-@functools.cache
-def _expressions() -> list[tuple[list[str], str, str]]:
-    """(words, kind, value), the longest first."""
-    out = [(e.split(), kind, value) for kind, of in MENTIONS.items() for value, es in of.items() for e in es]
-    return sorted(out, key=lambda item: -len(item[0]))
-
-
-def _same(words: list[str], expression: list[str]) -> bool:
-    """Equal, or the plural: "woolly hats"."""
-    return words[:-1] == expression[:-1] and words[-1] in (expression[-1], expression[-1] + "s")
-
-
-def _mentions(words: list[str]) -> list[_Mention]:
-    """What a clause names, from left to right; of overlapping expressions the longest."""
-    found: list[_Mention] = []
-    taken = [False] * len(words)
-    for expression, kind, value in _expressions():
-        n = len(expression)
-        for i in range(len(words) - n + 1):
-            if _same(words[i : i + n], expression) and not any(taken[i : i + n]):
-                taken[i : i + n] = [True] * n
-                found.append(_Mention(kind, value, i, i + n))
-    return sorted(found, key=lambda m: m.start)
 
 
 def _forbids(words: list[str]) -> bool:
@@ -294,19 +224,21 @@ def _forbids(words: list[str]) -> bool:
 
 
 def _read_clause(
-    words: list[str], found: list[_Mention], outside: list[str], removing: bool, forbidding: bool, sentence: str
+    words: list[str], found: list[Mention], outside: list[str], removing: bool, forbidding: bool, sentence: str
 ) -> list[Wish]:
     said = set(outside)
     if PROTECT & said:
         raise S2FError(f"{sentence[:60]!r} asks to keep something: everything that is not named stays as it is.")
-    strange = _check_words(words, found)
+    strange = check_words(words, found)
     things = _joined([m for m in found if m.kind != "instead"], sentence)
     instead = next((m.start for m in found if m.kind == "instead"), None)
     if instead is not None:  # "a cap instead of the beanie": what comes after it goes
         things = [t for t in things if t.start < instead] or things[-1:]
     if removing:
         specific = bool(NOT & said) and not REMOVE & said  # "no goatee" does not say: no beard at all
-        wrong = [t for t in things if t.kind not in (*REMOVABLE, *REMOVABLE.values()) or specific and _is_special(t)]
+        # "not clean-shaven" names no kind of beard, "shave him" takes one off
+        able = {*REMOVABLE, *(REMOVABLE.values() if not NOT & said else ())}
+        wrong = [t for t in things if t.kind not in able or specific and _is_special(t)]
         if (
             things
             and REMOVE & said
@@ -327,17 +259,17 @@ def _read_clause(
     return [_wish(t, strange) for t in things]
 
 
-def _rejects(words: list[str], things: list[_Mention]) -> bool:
+def _rejects(words: list[str], things: list[Mention]) -> bool:
     """Whether the clause only rejects one kind of thing: "not a cap" may mean another hat."""
     return any(words[t.start - 2 : t.start] in (["not", "a"], ["not", "an"], ["not", "the"]) for t in things)
 
 
-def _is_special(m: _Mention) -> bool:
+def _is_special(m: Mention) -> bool:
     """A kind of beard: "no goatee" does not say that there was no beard at all."""
     return m.kind == "beard" and m.value not in ("full", "")
 
 
-def _joined(found: list[_Mention], sentence: str) -> list[_Mention]:
+def _joined(found: list[Mention], sentence: str) -> list[Mention]:
     """The mentions with every colour joined to its hair, eyes or skin, and every length to its hair; the bare parts
     themselves are dropped, and so are lengths of beards and colours of backgrounds."""
     parts = [m for m in found if m.kind == "part"]
@@ -349,21 +281,36 @@ def _joined(found: list[_Mention], sentence: str) -> list[_Mention]:
     styles = [t for t in things if t.kind == "hair_style"]
     if len({t.value == "bald" for t in styles}) > 1:
         raise S2FError(f"{sentence[:60]!r} asks for a bald head and for hair: write one of them.")
+    if {"long", "bangs"} <= {t.value for t in styles}:
+        styles = [replace(styles[0], value="bangs_long")]
+        things = [t for t in things if t.kind != "hair_style"] + styles
     things = [t for t in things if t not in styles[:-1]]  # "a chin-length bob" is a bob
-    hair = bool(styles)
+    others = [PART_OF[t.kind] for t in things if t.kind in PART_OF]  # "curly, red"
+    colours: list[tuple[str, str, Mention]] = []  # part, colour, mention
     for colour in (m for m in found if m.kind == "colour"):
         if any(t.start == colour.stop and t.kind in WORN for t in things):
             continue  # "black sunglasses", "red lipstick"
         # hair or eyes: the nearest, and of two equally near ones the later ("blue eyes")
         near = sorted(parts, key=lambda p: (min(abs(p.start - colour.stop), abs(colour.start - p.stop)), -p.start))
-        part = near[0].value if near else "hair" if hair or colour.value in HAIR_ONLY else ""
-        kind = {"hair": "hair_color", "eyes": "eye_color", "skin": "skin_tone"}.get(part)
-        if kind is None:
+        lone = LONE_COLOUR.get(colour.value, "hair" if colour.hair else "")
+        part = near[0].value if near else others[0] if others else lone
+        if not part:
             raise S2FError(f"it is not clear what should be {colour.value} in {sentence[:60]!r}: try {EXAMPLE}.")
-        if colour.value not in _DATA["colours"][part]:
-            possible = ", ".join(_DATA["colours"][part])
-            raise S2FError(f"{part} cannot be made {colour.value}: choose one of {possible}.")
-        things.append(replace(colour, kind=kind, value=_DATA["colours"][part][colour.value]))
+        colours.append((part, colour.value, colour))
+    for part, value, colour in colours:
+        named = [v for p, v, _ in colours if p == part and v not in BARE]
+        if value in BARE and named and part != "skin":
+            continue  # "so dark, a deep brown"
+        if any(DATA["colours"][part].get(v) in FINER.get(DATA["colours"][part].get(value, ""), ()) for v in named):
+            continue  # "brown, like chocolate"
+        degrees = {BARE[v] for p, v, _ in colours if p == part and v in BARE}
+        value = next((f"{d} {value}" for d in degrees if f"{d} {value}" in DATA["colours"][part]), value)
+        kind = {"hair": "hair_color", "eyes": "eye_color", "skin": "skin_tone"}[part]
+        if value not in DATA["colours"][part]:
+            possible = ", ".join(v for v in DATA["colours"][part] if v not in BARE)
+            message = f"{part} cannot be made {value}: choose one of {possible}."
+            raise _Denied(message, {kind}) if value in BARE and not things else S2FError(message)
+        things.append(replace(colour, kind=kind, value=DATA["colours"][part][value]))
     if not things and parts:
         raise S2FError(
             f"{sentence[:60]!r} does not say how the {parts[0].value} should be: write, for example, {EXAMPLE}."
@@ -371,7 +318,7 @@ def _joined(found: list[_Mention], sentence: str) -> list[_Mention]:
     return sorted(things, key=lambda m: m.start)
 
 
-def _wish(m: _Mention, ignored: tuple[str, ...]) -> Wish:
+def _wish(m: Mention, ignored: tuple[str, ...]) -> Wish:
     """The mention as an edit, in a training wording."""
     if m.kind in WORDS:
         words = WORDS[m.kind][m.value]

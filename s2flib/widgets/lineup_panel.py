@@ -115,7 +115,7 @@ class LineupPanel(Attempts, ipywidgets.VBox):
         r = self.rounds[self.place]
         pictures = [as_array(p) for p in (*r.shown, *r.photos)]
         titles = [*("shown" for _ in r.shown), *(str(i + 1) for i in range(len(r.photos)))]
-        return png_bytes(contact_sheet(pictures, min(6, len(pictures)), titles, cell=SIDE, gap=6), synthetic=True)
+        return png_bytes(contact_sheet(pictures, min(8, len(pictures)), titles, cell=SIDE, gap=6), synthetic=True)
 
 
 def _image(picture: Picture) -> ipywidgets.Image:
