@@ -14,8 +14,17 @@ import pytest
 from s2flib import files
 from s2flib.errors import S2FError
 from s2flib.files import (
-    atomic_path, available_cpus, cache_dir, csv_text, data_dir, read_csv, results_dir, sha256_of, weights_dir, write_text,
-)  # fmt: skip
+    atomic_path,
+    available_cpus,
+    cache_dir,
+    csv_text,
+    data_dir,
+    read_csv,
+    results_dir,
+    sha256_of,
+    weights_dir,
+    write_text,
+)
 from s2flib.images import save_image
 
 
