@@ -16,6 +16,7 @@ train the same network as λ4 = 0, and only 10⁹ adds something. Notebook 07 me
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class PublishedAttentionLoss(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.resnet = resnet50(weights=None)
+            self.resnet: Any = resnet50(weights=None)
             self.resnet.fc = nn.Identity()
             self.cbam = CBAM(2048)
         self.requires_grad_(False).eval()

@@ -70,13 +70,15 @@ class Bench:
 
     def __init__(self, study: Study):
         self.study, self.preset = study, get_preset(study.preset)
-        self.data = open_dataset(self.preset, study.split, study.data)
-        if not isinstance(self.data, SynthFaces):
+        data = open_dataset(self.preset, study.split, study.data)
+        if not isinstance(data, SynthFaces):
             raise S2FError("the drawing study needs line drawings and people to render again: use SynthFaces.")
+        self.data = data
         self.psp = load_psp(self.preset, study.weights, study.generator)
         self.judge: IdentityJudge = identity_judge(self.preset, role="measure")
-        self.galleries, _ = gallery_indices(self.data.identities, self.data.names)
-        self.shot = shots(self.data.identities, self.data.names)
+        names = np.array(data.names)
+        self.galleries, _ = gallery_indices(data.identities, names)
+        self.shot = shots(data.identities, names)
         self.people = np.unique(self.data.identities)[: study.people]
         self._photos: dict[int, np.ndarray] = {}
 

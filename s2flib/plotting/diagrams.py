@@ -63,7 +63,7 @@ def diagram(
             if arrow.text:
                 a, b = nodes[arrow.start], nodes[arrow.end]
                 upright = abs(a.x - b.x) < abs(a.y - b.y)
-                place = dict(ha="left", va="center") if upright else dict(ha="center", va="bottom")
+                place: dict[str, Any] = dict(ha="left", va="center") if upright else dict(ha="center", va="bottom")
                 x, y = (a.x + b.x) / 2 + 0.08 * upright, (a.y + b.y) / 2 - 0.06 * (not upright) + 0.1 * upright
                 axes.text(x, y, arrow.text, fontsize=TITLE_PT - 1, color=arrow.colour, **place)
     return figure
@@ -76,7 +76,9 @@ def _draw(figure, axes, node: Node, width: float, height: float, share: float) -
     tall = node.width if node.picture is not None else line * len(lines) + 0.2
     left, top = node.x - node.width / 2, node.y - tall / 2
     fill = "white" if node.colour == FAINT else node.colour + "18"
-    look = dict(boxstyle="round,pad=0,rounding_size=0.06", linewidth=1.4, edgecolor=node.colour, facecolor=fill)
+    look: dict[str, Any] = dict(
+        boxstyle="round,pad=0,rounding_size=0.06", linewidth=1.4, edgecolor=node.colour, facecolor=fill
+    )
     frame = FancyBboxPatch((left, top), node.width, tall, **look, zorder=2)
     axes.add_patch(frame)
     if node.picture is None:
@@ -92,7 +94,7 @@ def _draw(figure, axes, node: Node, width: float, height: float, share: float) -
     )
     inner.imshow(to_display(node.picture), aspect="equal")
     inner.axis("off")
-    paper = dict(facecolor="white", edgecolor="none", pad=1)  # an arrow may pass below the text
+    paper: dict[str, Any] = dict(facecolor="white", edgecolor="none", pad=1)  # an arrow may pass below the text
     axes.text(node.x, top + tall + 0.05, "\n".join(lines), ha="center", va="top", fontsize=TITLE_PT, bbox=paper)
     return frame
 
