@@ -9,8 +9,8 @@ Read from criteria/attention_loss.py of the author's repository. It differs from
     loss    mean (R(y) M − R(x) M)² + mean (R(y) M − R(s) M)²,  x: photo, y: output, s: sketch in three channels
 
 Random features of two faces are almost equal; 2048 numbers of unit length are small, and so is their square; and M, a
-product of such a number with two gates, is below 0.01. The loss is about 1e-10 where L2 is 0.1. So λ4 = 1, 10³ and 10⁶
-train the same network as λ4 = 0, and only 10⁹ adds something. Notebook 07 measures it.
+product of such a number with two gates, is below 0.01. The loss is about 1e-10 where L2 is 0.1. So λ4 = 1 and 10³ train
+the same network as λ4 = 0, 10⁶ adds a few percent to the gradient, and only 10⁹ counts. Notebook 07 measures it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ dashed for the direct matcher, dotted for references. Import them from s2flib.pl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,7 +29,14 @@ _KINDS = {
     "recall 0.75": "#3DBB96",
     "recall 1": "#9ADCC5",
 }
-DASHES = {"face": "-", "matcher": "--", "both": "-.", "photo": ":", "shuffled": ":", "chance": ":"}
+DASHES: dict[str, Any] = {
+    "face": "-",
+    "matcher": "--",
+    "both": "-.",
+    "photo": ":",
+    "shuffled": (0, (1, 4)),
+    "chance": ":",
+}
 Band = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float]]  # x, y, low, high
 
 
@@ -46,7 +54,7 @@ def _draw(axes: Axes, curves: Mapping[tuple[str, str], Band], banded: bool) -> N
         label = f"{kind}, {method}" if several and method not in REFERENCE else kind
         axes.plot(x, y, color=colour_of(kind), linestyle=DASHES[method], label=label)
         if banded and np.isfinite(low).all():
-            axes.fill_between(x, low, high, color=colour_of(kind), alpha=0.15, linewidth=0)
+            axes.fill_between(x, low, high, color=colour_of(kind), alpha=0.15 if len(curves) < 6 else 0.08, linewidth=0)
 
 
 def cmc_figure(
@@ -58,8 +66,8 @@ def cmc_figure(
             _draw(ax, curves, banded=True)
             ax.set(xlabel="k", title=title, xscale="log", ylim=(0, 1.02))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            ax.legend(fontsize=8, loc="lower right")
-        _several(axes)[0].set_ylabel("rank-k: person among the k first")
+            ax.legend(fontsize=8, loc="lower right", frameon=True, framealpha=1, edgecolor="white")
+        _several(axes)[0].set_ylabel("rank-k: share found among the k first")
     return figure
 
 
@@ -79,7 +87,7 @@ def det_figure(
             ax.yaxis.set_minor_locator(NullLocator())
             ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g} %"))
             ax.xaxis.set_minor_formatter(NullFormatter())
-            ax.legend(fontsize=8, loc="lower left")
+            ax.legend(fontsize=8, loc="lower left", frameon=True, framealpha=1, edgecolor="white")
         _several(axes)[0].set_ylabel("FNIR: the person is missed")
     return figure
 
