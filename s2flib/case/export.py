@@ -26,7 +26,7 @@ SIGNED = (
     "the pictures are signed (C2PA) with a certificate that was made for this export and signed by itself: it shows "
     "that they have not changed since, but no one trusts it, and it does not say who made them"
 )
-NOT_SIGNED = "the pictures carry PNG text only: for C2PA manifests, pip install c2pa-python"
+NOT_SIGNED = "the pictures carry PNG text only: for C2PA manifests, pip install c2pa-python cryptography"
 Signer = Callable[[bytes, str], bytes]  # (PNG, its title) → the same with a manifest
 
 
