@@ -161,7 +161,7 @@ def lineup(
         outputs = _embed_outputs(predict, dataset, judge, preset, batch, device, progress)
     galleries, probes = gallery_indices(identities, names, same_shot)  # shot → (G,) ; (P,)
     shot = shots(identities, names)
-    wrong = _derangement(identities[probes], np.random.default_rng(seed))
+    wrong = derangement(identities[probes], np.random.default_rng(seed))
     order_of, ranks = np.empty((len(probes), len(set(identities))), np.int64), {}
     for kind, embedding in (
         ("output", outputs[probes]),
@@ -220,7 +220,7 @@ def gallery_indices(
     return galleries, probes
 
 
-def _derangement(identities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def derangement(identities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(P,) for every probe, the index of a random probe of another person."""
     return np.array([rng.choice(np.flatnonzero(identities != who)) for who in identities])
 

@@ -23,7 +23,7 @@ from s2flib.datasets.sketch_benchmarks import Frame, SketchBenchmark, straighten
 from s2flib.errors import DataError, S2FError
 from s2flib.evaluation.evaluate import Predictor, batches, embed_photos, pool, psp_predictor
 from s2flib.evaluation.intervals import Interval
-from s2flib.evaluation.lineup import Chance, Ranks, rank_probes
+from s2flib.evaluation.lineup import Chance, Ranks, derangement, rank_probes
 from s2flib.evaluation.table1 import Table
 from s2flib.files import write_text
 from s2flib.generate import FAR
@@ -133,7 +133,7 @@ def measure(
             for parts, picture in zip(probes.values(), shown, strict=True):
                 parts.append(_embed(judge, picture.to(device), preset.eval_size))
     embeddings = {name: np.concatenate(parts) for name, parts in probes.items()}
-    embeddings["shuffled (control)"] = embeddings["pSp"][_others(identities, seed)]
+    embeddings["shuffled (control)"] = embeddings["pSp"][derangement(identities, np.random.default_rng(seed))]
     galleries = {"closed set": (photos, identities)}
     if further is not None:
         more = embed_photos(further, judge, preset, batch, device, progress)
@@ -192,12 +192,6 @@ def _digest(path: Path) -> str:
 
 def _embed(judge, pictures: Tensor, size: int) -> np.ndarray:
     return judge.embed(pool(pictures.float(), size)).float().cpu().numpy()
-
-
-def _others(identities: np.ndarray, seed: int) -> np.ndarray:
-    """(N,) for every probe, the index of a random probe of another person."""
-    rng = np.random.default_rng(seed)
-    return np.array([rng.choice(np.flatnonzero(identities != who)) for who in identities])
 
 
 def _unusual(psp, dataset, device: str) -> int | None:

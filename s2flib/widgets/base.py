@@ -8,6 +8,7 @@ that started last may change what is shown.
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from s2flib.images import FORMATS, Picture, as_array, load_image, png_info
 
 try:
     import anywidget
+    import ipywidgets
 except ImportError as error:
     raise S2FError("the widgets need anywidget: pip install 's2flib[course]'.") from error
 
@@ -186,6 +188,21 @@ class Attempts:
             return {"image/png": self.static()}
         except Exception:
             return {}
+
+
+class Panel(Attempts, ipywidgets.VBox):
+    """A column of ipywidgets with a status line (``status``) and a static rendering."""
+
+    def __init__(self, children):
+        self.status = ipywidgets.HTML("")
+        super().__init__([*children, self.status])
+
+    def say(self, text: str, ok: bool = True) -> None:
+        self.status.value = html.escape(text, quote=False)
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)  # a dict, or None if widgets cannot be displayed
+        return None if bundle is None else {**bundle, **self.static_bundle()}
 
 
 @contextlib.contextmanager

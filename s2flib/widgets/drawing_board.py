@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 import ipywidgets
 import torch
 
@@ -12,14 +10,14 @@ from s2flib.evaluation.drawings import variation
 from s2flib.images import contact_sheet, to_array
 from s2flib.plotting import overlay
 from s2flib.psp import PSP
-from s2flib.widgets.base import Attempts, from_png, png_bytes
+from s2flib.widgets.base import Panel, from_png, png_bytes
 from s2flib.widgets.pad import SketchPad
 
 
-class DrawingBoard(Attempts, ipywidgets.VBox):
+class DrawingBoard(Panel):
     """``DrawingBoard(psp)``: every stroke on ``pad`` makes ``n`` faces again.
 
-    Beside the pad: one face, and the variation over all of them (yellow: the drawing does not decide it). seed: of the
+    Beside the pad: one face, and the variation over all of them (yellow: where they differ most). seed: of the
     variants, the same for every drawing, so that what changes was drawn. An empty pad shows no face.
     """
 
@@ -30,8 +28,7 @@ class DrawingBoard(Attempts, ipywidgets.VBox):
         self.pad = SketchPad(width_px=width_px)
         side = ipywidgets.Layout(width=f"{width_px}px", height=f"{width_px}px")
         self.face, self.leaves_open = ipywidgets.Image(layout=side), ipywidgets.Image(layout=side)
-        self.status = ipywidgets.HTML("")
-        super().__init__([ipywidgets.HBox([self.pad, self.face, self.leaves_open]), self.status])
+        super().__init__([ipywidgets.HBox([self.pad, self.face, self.leaves_open])])
         self.pad.on_draw(lambda _: self.redraw())
 
     def redraw(self) -> None:
@@ -52,13 +49,6 @@ class DrawingBoard(Attempts, ipywidgets.VBox):
 
     def _show(self, face: bytes, leaves_open: bytes) -> None:
         self.face.value, self.leaves_open.value = face, leaves_open
-
-    def say(self, text: str, ok: bool = True) -> None:
-        self.status.value = html.escape(text, quote=False)
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        return None if bundle is None else {**bundle, **self.static_bundle()}
 
     def static(self) -> bytes:
         """The drawing, and, if there is one, its face and what it leaves open, as PNG bytes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from s2flib.errors import S2FError
 from s2flib.images import Picture, as_array, contact_sheet
-from s2flib.widgets.base import Attempts, png_bytes
+from s2flib.widgets.base import Panel, png_bytes
 
 SIDE = 110  # px of a picture
 
@@ -25,7 +24,7 @@ class Round(NamedTuple):
     machine: int | None = None  # the photo that a judge finds most similar; told with the answer
 
 
-class LineupPanel(Attempts, ipywidgets.VBox):
+class LineupPanel(Panel):
     """``LineupPanel(rounds)``: the shown pictures, the photos of a line-up with a button each, and "not there".
 
     Nothing in the panel's state says which photo is right until a button was clicked; a second click changes nothing.
@@ -46,11 +45,10 @@ class LineupPanel(Attempts, ipywidgets.VBox):
         self.gallery = ipywidgets.HBox(layout=ipywidgets.Layout(flex_flow="row wrap"))
         self.absent = ipywidgets.Button(description="not there")
         self.following = ipywidgets.Button(description="next", disabled=True)
-        self.status = ipywidgets.HTML("")
         self.absent.on_click(lambda _: self.choose(None))
         self.following.on_click(lambda _: self.next())
         buttons = ipywidgets.HBox([self.absent, self.following])
-        super().__init__([self.shown, self.gallery, buttons, self.status])
+        super().__init__([self.shown, self.gallery, buttons])
         self._open()
 
     def choose(self, i: int | None) -> None:
@@ -102,13 +100,6 @@ class LineupPanel(Attempts, ipywidgets.VBox):
         for i, box in enumerate(self.gallery.children):
             button = box.children[1]
             button.button_style = "success" if i == r.answer else "danger" if i == self.chosen else ""
-
-    def say(self, text: str, ok: bool = True) -> None:
-        self.status.value = html.escape(text, quote=False)
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        return None if bundle is None else {**bundle, **self.static_bundle()}
 
     def static(self) -> bytes:
         """Shown pictures and numbered photos as PNG bytes, without the answer."""
