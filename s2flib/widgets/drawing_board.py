@@ -28,7 +28,8 @@ class DrawingBoard(Panel):
         self.pad = SketchPad(width_px=width_px)
         side = ipywidgets.Layout(width=f"{width_px}px", height=f"{width_px}px")
         self.face, self.leaves_open = ipywidgets.Image(layout=side), ipywidgets.Image(layout=side)
-        super().__init__([ipywidgets.HBox([self.pad, self.face, self.leaves_open])])
+        row = ipywidgets.Layout(flex_flow="row wrap")  # below each other where the page is narrow
+        super().__init__([ipywidgets.HBox([self.pad, self.face, self.leaves_open], layout=row)])
         self.pad.on_draw(lambda _: self.redraw())
 
     def redraw(self) -> None:

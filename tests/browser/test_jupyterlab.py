@@ -50,6 +50,16 @@ PANEL = (
     "panel"
 )
 
+LINEUP = (
+    "import numpy as np\n"
+    "from s2flib.widgets import LineupPanel, Round\n"
+    "photos = [np.full((64, 64, 3), 40 * i + 20, np.uint8) for i in range(5)]\n"
+    "LineupPanel([Round(photos[:1], photos[1:], 2)])"
+)
+BOARD = (
+    "from s2flib import weights\nfrom s2flib.widgets import DrawingBoard\nDrawingBoard(weights.load_psp('tiny'), n=2)"
+)
+
 
 @pytest.fixture
 def lab(tmp_path, request):
@@ -158,6 +168,32 @@ def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(page, tmp_path):
     assert result(tmp_path, lambda f: f["strokes"] == [])["min"] == 255
     page.screenshot(tmp_path / "lab.png")
     assert page.run("document.querySelectorAll('.jp-CodeCell').length") == 1
+
+
+@pytest.mark.parametrize("lab", [LINEUP], indirect=True, ids=["line-up"])
+def test_the_answer_of_a_line_up_comes_after_the_click(page, tmp_path):
+    third = "[...document.querySelectorAll('.jupyter-button')].find((b) => b.textContent.trim() === '3')"
+    page.wait(f"!!{third}", 240)
+    assert not page.run("document.querySelector('.jp-OutputArea').textContent.includes('right')")
+    page.screenshot(tmp_path / "hidden.png")
+    page.run(f"{third}.click()")
+    page.wait("document.querySelector('.jp-OutputArea').textContent.includes('right: it is photo 3; 1 of 1 right')", 60)
+    page.screenshot(tmp_path / "answered.png")
+
+
+@pytest.mark.parametrize("lab", [BOARD], indirect=True, ids=["board"])
+def test_a_stroke_in_jupyterlab_makes_a_face(page, tmp_path):
+    page.wait("!!document.querySelector('.s2f canvas.paper')", 240)
+    page.run("document.querySelector('.s2f canvas.paper').scrollIntoView({block: 'center'})")
+    time.sleep(1)
+    left, top, width = page.run(
+        "(({left, top, width}) => [left, top, width])(document.querySelector('.paper').getBoundingClientRect())"
+    )
+    page.drag([(left + width * (0.3 + 0.01 * i), top + width * (0.5 + 0.2 * np.sin(i / 6))) for i in range(40)])
+    page.wait("document.querySelector('.jp-OutputArea').textContent.includes('2 faces fit')", 60)
+    shown = "[...document.querySelectorAll('.jp-OutputArea img')].filter((i) => i.naturalWidth === 128).length"
+    page.wait(f"{shown} === 2", 20)
+    page.screenshot(tmp_path / "board.png")
 
 
 @pytest.mark.parametrize("lab", [PANEL], indirect=True, ids=["panel"])
