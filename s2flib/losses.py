@@ -23,7 +23,7 @@ under tiny. Adam and similar optimisers are invariant to a common factor, so onc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -97,6 +97,21 @@ def attention_loss(x: Any, y: Any, net: AttributeNet | None = None) -> Tensor:
 def _safe_norm(x: Tensor) -> Tensor:
     """Row norms (B,N) -> (B,), with a gradient of zero instead of NaN at zero."""
     return (x.square().sum(1) + 1e-12).sqrt()
+
+
+def gradient_shares(losses: Mapping[str, Callable[[Tensor], Tensor]], output: Tensor) -> dict[str, float]:
+    """Each weighted loss's share of the gradient at ``output``, in [0, 1]: ‖∂L_k/∂y‖ / Σ_j ‖∂L_j/∂y‖.
+
+    losses: name → function of the output (B, 3, H, W) that includes its λ. What a loss does in training is decided by
+    this share, not by λ. All zero if no loss has a gradient.
+    """
+    norms = {}
+    for name, loss in losses.items():
+        y = output.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(y), y)
+        norms[name] = float(gradient.double().norm())
+    total = sum(norms.values())
+    return {name: norm / total if total else 0.0 for name, norm in norms.items()}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ the same network as λ4 = 0, 10⁶ adds a few percent to the gradient, and only 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -58,18 +57,3 @@ class PublishedAttentionLoss(nn.Module):
         x, y, s = self.features(photo), self.features(output), self.features(sketch.expand(-1, 3, -1, -1))
         refined = self.cbam(y)
         return F.mse_loss(y * refined, x * refined) + F.mse_loss(y * refined, s * refined)
-
-
-def gradient_shares(losses: Mapping[str, Callable[[Tensor], Tensor]], output: Tensor) -> dict[str, float]:
-    """Each weighted loss's share of the gradient at ``output``, in [0, 1]: ‖∂L_k/∂y‖ / Σ_j ‖∂L_j/∂y‖.
-
-    losses: name → function of the output (B, 3, H, W) that includes its λ. What a loss does in training is decided by
-    this share, not by λ. All zero if no loss has a gradient.
-    """
-    norms = {}
-    for name, loss in losses.items():
-        y = output.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(y), y)
-        norms[name] = float(gradient.double().norm())
-    total = sum(norms.values())
-    return {name: norm / total if total else 0.0 for name, norm in norms.items()}

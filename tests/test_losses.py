@@ -11,7 +11,16 @@ from s2flib.cbam import AttributeNet
 from s2flib.errors import ImageError, S2FError
 from s2flib.judges import IdentityJudge
 from s2flib.judges.synthface_id import SynthFaceID, face_crop
-from s2flib.losses import LossWeights, SketchLoss, attention_loss, id_loss, l2_loss, lpips_loss, reg_loss
+from s2flib.losses import (
+    LossWeights,
+    SketchLoss,
+    attention_loss,
+    gradient_shares,
+    id_loss,
+    l2_loss,
+    lpips_loss,
+    reg_loss,
+)
 
 
 class Distance(nn.Module):
@@ -202,3 +211,11 @@ def test_a_one_channel_encoder_trains_through_every_loss(nets):
     total.backward()
     gradients = [p.grad for p in psp.encoder.parameters() if p.requires_grad]
     assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+
+
+def test_shares_by_hand():
+    y = torch.tensor([[[[1.0, 2.0]]]])
+    shares = gradient_shares({"a": lambda y: 3 * y.sum(), "b": lambda y: (y**2).sum() / 2}, y)
+    a, b = 3 * 2**0.5, 5**0.5
+    assert shares["a"] == pytest.approx(a / (a + b)) and shares["b"] == pytest.approx(b / (a + b))
+    assert gradient_shares({"flat": lambda y: (0 * y).sum()}, y) == {"flat": 0.0}

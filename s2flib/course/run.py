@@ -176,7 +176,10 @@ def mathml(tex: str) -> str:
     from latex2mathml.converter import convert
 
     try:
-        return " ".join(convert(tex.strip(), display="block").split())
+        made = " ".join(convert(tex.strip(), display="block").split())
+        made = re.sub(r'columnalign="(\w+)"', r'style="text-align: \1"', made)  # browsers dropped the attribute
+        # primes, which are dots where there is no font for mathematics
+        return re.sub(r"<mi>(&#x0203[23];)</mi>", r'<mi mathsize="170%">\1</mi>', made)
     except Exception:  # the converter raises anything on TeX that it does not know
         return f"\n\n    {' '.join(tex.split())}\n\n"
 

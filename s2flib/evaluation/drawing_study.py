@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,13 +42,23 @@ from s2flib.weights.load import load_psp
 PENCIL = "pencil sketch"
 KINDS = (PENCIL, *(f"line drawing, {hand}" for hand in HANDS))
 FIDELITIES = (1.0, 0.5, 0.0)  # see PSP.blend
-# accessory → the column of the attributes, the values that show it, the edit judge's head and its values
-ACCESSORIES: dict[str, tuple[str, tuple[str, ...], str, tuple[str, ...]]] = {
-    "glasses": ("glasses", ("round", "rect", "oval"), "glasses", ("clear", "sun")),
-    "sunglasses": ("glasses", ("sun",), "glasses", ("sun",)),
-    "hat": ("hat", ("beanie", "cap", "brim"), "hat", HEADS["hat"][1:]),
+
+
+class Accessory(NamedTuple):
+    """How an accessory is found, read and taken off."""
+
+    column: str  # of the attributes
+    shows: tuple[str, ...]  # the column's values that show it
+    head: str  # of the edit judge
+    seen: tuple[str, ...]  # the head's values that mean it
+    without: dict[str, None]  # fields of a Look
+
+
+ACCESSORIES = {
+    "glasses": Accessory("glasses", ("round", "rect", "oval"), "glasses", ("clear", "sun"), {"glasses": None}),
+    "sunglasses": Accessory("glasses", ("sun",), "glasses", ("sun",), {"glasses": None}),
+    "hat": Accessory("hat", ("beanie", "cap", "brim"), "hat", HEADS["hat"][1:], {"hat": None}),
 }
-REMOVED = {"glasses": dict(glasses=None), "sunglasses": dict(glasses=None), "hat": dict(hat=None)}
 
 
 @dataclass(frozen=True)
@@ -177,22 +188,22 @@ def variants(bench: Bench, progress: Callable[[str], None] = lambda line: None) 
     return rows
 
 
+def with_and_without(data: SynthFaces, name: str, accessory: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """{"with", "without"} → (photo (3, H, W), mask (H, W)) of a data set's photo, as it is and without its accessory;
+    both are rendered anew, so that nothing else differs."""
+    identity, shot = (int(part) for part in name.split("_")[-2:])
+    portrait, person, scene = render_shot(data.seed, identity, shot, data.size)
+    look: Any = replace(person.look, **ACCESSORIES[accessory].without)
+    both = {"with": portrait, "without": photograph(Person(person.identity, look, like=person), scene, data.size)}
+    return {k: (to_photo(p.rgb, data.size), torch.from_numpy(p.labels)) for k, p in both.items()}
+
+
 def pairs(bench: Bench, accessory: str) -> Iterator[tuple[int, dict[str, tuple[Tensor, Tensor]]]]:
-    """For every photo of the study's people that shows the accessory: its index, and {"with", "without"} → (photo
-    (3, H, W), mask (H, W)), rendered anew so that nothing else differs."""
-    column, shows, _, _ = ACCESSORIES[accessory]
-    wearers = [
-        i
-        for i, a in enumerate(bench.data.attributes)
-        if a[column] in shows and bench.data.identities[i] in bench.people
-    ]
-    size = bench.preset.size
-    for i in wearers:
-        identity, shot = (int(part) for part in bench.data.names[i].split("_")[-2:])
-        portrait, person, scene = render_shot(bench.data.seed, identity, shot, size)
-        bare = Person(person.identity, replace(person.look, **REMOVED[accessory]), like=person)
-        both = {"with": portrait, "without": photograph(bare, scene, size)}
-        yield i, {k: (to_photo(p.rgb, size), torch.from_numpy(p.labels)) for k, p in both.items()}
+    """For every photo of the study's people that shows the accessory: its index, and :func:`with_and_without`."""
+    kind = ACCESSORIES[accessory]
+    for i, attributes in enumerate(bench.data.attributes):
+        if attributes[kind.column] in kind.shows and bench.data.identities[i] in bench.people:
+            yield i, with_and_without(bench.data, bench.data.names[i], accessory)
 
 
 @torch.no_grad()
@@ -205,7 +216,7 @@ def accessories(bench: Bench, progress: Callable[[str], None] = lambda line: Non
     """
     judge = load_edit_judge()
     rows, photos_of = [], []
-    for accessory, (column, shows, head, values) in ACCESSORIES.items():
+    for accessory, (column, shows, head, values, _) in ACCESSORIES.items():
         index: list[int] = []
         got: dict[str, list] = {f"{what} {k}": [] for k in ("with", "without") for what in ("photo", "face")}
         for i, both in pairs(bench, accessory):

@@ -149,14 +149,19 @@ def page(lab, tmp_path):
         yield browser
 
 
-@pytest.mark.parametrize("lab", [PAD], indirect=True, ids=["pad"])
-def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(page, tmp_path):
+def paper(page) -> list[float]:
+    """Left, top and width of the pad's canvas in the window, once it is there."""
     page.wait("!!document.querySelector('.s2f canvas.paper')", 240)
     page.run("document.querySelector('.s2f canvas.paper').scrollIntoView({block: 'center'})")
     time.sleep(1)
-    left, top, width = page.run(
+    return page.run(
         "(({left, top, width}) => [left, top, width])(document.querySelector('.paper').getBoundingClientRect())"
     )
+
+
+@pytest.mark.parametrize("lab", [PAD], indirect=True, ids=["pad"])
+def test_a_line_drawn_in_jupyterlab_reaches_the_kernel(page, tmp_path):
+    left, top, width = paper(page)
     scale = width / 256
     line = [(40 + 4 * i, 128 + 40 * np.sin(i / 6)) for i in range(40)]
     page.drag([(left + x * scale, top + y * scale) for x, y in line])
@@ -183,12 +188,7 @@ def test_the_answer_of_a_line_up_comes_after_the_click(page, tmp_path):
 
 @pytest.mark.parametrize("lab", [BOARD], indirect=True, ids=["board"])
 def test_a_stroke_in_jupyterlab_makes_a_face(page, tmp_path):
-    page.wait("!!document.querySelector('.s2f canvas.paper')", 240)
-    page.run("document.querySelector('.s2f canvas.paper').scrollIntoView({block: 'center'})")
-    time.sleep(1)
-    left, top, width = page.run(
-        "(({left, top, width}) => [left, top, width])(document.querySelector('.paper').getBoundingClientRect())"
-    )
+    left, top, width = paper(page)
     page.drag([(left + width * (0.3 + 0.01 * i), top + width * (0.5 + 0.2 * np.sin(i / 6))) for i in range(40)])
     page.wait("document.querySelector('.jp-OutputArea').textContent.includes('2 faces fit')", 60)
     shown = "[...document.querySelectorAll('.jp-OutputArea img')].filter((i) => i.naturalWidth === 128).length"
