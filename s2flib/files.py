@@ -113,6 +113,32 @@ def write_text(path: str | Path, text: str, overwrite: bool = False) -> Path:
     return path
 
 
+def unique_stems(files: Sequence[Path]) -> list[str]:
+    """The files' names without suffixes, made unique: a, a-2, b."""
+    names: list[str] = []
+    for path in files:
+        name, k = path.stem, 1
+        while name in names:
+            k += 1
+            name = f"{path.stem}-{k}"
+        names.append(name)
+    return names
+
+
+def check_free(files: Sequence[Path], overwrite: bool, sources: Sequence[Path]) -> None:
+    """Raise S2FError before any work is done if files of one folder would be overwritten; a source never is."""
+    own = {source.resolve() for source in sources}
+    for file in files:
+        if file.resolve() in own:
+            raise S2FError(f"{file} is one of the pictures to read, and would be overwritten: choose another folder.")
+    folder = files[0].parent
+    if folder.exists() and not folder.is_dir():
+        raise S2FError(f"{folder} is a file: choose a folder for the results.")
+    taken = [file for file in files if file.exists()]
+    if taken and not overwrite:
+        raise S2FError(f"{taken[0]} exists already: choose another folder, or add --overwrite.")
+
+
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",

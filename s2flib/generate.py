@@ -22,7 +22,7 @@ from s2flib.datasets.align import align_face
 from s2flib.datasets.foreground import person_mask
 from s2flib.datasets.user_drawing import prepare_drawing
 from s2flib.errors import S2FError
-from s2flib.files import sha256_of
+from s2flib.files import check_free, sha256_of, unique_stems
 from s2flib.presets import Preset, get_preset
 from s2flib.psp import PSP
 from s2flib.runs import check_seed
@@ -84,9 +84,9 @@ def generate(
         raise S2FError("choosing a face requires face detection: add --align.")
     if out.suffix.lower() in images.SUFFIXES and not out.is_dir():
         raise S2FError(f"{out} is a picture's name, but several pictures are written: choose a folder, such as faces/.")
-    names = _names(sources)
+    names = unique_stems(sources)
     files = [[out / f"{name}_face_{i + 1}.png" for i in range(n)] for name in names]
-    _check_free([*sum(files, []), out / OVERVIEW], overwrite, sources)
+    check_free([*sum(files, []), out / OVERVIEW], overwrite, sources)
 
     prepared = [_read(path, preset, from_photo, align, which) for path in sources]
     weights_file = psp_file(preset, weights_file)
@@ -163,29 +163,3 @@ def _read(path: Path, preset: Preset, from_photo: bool, align: bool, which: int 
         if path.name in str(error):
             raise
         raise type(error)(f"{path}: {error}") from error
-
-
-def _names(sources: Sequence[Path]) -> list[str]:
-    """The files' stems, made unique: a, a-2, b."""
-    names: list[str] = []
-    for path in sources:
-        name, k = path.stem, 1
-        while name in names:
-            k += 1
-            name = f"{path.stem}-{k}"
-        names.append(name)
-    return names
-
-
-def _check_free(files: Sequence[Path], overwrite: bool, sources: Sequence[Path]) -> None:
-    """Raise S2FError before any work is done if files would be overwritten; a source never is."""
-    own = {source.resolve() for source in sources}
-    for file in files:
-        if file.resolve() in own:
-            raise S2FError(f"{file} is one of the pictures to read, and would be overwritten: choose another folder.")
-    folder = files[0].parent
-    if folder.exists() and not folder.is_dir():
-        raise S2FError(f"{folder} is a file: choose a folder for the faces.")
-    taken = [file for file in files if file.exists()]
-    if taken and not overwrite:
-        raise S2FError(f"{taken[0]} exists already: choose another folder, or add --overwrite.")

@@ -51,6 +51,28 @@ class EditSettings:
 
 
 @dataclass(frozen=True)
+class InversionSettings:
+    """The networks of s2flib.inversion that read photos, and the budgets of the methods that optimise."""
+
+    size: int  # pixels of the photos that encoders and hypernetworks read
+    units: tuple[int, int, int, int]  # of their IR-SE backbone, as in encoder_units
+    widths: tuple[int, int, int, int]
+    head: int  # channels of their heads
+    rank: int  # numbers for each output channel in the hypernetworks' heads
+    passes: int  # of ReStyle and HyperStyle, in training and at inference
+    loss_size: int  # pictures are compared at this size, in training and in optimisations
+    w_plus_steps: int
+    w_plus_lr: float
+    projector_steps: int
+    projector_l2: float  # weight of the squared error beside the perceptual distance; 0, as published, for LPIPS
+    tuning_steps: int  # PTI's
+    tuning_lr: float
+    tuning_threshold: float  # of the perceptual distance at which PTI stops
+    shipped: bool  # whether data/weights has the networks, as tiny-<method>.safetensors
+    published: tuple[tuple[str, str], ...] = ()  # (method, registry name)
+
+
+@dataclass(frozen=True)
 class Preset:
     """Everything that differs between a lesson on a laptop and the paper's experiment. Sizes are in pixels."""
 
@@ -90,6 +112,7 @@ class Preset:
     shipped_generator: str | None
     published_generator: str | None
     edit: EditSettings
+    inversion: InversionSettings
     cell_timeout_s: int | None  # time limit of a notebook cell; None: no limit
     label: str  # printed with every result
 
@@ -131,6 +154,25 @@ _PUBLISHED_EDITOR: dict[str, Any] = dict(
     keep_detail=False,
     batch=1,
     half_on_gpu=True,
+)
+
+# The papers' budgets; encoders and hypernetworks read 256 px.
+_PUBLISHED_INVERSION: dict[str, Any] = dict(
+    size=256,
+    units=(3, 4, 14, 3),
+    widths=(64, 128, 256, 512),
+    head=512,
+    rank=64,
+    passes=5,
+    loss_size=256,
+    w_plus_steps=5000,
+    w_plus_lr=0.01,
+    projector_steps=1000,
+    projector_l2=0.0,
+    tuning_steps=350,
+    tuning_lr=3e-4,
+    tuning_threshold=0.06,
+    shipped=False,
 )
 
 TINY = Preset(
@@ -178,6 +220,23 @@ TINY = Preset(
         batch=8,
         half_on_gpu=False,
     ),
+    inversion=InversionSettings(
+        size=64,
+        units=(2, 2, 2, 2),
+        widths=(32, 64, 96, 128),
+        head=32,
+        rank=16,
+        passes=3,
+        loss_size=64,
+        w_plus_steps=100,
+        w_plus_lr=0.1,
+        projector_steps=150,
+        projector_l2=1.0,
+        tuning_steps=60,
+        tuning_lr=1e-3,
+        tuning_threshold=0.0,
+        shipped=True,
+    ),
     cell_timeout_s=1800,
     label="tiny preset: not the paper's numbers",
 )
@@ -196,6 +255,7 @@ COLAB = Preset(
     published_psp=None,
     published_generator="stylegan2-ffhq-256",
     edit=EditSettings(steps=50, **_PUBLISHED_EDITOR),
+    inversion=InversionSettings(**_PUBLISHED_INVERSION),
     label="colab preset: 256 px, not the paper's numbers",
     **_PUBLISHED,
 )
@@ -214,6 +274,15 @@ PAPER = Preset(
     published_psp="psp-sketch",
     published_generator="stylegan2-ffhq-1024",
     edit=EditSettings(steps=100, **_PUBLISHED_EDITOR),
+    inversion=InversionSettings(
+        published=(
+            ("psp", "psp-ffhq"),
+            ("e4e", "e4e-ffhq"),
+            ("restyle-psp", "restyle-psp-ffhq"),
+            ("restyle-e4e", "restyle-e4e-ffhq"),
+        ),
+        **_PUBLISHED_INVERSION,
+    ),
     label="paper preset",
     **_PUBLISHED,
 )

@@ -227,6 +227,13 @@ class GradualStyleEncoder(nn.Module):
         return codes, self.feature_head(next(m for m in maps if m.shape[-1] == side))
 
 
+def resized(x: Tensor, size: int) -> Tensor:
+    """Square pictures (B, C, H, H) at ``size``; what is not square stays as it is, for the encoder to refuse."""
+    if x.ndim == 4 and x.shape[-1] == x.shape[-2] != size:
+        x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
+    return x
+
+
 def _upsample_add(coarse: Tensor, lateral: Tensor) -> Tensor:
     # the published weights were trained with align_corners=True
     return F.interpolate(coarse, size=lateral.shape[-2:], mode="bilinear", align_corners=True) + lateral
@@ -302,10 +309,7 @@ class PSP(nn.Module):
 
     def resized(self, sketch: Tensor) -> Tensor:
         """A square sketch at the encoder's size."""
-        size = self.encoder.size
-        if sketch.ndim == 4 and sketch.shape[-1] == sketch.shape[-2] != size:
-            sketch = F.interpolate(sketch, size=(size, size), mode="bilinear", antialias=True)
-        return sketch
+        return resized(sketch, self.encoder.size)
 
     def decode(
         self,

@@ -8,6 +8,7 @@ state dict loads by key. Runs on any device without custom CUDA kernels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from s2flib.fir import FIR2d, Upsample
 from s2flib.presets import Preset, get_preset
+
+Noise = str | Sequence[Tensor] | None  # see Generator.synthesis
 
 
 def channels(resolution: int, channel_base: int, channel_max: int) -> int:
@@ -193,10 +196,14 @@ class Generator(nn.Module):
         return self.style(z)
 
     @torch.no_grad()
-    def mean_latent(self, n: int = 4096, seed: int = 0) -> Tensor:
-        """w̄ (style_dim,): the mean of ``n`` mapped codes, sampled on the CPU so that all devices agree."""
+    def random_codes(self, n: int, seed: int) -> Tensor:
+        """w (n, style_dim) of random z, sampled on the CPU so that all devices agree."""
         z = torch.randn(n, self.style_dim, generator=torch.Generator().manual_seed(seed))
-        return self.mapping(z.to(self.input.input)).mean(0)
+        return self.mapping(z.to(self.input.input))
+
+    def mean_latent(self, n: int = 4096, seed: int = 0) -> Tensor:
+        """w̄ (style_dim,): the mean of ``n`` random codes."""
+        return self.random_codes(n, seed).mean(0)
 
     @staticmethod
     def truncate(w: Tensor, psi: float, w_avg: Tensor) -> Tensor:
@@ -212,16 +219,12 @@ class Generator(nn.Module):
         return torch.cat([self.expand(w1)[:, :crossover], self.expand(w2)[:, crossover:]], 1)
 
     def synthesis(
-        self,
-        w_plus: Tensor,
-        noise: str | None = "const",
-        dtype: torch.dtype | None = None,
-        features: Tensor | None = None,
+        self, w_plus: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None, features: Tensor | None = None
     ) -> Tensor:
         """w+ (B, n_styles, D) → image (B, 3, size, size), roughly in [−1, 1] and not clamped.
 
         noise:    "const" uses the stored noise (the same code gives the same image), "random" samples new noise,
-                  None adds none.
+                  None adds none; or one map of each layer, (B or 1, 1, r, r) with the stored maps' sides r.
         dtype:    dtype of the activations (e.g. bfloat16 where the CPU supports it); the image is always float32.
         features: (B, channels(s), s, s) to use in place of :meth:`coarse_features`: the F/W+ space of Kang et al. 2021
                   (arXiv:2108.08998). The layers and images of smaller resolutions are skipped, so the rows of w+
@@ -241,7 +244,7 @@ class Generator(nn.Module):
         return skip
 
     def coarse_features(
-        self, w_plus: Tensor, side: int, noise: str | None = "const", dtype: torch.dtype | None = None
+        self, w_plus: Tensor, side: int, noise: Noise = "const", dtype: torch.dtype | None = None
     ) -> Tensor:
         """w+ (B, n_styles, D) → the features (B, channels(side), side, side) after the last layer of a resolution."""
         self._check_codes(w_plus)
@@ -264,7 +267,7 @@ class Generator(nn.Module):
         x = self.input.input.expand(len(w_plus), -1, -1, -1).to(dtype or w_plus.dtype)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _block(self, i: int, x: Tensor, w_plus: Tensor, noise: str | None) -> Tensor:
+    def _block(self, i: int, x: Tensor, w_plus: Tensor, noise: Noise) -> Tensor:
         """Features of resolution 4·2^i from those of the resolution below (i = 0: from the constant)."""
         if i == 0:
             return self.conv1(x, w_plus[:, 0], self._noise(0, x, noise))
@@ -275,17 +278,21 @@ class Generator(nn.Module):
         """The image so far (B, 3, 4·2^i, 4·2^i): ToRGB of the features plus the enlarged image of the block below."""
         return (self.to_rgb1 if i == 0 else self.to_rgbs[i - 1])(x, w_plus[:, 2 * i + 1], skip)
 
-    def _noise(self, layer: int, x: Tensor, mode: str | None) -> Tensor | None:
-        if mode is None:
+    def _noise(self, layer: int, x: Tensor, noise: Noise) -> Tensor | None:
+        if noise is None:
             return None
         stored = getattr(self.noises, f"noise_{layer}")
-        if mode == "const":
+        if not isinstance(noise, str):
+            if len(noise) != self.n_styles - 1 or noise[layer].shape[1:] != stored.shape[1:]:
+                raise ValueError(f"noise must be {self.n_styles - 1} maps of the stored ones' shapes, a batch of each")
+            return noise[layer]
+        if noise == "const":
             return stored
-        if mode == "random":
+        if noise == "random":
             return torch.randn(len(x), *stored.shape[1:], device=x.device)
-        raise ValueError(f'noise must be "const", "random" or None, not {mode!r}')
+        raise ValueError(f'noise must be "const", "random", None or one map of each layer, not {noise!r}')
 
-    def forward(self, z: Tensor, psi: float = 1.0, w_avg: Tensor | None = None, noise: str | None = "const") -> Tensor:
+    def forward(self, z: Tensor, psi: float = 1.0, w_avg: Tensor | None = None, noise: Noise = "const") -> Tensor:
         """z (B, D) → image (B, 3, size, size); ψ < 1 needs ``w_avg`` (see :meth:`mean_latent`)."""
         w = self.mapping(z)
         if psi != 1.0:

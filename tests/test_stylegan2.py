@@ -378,3 +378,37 @@ def test_features_need_a_side_of_the_generator(side):
         g.synthesis(torch.randn(1, g.n_styles, 16), features=torch.randn(1, 16, side, side))
     with pytest.raises(ValueError, match="power of two"):
         g.coarse_features(torch.randn(1, g.n_styles, 16), side)
+
+
+def test_noise_maps_as_an_argument(g):
+    """Explicit maps do what the same maps do when they are stored; a batch has one of each per picture."""
+    w = codes(g, 2)
+    own = [[torch.randn_like(m) for m in g.noises.buffers()] for _ in range(2)]
+    with torch.no_grad():
+        assert torch.equal(g.synthesis(w, noise=list(g.noises.buffers())), g.synthesis(w))
+        together = g.synthesis(w, noise=[torch.cat(pair) for pair in zip(*own, strict=True)])
+        features = g.coarse_features(w, 8, noise=[torch.cat(pair) for pair in zip(*own, strict=True)])
+        for i in range(2):
+            for stored, new in zip(g.noises.buffers(), own[i], strict=True):
+                stored.copy_(new)
+            assert torch.allclose(g.synthesis(w[i : i + 1]), together[i : i + 1], atol=1e-5)
+            assert torch.allclose(g.coarse_features(w[i : i + 1], 8), features[i : i + 1], atol=1e-5)
+
+
+def test_noise_maps_have_gradients(g):
+    maps = [m.clone().requires_grad_() for m in g.noises.buffers()]
+    g.synthesis(codes(g, 1), noise=maps).square().sum().backward()
+    assert len(maps) == 7 and all(m.grad.abs().min() > 0 for m in maps)
+
+
+def test_noise_maps_that_do_not_fit(g):
+    maps = list(g.noises.buffers())
+    for wrong in (maps[:-1], [*maps, maps[-1]], maps[::-1], [m[0] for m in maps]):
+        with pytest.raises(ValueError, match="noise must be 7 maps"):
+            g.synthesis(codes(g, 1), noise=wrong)
+
+
+def test_random_codes_are_seeded(g):
+    w = g.random_codes(100, seed=3)
+    assert torch.equal(w, g.random_codes(100, seed=3)) and not torch.allclose(w, g.random_codes(100, seed=4))
+    assert torch.allclose(w.mean(0), g.mean_latent(100, seed=3)) and w.shape == (100, 12)

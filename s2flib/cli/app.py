@@ -25,6 +25,7 @@ from s2flib.cli import (
     fetch,
     generate,
     identify,
+    invert,
     render,
     run,
     sketch,
@@ -134,7 +135,7 @@ def options(
 
 
 for command in (
-    run.run, generate.generate, edit.edit, sketch.sketch, render.render, render.render_people,
+    run.run, generate.generate, edit.edit, invert.invert, sketch.sketch, render.render, render.render_people,
     evaluate.evaluate, evaluate.lineup, identify.identify, evaluate.evaluate_editor, drawings.evaluate_drawings,
     benchmark.benchmark,
     train.train, sweep.sweep, train.train_editor, fetch.fetch,

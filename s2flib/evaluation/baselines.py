@@ -2,9 +2,8 @@
 
 * :func:`mean_face` ignores the sketch. It is hard to beat on MSE, which favours blur.
 * :func:`nearest_sketch` returns the photo of the most similar training sketch: a real face, but never the right one.
-* :func:`w_plus_optimisation` sees the photo and searches for it in W+ (Image2StyleGAN, Abdal et al. 2019,
-  https://arxiv.org/abs/1904.03189, Alg. 1): the ceiling of every encoder that outputs codes alone. One with a feature
-  map (F/W+) may exceed it.
+* :func:`w_plus_optimisation` sees the photo and searches for it in W+ (:mod:`s2flib.inversion.w_plus`): the ceiling of
+  every encoder that outputs codes alone. One with a feature map (F/W+) may exceed it.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from s2flib.errors import DataError, S2FError
 from s2flib.evaluation.evaluate import Judges, Predictor, evaluate, pool
 from s2flib.evaluation.scores import Scores
+from s2flib.inversion.target import Target
+from s2flib.inversion.w_plus import optimise
 from s2flib.judges.load import perceptual_judge
 from s2flib.presets import Preset, get_preset
 
@@ -98,29 +99,15 @@ class WPlusOptimisation:
 
     def __call__(self, sketches: Tensor, photos: Tensor) -> Tensor:
         """sketches (B,1,H,W), photos (B,3,H,W) → (B,3,S,S), for each image the best of all steps."""
-        size = self.preset.eval_size
-        w = self.psp.latent_avg.expand(len(photos), -1, -1)
-        with torch.inference_mode(False), torch.enable_grad():  # evaluate() runs in inference mode
-            target = pool(photos, size).clone()  # inference tensors cannot be part of a graph
-            w = w.detach().float().clone().requires_grad_(True)  # (B,n_styles,D)
-            optimiser = torch.optim.Adam([w], lr=self.lr)
-            best_w, best = w.detach().clone(), torch.full((len(photos),), float("inf"), device=w.device)
-            for step in range(self.steps + 1):  # the last pass only evaluates the loss
-                output = pool(self.psp.decode(w), size)
-                loss = (
-                    self.preset.lambda_l2 * (output - target).square().mean(dim=(1, 2, 3))
-                    + self.preset.lambda_lpips * self.perceptual(output, target).flatten()
-                )  # (B,)
-                better = loss.detach() < best
-                best = torch.where(better, loss.detach(), best)
-                best_w[better] = w.detach()[better]
-                if step == self.steps:
-                    break
-                (w.grad,) = torch.autograd.grad(loss.sum(), w)  # no gradients for the networks' parameters
-                optimiser.step()
-        self.w_plus = best_w
-        with torch.no_grad():
-            return self.psp.decode(best_w)
+        target, preset = Target(photos, self.perceptual, self.preset.eval_size), self.preset
+
+        def loss(faces: Tensor) -> Tensor:
+            l2, lpips = target.distances(faces)
+            return preset.lambda_l2 * l2 + preset.lambda_lpips * lpips
+
+        start = self.psp.latent_avg.expand(len(photos), -1, -1)
+        self.w_plus, faces = optimise(self.psp.decode, start, loss, self.steps, self.lr)
+        return faces
 
 
 def w_plus_optimisation(

@@ -141,8 +141,11 @@ class PublishedPSP:
     n_styles: int
 
 
-def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
-    """Split a published ``{state_dict: encoder.* + decoder.*, opts, latent_avg}``, or raise WeightsError."""
+def read_psp(checkpoint: dict[str, Any], what: str, kind: str = "GradualStyleEncoder") -> PublishedPSP:
+    """Split a published ``{state_dict: encoder.* + decoder.*, opts, latent_avg}``, or raise WeightsError.
+
+    kind: the encoder_type that its opts must name; e4e and ReStyle use the same layout for other encoders.
+    """
     state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or "encoder.input_layer.0.weight" not in state:
         raise WeightsError(
@@ -153,11 +156,11 @@ def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
     opts = {} if opts is None else vars(opts) if isinstance(opts, argparse.Namespace) else opts
     if not isinstance(opts, Mapping):
         raise WeightsError(f"{what} has opts as {type(opts).__name__}: the file is damaged; download it again.")
-    kind = opts.get("encoder_type", "GradualStyleEncoder")
-    if kind != "GradualStyleEncoder":
+    found = opts.get("encoder_type", "GradualStyleEncoder")
+    if found != kind:
         raise WeightsError(
-            f"{what} contains a {printable(kind)}: only pSp's GradualStyleEncoder is supported; use a psp_*.pt "
-            "file trained with it."
+            f"{what} contains a {printable(found)}, not the {kind} that is needed here: use a file that was trained "
+            "with it."
         )
     encoder, decoder = under(state, "encoder."), under(state, "decoder.")
     n_styles = 1 + max((int(m[1]) for k in encoder if (m := re.match(r"styles\.([0-9]{1,2})\.", k))), default=-1)
@@ -181,14 +184,20 @@ def read_psp(checkpoint: dict[str, Any], what: str) -> PublishedPSP:
 def build_psp(checkpoint: dict[str, Any], what: str) -> PSP:
     """A PSP in eval mode from a published ``psp_*.pt``, with the size and input channels it was saved at."""
     p, c = PAPER, read_psp(checkpoint, what)
-    size = 2 ** (c.n_styles // 2 + 1)  # n_styles = 2·log2(size) − 2
     encoder = GradualStyleEncoder(
         c.input_nc, c.n_styles, p.style_dim, p.encoder_units, p.encoder_widths, p.encoder_head, p.encoder_size
     )
-    decoder = Generator(size, p.style_dim, p.n_mlp, p.channel_base, p.channel_max)
     load_strict(encoder, c.encoder, f"the encoder of {what}")
-    load_stylegan2(decoder, {"g_ema": c.decoder, "latent_avg": c.latent_avg}, f"the decoder of {what}")
-    return PSP(encoder, decoder, c.latent_avg).eval()
+    return PSP(encoder, build_decoder(c, what), c.latent_avg).eval()
+
+
+def build_decoder(published: PublishedPSP, what: str) -> Generator:
+    """The generator of a published checkpoint, at the size it was saved at, with w̄ (style_dim,) in latent_avg."""
+    p, size = PAPER, 2 ** (published.n_styles // 2 + 1)  # n_styles = 2·log2(size) − 2
+    decoder = Generator(size, p.style_dim, p.n_mlp, p.channel_base, p.channel_max)
+    state = {"g_ema": published.decoder, "latent_avg": published.latent_avg}
+    decoder.register_buffer("latent_avg", load_stylegan2(decoder, state, f"the decoder of {what}"), persistent=False)
+    return decoder
 
 
 class IRSE50(nn.Module):
