@@ -233,7 +233,7 @@ TINY = Preset(
         projector_steps=150,
         projector_l2=1.0,
         tuning_steps=60,
-        tuning_lr=1e-3,
+        tuning_lr=1e-4,
         tuning_threshold=0.0,
         shipped=True,
     ),

@@ -25,6 +25,7 @@ from s2flib.cli import (
     fetch,
     generate,
     identify,
+    inversions,
     invert,
     render,
     run,
@@ -136,8 +137,8 @@ def options(
 
 for command in (
     run.run, generate.generate, edit.edit, invert.invert, sketch.sketch, render.render, render.render_people,
-    evaluate.evaluate, evaluate.lineup, identify.identify, evaluate.evaluate_editor, drawings.evaluate_drawings,
-    benchmark.benchmark,
+    evaluate.evaluate, evaluate.lineup, identify.identify, inversions.evaluate_inversions, evaluate.evaluate_editor,
+    drawings.evaluate_drawings, benchmark.benchmark,
     train.train, sweep.sweep, train.train_editor, fetch.fetch,
 ):  # fmt: skip
     app.command(command.__name__.replace("_", "-"))(command)

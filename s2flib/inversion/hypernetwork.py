@@ -50,12 +50,16 @@ class LayerHead(nn.Module):
         super().__init__()
         convs: list[nn.Module] = []
         for _ in range(int(math.log2(spatial))):
-            convs += [nn.Conv2d(in_ch, head, 3, 2, 1), nn.LeakyReLU(0.01)]
+            conv = nn.Conv2d(in_ch, head, 3, 2, 1)
+            nn.init.kaiming_normal_(conv.weight, a=0.01, nonlinearity="leaky_relu")
+            convs += [conv, nn.LeakyReLU(0.01)]
             in_ch = head
         self.convs = nn.Sequential(*convs)
         self.shape, self.rank = (layer.out_ch, layer.in_ch, kernel, kernel), rank
         self.channel_codes = nn.Linear(in_ch, layer.out_ch * rank)
         self.weights = nn.Linear(rank, layer.in_ch * kernel**2, bias=False)
+        # codes of size 1: torch's default makes them so small that the zeros below hardly leave zero
+        nn.init.kaiming_normal_(self.channel_codes.weight, nonlinearity="linear")
         nn.init.zeros_(self.weights.weight)
 
     def forward(self, x: Tensor) -> Tensor:

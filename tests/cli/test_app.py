@@ -16,8 +16,8 @@ from s2flib.errors import S2FError
 from s2flib.weights import registry
 
 COMMANDS = (
-    "run generate edit invert sketch render render-people evaluate lineup identify evaluate-editor evaluate-drawings "
-    "benchmark train sweep train-editor fetch case"
+    "run generate edit invert sketch render render-people evaluate lineup identify evaluate-inversions "
+    "evaluate-editor evaluate-drawings benchmark train sweep train-editor fetch case"
 ).split()
 
 
