@@ -60,7 +60,7 @@ class InversionSettings:
     head: int  # channels of their heads
     rank: int  # numbers for each output channel in the hypernetworks' heads
     passes: int  # of ReStyle and HyperStyle, in training and at inference
-    loss_size: int  # pictures are compared at this size, in training and in optimisations
+    lpips_size: int  # pictures are compared at this size by the perceptual loss of their training
     w_plus_steps: int
     w_plus_lr: float
     projector_steps: int
@@ -164,7 +164,7 @@ _PUBLISHED_INVERSION: dict[str, Any] = dict(
     head=512,
     rank=64,
     passes=5,
-    loss_size=256,
+    lpips_size=256,
     w_plus_steps=5000,
     w_plus_lr=0.01,
     projector_steps=1000,
@@ -227,15 +227,15 @@ TINY = Preset(
         head=32,
         rank=16,
         passes=3,
-        loss_size=64,
-        w_plus_steps=100,
+        lpips_size=64,
+        w_plus_steps=150,
         w_plus_lr=0.1,
         projector_steps=150,
         projector_l2=1.0,
         tuning_steps=60,
-        tuning_lr=1e-4,
+        tuning_lr=3e-5,
         tuning_threshold=0.0,
-        shipped=True,
+        shipped=False,
     ),
     cell_timeout_s=1800,
     label="tiny preset: not the paper's numbers",

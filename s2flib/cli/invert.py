@@ -14,11 +14,13 @@ from s2flib.inversion import TITLES
 def invert(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="Images of faces (PNG, JPEG, ...).")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")],
-    method: Annotated[str, typer.Option("--method", "-m", metavar="NAME", help=f"One of {', '.join(TITLES)}.")] = "e4e",
+    method: Annotated[
+        str, typer.Option("--method", "-m", metavar="NAME", help=f"One of {', '.join(TITLES)}.")
+    ] = "w-plus",
     preset: PresetOption = "tiny",
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", "-w", metavar="FILE", help="Another file of the method's network; for pti: an e4e."),
+        typer.Option("--weights", "-w", metavar="FILE", help="The method's network; for pti: an e4e for its pivot."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", help="Updates, for w-plus, projector and pti; default: the preset's.")

@@ -43,7 +43,7 @@ class Files(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Distances of a reconstruction from its photo, at the preset's inversion.loss_size: the mean squared error in
+    """Distances of a reconstruction from its photo, at the preset's loss_size: the mean squared error in
     [−1, 1], and the perceptual judge's."""
 
     mse: float
@@ -66,8 +66,8 @@ def invert_files(
     photos: Sequence[str | Path],  # image files
     out: str | Path,  # folder for the results; created if missing
     preset: str | Preset = "tiny",
-    method: str = "e4e",
-    weights_file: str | Path | None = None,  # another file of the method's network; for pti, of its e4e
+    method: str = "w-plus",
+    weights_file: str | Path | None = None,  # another file of the method's network; for pti: an e4e for its pivot
     align: bool = False,  # find the face and crop it as in training
     which: int | None = None,  # with align: the face to use, counted from the left, if there are several
     budget: Budget | None = None,  # of the methods that optimise; None: the preset's
@@ -111,7 +111,7 @@ def invert_files(
     for first in range(0, len(sources), size):
         batch = pictures[first : first + size].to(device)
         found = ready.invert(batch, _watch(sources[first], progress) if method in BUDGETS else None)
-        start, end = (_measured(found.trace[k], batch, judge, preset.inversion.loss_size) for k in (0, -1))
+        start, end = (_measured(found.trace[k], batch, judge, preset.loss_size) for k in (0, -1))
         for i in range(len(batch)):
             k, one = first + i, _only(found, i)
             made = InvertedPhoto(sources[k], files[k], one.seconds, start[i], end[i])
@@ -181,10 +181,11 @@ def _read(path: Path, preset: Preset, align: bool, which: int | None) -> Tensor:
 
 
 def _network_file(method: str, preset: Preset, path: str | Path | None) -> Path | None:
-    """The file of the method's network, or of the e4e that finds PTI's pivot; None: the method has none."""
-    name = "e4e" if method == "pti" else method
-    if name in NETWORKS:
-        return network_file(name, preset) if path is None else Path(path)
+    """The file of the method's network, or of an e4e that finds PTI's pivot; None: the method has none."""
+    if method in NETWORKS:
+        return network_file(method, preset) if path is None else Path(path)
+    if method == "pti" and path is not None:
+        return Path(path)
     if path is not None:
         raise S2FError(f"{method} has no network of its own: leave out --weights.")
     return None
@@ -193,7 +194,7 @@ def _network_file(method: str, preset: Preset, path: str | Path | None) -> Path 
 def _load(
     method: str, p: Preset, path: Path | None, generator: Generator, judge: nn.Module, budget: Budget | None
 ) -> Method:
-    if method == "pti":
+    if method == "pti" and path is not None:
         pivot = load_method("e4e", p, path, generator)
         return load_method(method, p, None, generator, judge, pivot, budget=budget)
     return load_method(method, p, path, generator, judge, budget=budget)

@@ -74,13 +74,13 @@ def load_method(
     path:        the network's file, for the methods that have one; None: the preset's own
     generator:   in front of which to invert; None: the preset's own
     perceptual:  the judge of the methods that optimise; None: the preset's
-    pivot:       of PTI; None: e4e
+    pivot:       of PTI; None: the projector, as in its paper
     base:        the file of the encoder that a hypernetwork starts from; None: the preset's own
     S2FError for an unknown name or a missing file.
     """
     p = get_preset(preset)
     check_method(name)
-    size = p.inversion.loss_size
+    size = p.loss_size
     if name in NETWORKS:
         return with_network(name, load_network(name, p, path, generator, base), p)
     b, s = budget or Budget(), p.inversion
@@ -92,19 +92,20 @@ def load_method(
     if name == "projector":
         steps = s.projector_steps if b.projector is None else b.projector
         return Projector(g, judge, size, steps=steps, lambda_l2=s.projector_l2, seed=b.seed)
-    pivot = pivot or load_method("e4e", p, generator=g)
+    pivot = pivot or load_method("projector", p, generator=g, perceptual=judge, budget=b)
     steps = s.tuning_steps if b.tuning is None else b.tuning
     return PTI(g, judge, size, pivot, steps=steps, lr=s.tuning_lr, threshold=s.tuning_threshold)
 
 
 def with_network(name: str, network: Network, preset: str | Preset) -> Method:
     """The method that uses this network, with the preset's number of passes."""
-    s = get_preset(preset).inversion
+    p = get_preset(preset)
+    s, size = p.inversion, p.loss_size
     if isinstance(network, PSP):
-        return EncoderInversion(name, network, s.loss_size)
+        return EncoderInversion(name, network, size)
     if isinstance(network, ReStyle):
-        return ReStyleInversion(name, network, s.loss_size, s.passes)
+        return ReStyleInversion(name, network, size, s.passes)
     if isinstance(network, HyperStyle):
-        return HyperStyleInversion(network, s.loss_size, s.passes)
+        return HyperStyleInversion(network, size, s.passes)
     assert isinstance(network, HyperInverter)
-    return HyperInverterInversion(network, s.loss_size)
+    return HyperInverterInversion(network, size)

@@ -48,8 +48,8 @@ class PTI:
 
     Locality regularisation (Sec. 3.3) adds λ_R L_R, L_R = L_LPIPS(x_r, x_r*) + λ_L2 L_L2(x_r, x_r*), where x_r and
     x_r* are the pictures of the original and of the tuned generator at w_r (:func:`local_code`), for one new w_z = f(z)
-    in each update. It keeps other faces as they were. λ_R = 0 leaves it out, as the authors' code does by default
-    (use_locality_regularization = False); the paper has λ_R = 0.1. (That code truncates w_z with ψ = 0.5.)
+    in each update. It keeps other faces as they were. λ_R = 0, the default here, leaves it out and
+    saves half of the time; the paper has λ_R = 0.1. (The authors' code truncates w_z with ψ = 0.5.)
 
     generator, perceptual, loss_size: as of :class:`s2flib.inversion.w_plus.WPlus`; the generator is never changed
     pivot:      the method that finds w_p; weights or noise maps of its own are kept and are where the tuning starts

@@ -2,7 +2,7 @@
 
 Each is trained on photos in front of the frozen generator, with pSp's losses between the photo and its reconstruction:
 
-    L = λ_l2 L2 + λ_lpips LPIPS + λ_id ID        LPIPS at the preset's inversion.loss_size, the others at full size
+    L = λ_l2 L2 + λ_lpips LPIPS + λ_id ID        LPIPS at the preset's inversion.lpips_size, the others at full size
 
 and what its paper adds.
 """
@@ -137,7 +137,7 @@ class InversionTrainer(Trainer):
         parts = {"l2": l2_loss(photo, y)}
         total = cfg.lambda_l2 * parts["l2"]
         if self.perceptual is not None:
-            size = self.preset.inversion.loss_size
+            size = self.preset.inversion.lpips_size
             parts["lpips"] = lpips_loss(pooled(photo, size), pooled(y, size), self.perceptual)
             total = total + cfg.lambda_lpips * parts["lpips"]
         if self.identity is not None:

@@ -23,18 +23,18 @@ def photo(tmp_path, mini_weights):
 
 def test_invert(photo, tmp_path):
     out = tmp_path / "out"
-    result = s2f("invert", photo, "-o", out, "-p", "mini")
+    result = s2f("invert", photo, "-o", out, "-p", "mini", "-m", "e4e")
     assert result.exit_code == 0, result.output
     assert {p.name for p in out.iterdir()} == {"ann_e4e.png", "ann_e4e_steps.png", "ann_e4e.safetensors"}
     assert "ann.png: e4e" in result.output and "MSE" in result.output and "edges" in result.output
     assert "(start" in result.output and "synthetic" in result.output
-    refused(s2f("invert", photo, "-o", out, "-p", "mini"), "exists already", "--overwrite")
-    assert s2f("invert", photo, "-o", out, "-p", "mini", "--overwrite", "--mark").exit_code == 0
+    refused(s2f("invert", photo, "-o", out, "-p", "mini", "-m", "e4e"), "exists already", "--overwrite")
+    assert s2f("invert", photo, "-o", out, "-p", "mini", "-m", "e4e", "--overwrite", "--mark").exit_code == 0
 
 
-@pytest.mark.parametrize("method, last", [("w-plus", 2), ("projector", 2), ("pti", 3)])
+@pytest.mark.parametrize("method, last", [("w-plus", 2), ("projector", 2), ("pti", 6)])
 def test_steps(photo, tmp_path, method, last):
-    """PTI's are those after its pivot's, which is one pass of e4e."""
+    """PTI's are those after its pivot's: four of the projector, the mini preset's."""
     result = s2f("invert", photo, "-o", tmp_path / "out", "-p", "mini", "--method", method, "--steps", 2)
     assert result.exit_code == 0, result.output
     told = [line for line in result.output.splitlines() if line.startswith("  ann.png: step ")]
@@ -52,8 +52,12 @@ def test_refusals(photo, tmp_path, mini_weights):
     refused(run("--method", "nerf"), "nerf", "hyperstyle")
     refused(run("--which", 0), "--align")
     refused(run("--align"), "ann.png", "face")
-    refused(run("--weights", tmp_path / "no.safetensors"), "no.safetensors")
-    refused(run("--weights", mini_weights / "mini-photo-psp.safetensors"), "kind", "mini-photo-psp.safetensors")
+    refused(run("--method", "e4e", "--weights", tmp_path / "no.safetensors"), "no.safetensors")
+    refused(
+        run("--method", "e4e", "--weights", mini_weights / "mini-photo-psp.safetensors"),
+        "kind",
+        "mini-photo-psp.safetensors",
+    )
     refused(run("--method", "projector", "--weights", mini_weights / "mini-e4e.safetensors"), "--weights")
     refused(s2f("invert", tmp_path / "none.png", "-o", tmp_path / "out", "-p", "mini"), "none.png")
     refused(s2f("invert", photo, "-o", tmp_path / "out.png", "-p", "mini"), "folder")

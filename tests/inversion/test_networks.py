@@ -19,9 +19,9 @@ from s2flib import weights
 from s2flib.errors import S2FError, WeightsError
 from s2flib.inversion import TITLES
 from s2flib.inversion.e4e import Encoder4Editing
-from s2flib.inversion.encoder import EncoderInversion
 from s2flib.inversion.methods import METHODS, Budget, load_method, with_network
 from s2flib.inversion.networks import BASES, NETWORKS, build_network, load_network, network_file, save_network, training
+from s2flib.inversion.projector import Projector
 from s2flib.inversion.restyle import ReStyleInversion
 from s2flib.psp import GradualStyleEncoder
 
@@ -163,7 +163,7 @@ def test_every_method_by_its_name(mini_weights, name):
     assert found.w_plus.shape == (2, 8, 32) and found.reconstruction.shape == photos.shape
     torch.testing.assert_close(found.generate(), found.reconstruction, atol=1e-4, rtol=1e-3)
     assert weights.fingerprint(found.generator) == weights.fingerprint(weights.load_generator(MINI))
-    steps = {"w-plus": 4, "projector": 4, "pti": 1 + 4, "psp": 1, "e4e": 1, "hyperinverter": 1}
+    steps = {"w-plus": 4, "projector": 4, "pti": 4 + 4, "psp": 1, "e4e": 1, "hyperinverter": 1}
     assert found.trace[-1].step == steps.get(name, 5) and set(TITLES) == set(METHODS)
     assert found.trace[0].step == 0 and found.trace[0].error.shape == (2,)
 
@@ -187,9 +187,15 @@ def test_budgets_and_what_is_given(mini_weights, tmp_path):
     pti = load_method("pti", MINI, pivot=pivot)
     assert pti.pivot is pivot and pti.lr == MINI.inversion.tuning_lr
     default = load_method("pti", MINI, generator=g).pivot
-    assert isinstance(default, EncoderInversion) and default.name == "e4e" and default.model.decoder is g
+    assert isinstance(default, Projector) and default.generator is g
     assert isinstance(load_method("restyle-e4e", MINI), ReStyleInversion)
     assert load_method("projector", MINI, budget=Budget(seed=5)).seed == 5
     save_generator(tmp_path / "g.safetensors", small_generator(seed=1))
     with pytest.raises(WeightsError, match="another generator"):
         load_method("e4e", MINI, generator=weights.load_generator(MINI, tmp_path / "g.safetensors"))
+
+
+def test_a_preset_without_shipped_or_published_networks_says_how_to_train_one():
+    for name, what in (("psp", "photo-psp"), ("hyperstyle", "hyperstyle")):
+        with pytest.raises(WeightsError, match=f"no {name} for the preset tiny is published: .*--what {what}"):
+            load_method(name, "tiny")

@@ -61,7 +61,7 @@ def test_losses_fall_and_beat_the_average_face_on_unseen_photos(psp):
 def test_picture_loss_is_the_weighted_sum(psp):
     x, y = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1
     total, parts = psp.picture_loss(x, y)
-    small = [F.avg_pool2d(p, 2) for p in (x, y)]  # LPIPS at inversion.loss_size, half of the size here
+    small = [F.avg_pool2d(p, 2) for p in (x, y)]  # LPIPS at inversion.lpips_size, half of the size here
     expected = {"l2": F.mse_loss(x, y), "lpips": Edges()(*small).mean()}
     assert parts.keys() == expected.keys()
     for name, value in expected.items():
