@@ -17,8 +17,13 @@ def run(
     preset: PresetOption = "tiny",
     seed: Annotated[int, typer.Option(help="Passed to every notebook.")] = 0,
     fast: Annotated[bool, typer.Option("--fast", help="Minimal steps and images: tests that every cell runs.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run every notebook, also those that passed before.")] = False,
 ) -> None:
-    """Run the course's notebooks headless; prints Table 1 and the path of the report."""
+    """Run the course's notebooks headless; prints Table 1 and the path of the report.
+
+    After a failure the next run goes on in the same folder: notebooks that passed, and whose text, parameters, package
+    and weights are still the same, are not run again.
+    """
     from s2flib.course.run import run_course
 
-    raise typer.Exit(run_course(out=out, preset=preset, notebooks=notebooks or None, fast=fast, seed=seed))
+    raise typer.Exit(run_course(out=out, preset=preset, notebooks=notebooks or None, fast=fast, seed=seed, again=again))

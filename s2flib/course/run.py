@@ -56,24 +56,31 @@ def run_course(
     notebooks: Iterable[str] | None = None,
     fast: bool = False,
     seed: int = 0,
+    again: bool = False,
 ) -> int:
     """Execute the course's notebooks headless, in order; returns the exit code (0: all ran).
 
-    out:        folder for the results; default: a new ``runs/<time>`` in the course's folder
+    out:        folder for the results; default: a new ``runs/<time>`` in the course's folder, or the last one if its
+                run did not finish
     preset:     "tiny" | "colab" | "paper", passed to every notebook
     notebooks:  names or numbers, e.g. ["01", "06_training_psp"]; default: all
     fast:       minimal steps and images: tests that every cell runs, without meaningful results
+    again:      run every notebook in a new folder; otherwise those that passed in this folder with the same inputs are
+                not run again (s2flib.course.resume)
 
     A failed notebook is reported with its cell, and the others still run. Prints Table 1 and the report's path at the
     end.
     """
     from s2flib import runs
+    from s2flib.course import resume
     from s2flib.course.report import print_table1, write_report
 
     preset_name = get_preset(preset).name
     paths = notebook_paths(notebooks)
+    inputs = resume.inputs_of(paths, dict(preset=preset_name, seed=seed, fast=fast))
     if out is None:
-        folder = Path(runs.new_run_dir(ROOT / "runs"))
+        last = None if again else resume.unfinished(ROOT / "runs", inputs)
+        folder = Path(runs.new_run_dir(ROOT / "runs")) if last is None else last
     else:
         folder = Path(out).expanduser().resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,14 +89,23 @@ def run_course(
     results: list[NotebookRun] = []
     interrupted = False
     for i, path in enumerate(paths, 1):
+        label = f"[{i}/{len(paths)}] {path.stem}"
+        before = None if again else resume.passed(folder, path.stem, inputs[path.stem])
+        if before is not None:
+            results.append(before)
+            print(
+                f"{label}: ok before, with the same inputs ({before.seconds:.0f} s; --again runs it again)", flush=True
+            )
+            continue
         try:
             parameters = dict(preset=preset_name, seed=seed, out_dir=str(folder), fast=fast)
-            result = run_notebook(path, folder, parameters, label=f"[{i}/{len(paths)}] {path.stem}")
+            result = run_notebook(path, folder, parameters, label=label)
         except KeyboardInterrupt:
             interrupted = True
             print("interrupted: the report contains only the finished notebooks", flush=True)
             break
         results.append(result)
+        resume.keep(folder, result, inputs[path.stem])
     runs.finish(record, notebook_runs=results)
     runs.write_json(folder / "run.json", record, overwrite=True)
     report = write_report(folder, results, record)

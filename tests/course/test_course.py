@@ -16,7 +16,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 
 from s2flib.course import exercises, lesson, report
@@ -26,7 +26,6 @@ from s2flib.errors import S2FError
 
 # --- the runner ---------------------------------------------------------------------------------------
 
-PARAMETERS = 'preset = "tiny"\nseed = 0\nout_dir = "."\nfast = False'
 GOOD = """
 import pathlib
 folder = pathlib.Path(out_dir)
@@ -42,23 +41,6 @@ about.add_text("history", "a ψ b")
 Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "figures" / "a.png", pnginfo=about)
 print(preset, seed, fast)
 """
-
-
-@pytest.fixture
-def small_course(tmp_path, monkeypatch):
-    """A function that makes a course of the given code cells, {name: source}."""
-    monkeypatch.setattr(course, "ROOT", tmp_path)
-
-    def make(**sources: str) -> Path:
-        (tmp_path / "notebooks").mkdir()
-        for name, source in sources.items():
-            parameters = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
-            cells = [new_markdown_cell("# t [next](01_b.ipynb)"), parameters, new_code_cell(source)]
-            path = tmp_path / "notebooks" / f"{name[1:]}.ipynb"
-            nbformat.write(new_notebook(cells=cells), path)
-        return tmp_path
-
-    return make
 
 
 def test_run_course_writes_everything(small_course, capsys):
