@@ -81,7 +81,7 @@ def test_every_pass_has_a_loss_of_its_own(kind, mini_weights, tmp_path, monkeypa
     monkeypatch.setattr(t, "picture_loss", lambda x, y: taken.append(real(x, y)) or taken[-1])
     t.step()
     assert len(losses) == 3 and len(updates) == 1
-    assert losses == pytest.approx([float(total) / 3 for total, _ in taken])
+    assert losses == pytest.approx([float(total.detach()) / 3 for total, _ in taken])
 
 
 def test_passes_are_the_presets_unless_given(mini_weights, tmp_path):
