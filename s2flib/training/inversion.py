@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,15 +190,16 @@ def start_from(network: nn.Module, name: str, path: str) -> None:
     Heads are copied from a file of the same network only: pSp's rows are no offsets.
     """
     tensors, meta = safe_load(path, with_metadata=True)
+    tensors = tensors if isinstance(tensors, Mapping) else {}
     own, copied = network.state_dict(), 0
     for key, value in own.items():
         if key.startswith((*FROZEN, "latent_avg")) or (".styles." in key and meta.get("kind") != name):
             continue
         # encoders and hypernetworks have the same IR-SE backbone
         found = tensors.get(key, tensors.get(re.sub("^(backbone|features)\\.", "encoder.", key)))
-        if found is not None and found.shape == value.shape:
+        if isinstance(found, Tensor) and found.shape == value.shape:
             value.copy_(found)
-            copied += 1
+            copied += value.is_floating_point()  # a counter of batches would fit every network
     if not copied:
         raise WeightsError(f"{path} has no tensor that fits: pass --init a file of another inversion network.")
 

@@ -24,6 +24,7 @@ from s2flib.inversion import invert
 from s2flib.inversion.invert import invert_files, load_inversion
 from s2flib.inversion.methods import METHODS, Budget, load_method
 from s2flib.inversion.networks import build_network, save_network
+from s2flib.inversion.protocol import Inversion, Step, synthesise
 
 
 @pytest.fixture
@@ -116,6 +117,44 @@ def test_batches_give_what_single_photos_give(mini_weights, files, tmp_path, mon
     sizes.clear()
     invert_files(files[:3], tmp_path / "optimised", "mini", "w-plus")
     assert sizes == [1, 1, 1]
+
+
+def test_each_photo_of_a_batch_has_its_own_result(mini_weights, files, tmp_path, monkeypatch):
+    """A stand-in gives every photo a bias of its own, and a weight that is the generator's: only the bias is saved."""
+    g, bias = weights.load_generator("mini"), "to_rgbs.2.bias"
+
+    class StandIn:
+        name = "hyperstyle"
+
+        def invert(self, photos, watch=None):
+            own = tuple(
+                {bias: g.to_rgbs[2].bias + 0.1 * (i + 1), "conv1.conv.weight": g.conv1.conv.weight.clone()}
+                for i in range(len(photos))
+            )
+            w = g.expand(g.random_codes(len(photos), 40))
+            start, end = g.synthesis(w), synthesise(g, w, own)
+            trace = tuple(
+                Step(k, 2.0 * k, torch.arange(len(photos)) + 1.0 - k / 2, y) for k, y in enumerate((start, end))
+            )
+            return Inversion(g, w, end, trace, 3.0, own)
+
+    monkeypatch.setattr(invert, "load_method", lambda *args, **kwargs: StandIn())
+    results = invert_files(files[:3], tmp_path / "out", "mini", "hyperstyle")
+    batch = StandIn().invert(torch.zeros(3, 3, SIDE, SIDE))
+    for i, result in enumerate(results):
+        assert (result.seconds, result.start.mse, result.end.mse) == (1.0, i + 1.0, i + 0.5)  # a third of 3 s
+        tensors = weights.safe_load(result.files.found)
+        assert set(tensors) == {"w_plus", f"generator.{bias}"}
+        torch.testing.assert_close(tensors[f"generator.{bias}"].float(), batch.weights[i][bias], atol=1e-3, rtol=0)
+        torch.testing.assert_close(tensors["w_plus"].float(), batch.w_plus[i], atol=1e-3, rtol=1e-3)
+        same_picture(result.files.picture, batch.reconstruction[i])
+        found = load_inversion(result.files.found, "mini").reconstruction
+        torch.testing.assert_close(found, batch.reconstruction[i : i + 1], atol=0.01, rtol=0)
+        sheet = pixels(result.files.steps)
+        for column, step in enumerate(batch.trace, 1):
+            left = 4 + column * (SIDE + 4)
+            shown = sheet[4 + 20 : 4 + 20 + SIDE, left : left + SIDE]
+            assert np.array_equal(shown, images.to_array(step.reconstruction[i]))
 
 
 def test_picture_of_the_steps(mini_weights, files, tmp_path, monkeypatch):

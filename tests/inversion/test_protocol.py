@@ -16,6 +16,11 @@ def test_photos_that_are_refused(wrong, photos):
         check_photos(WRONG[wrong](photos))
 
 
+def test_photos_slightly_out_of_range(photos):
+    with pytest.raises(ImageError, match="values from -1 to 1"):
+        check_photos(photos / photos.abs().max() * 1.05)
+
+
 def test_photos_as_float_without_gradients(photos):
     for same in (photos.double().requires_grad_(), photos * 1.005):  # rounding may exceed the range a little
         checked = check_photos(same)
