@@ -7,7 +7,6 @@ identification_tables.py computes the tables; :func:`figures` draws them, from t
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from s2flib.evaluation.identification_tables import (
 )
 from s2flib.evaluation.matcher import embed_drawings, embed_gallery, load_matcher
 from s2flib.evaluation.probes import KINDS, PENCIL, VARIANTS, Probes, check_kinds, make_probes
-from s2flib.files import atomic_path, csv_text, write_text
+from s2flib.files import atomic_path, csv_text, read_csv, write_text
 from s2flib.judges.load import identity_judge
 from s2flib.plotting.canvas import CourseFigure
 from s2flib.plotting.identification import cmc_figure, det_figure, groups_figure, sizes_figure
@@ -132,19 +131,10 @@ def read_tables(folder: str | Path) -> Tables:
     for name in TABLES:
         path = Path(folder) / f"{name}.csv"
         try:
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            tables[name] = read_csv(path)
         except OSError:
             raise DataError(f"{path} is missing: run s2f identify -o {folder} --overwrite.") from None
-        tables[name] = [{k: _number(v) for k, v in row.items()} for row in rows]
     return tables
-
-
-def _number(cell: str) -> float | str:
-    try:
-        return float(cell) if cell else float("nan")
-    except ValueError:
-        return cell
 
 
 def where(rows: Rows, **values) -> Rows:

@@ -1,8 +1,9 @@
 """The inversion methods side by side: time, distortion and editability, on the same photos (notebook 11).
 
-Every photo is inverted alone, so that seconds are those of one photo. Distortion is MSE and perceptual distance at the
-preset's evaluation size, and the similarity of the measuring judge, which nothing here was trained with. Editability as
-e4e and PTI report it, at the same strength for every method:
+Seconds are those of photos inverted one at a time, measured last and on a few photos, so that nothing else has to rest
+meanwhile. Distortion is MSE and perceptual distance at the preset's evaluation size, and the similarity of the
+measuring judge, which nothing here was trained with. Editability as e4e and PTI report it, at the same strength for
+every method:
 
 directions   five attributes by InterFaceGAN (s2flib.inversion.directions), found on random faces that the attribute
              network labels; w+ is moved by ``STRENGTH`` standard deviations towards what the photo does not show.
@@ -29,12 +30,12 @@ from s2flib.errors import S2FError
 from s2flib.evaluation.evaluate import Judges, pool
 from s2flib.evaluation.intervals import bootstrap_mean, runtime
 from s2flib.files import atomic_path, claimed, csv_text, write_text
-from s2flib.images import to_array
+from s2flib.images import contact_sheet, save_image, to_array
 from s2flib.instruct_pix2pix.editing import edit_batch
 from s2flib.instruct_pix2pix.pipeline import load_pipeline
-from s2flib.inversion.directions import Direction, interfacegan
-from s2flib.inversion.methods import METHODS, TITLES, Budget, load_method
-from s2flib.inversion.protocol import Method
+from s2flib.inversion.directions import Direction, interfacegan, save_directions
+from s2flib.inversion.methods import BUDGETS, METHODS, TITLES, Budget, load_method
+from s2flib.inversion.protocol import Inversion, Method, Watch
 from s2flib.judges.edit_judge import HEADS, SCALE, EditJudge, load_edit_judge
 from s2flib.judges.load import attribute_net
 from s2flib.presets import Preset, get_preset
@@ -87,6 +88,7 @@ class InversionStudy:
     split: str = "test"
     data: Path | None = None
     people: int = 60  # the first so many people, one photo each
+    timed: int = 5  # of these photos, inverted once more for the time, one at a time
     faces: int = 1000  # random faces on which the directions are found
     w_plus: int | None = None  # updates; None: the preset's budget
     projector: int | None = None
@@ -108,6 +110,20 @@ def attribute_directions(
     return {name: interfacegan(w, logits[:, net.names.index(name)] > 0, name, seed) for name in names}
 
 
+class Remembering:
+    """A method that inverts no batch of photos twice."""
+
+    def __init__(self, method: Method):
+        self.method, self.name = method, method.name
+        self.found: dict[bytes, Inversion] = {}
+
+    def invert(self, photos: Tensor, watch: Watch | None = None) -> Inversion:
+        key = photos.numpy().tobytes()
+        if key not in self.found:
+            self.found[key] = self.method.invert(photos, watch)
+        return self.found[key]
+
+
 class Bench:
     """The photos, judges and directions of a study, loaded once."""
 
@@ -117,6 +133,8 @@ class Bench:
         people, first = np.unique(data.identities, return_index=True)
         if not 2 <= study.people <= len(people):
             raise S2FError(f"the split {study.split} has {len(people)} people: choose 2 to {len(people)}.")
+        if not 1 <= study.timed <= study.people:
+            raise S2FError(f"{study.timed} photos cannot be timed: choose 1 to {study.people}, the number of people.")
         index = np.sort(first)[: study.people]
         self.person = data.identities[index]
         self.photos = torch.stack([data[int(i)]["photo"] for i in index])
@@ -128,6 +146,20 @@ class Bench:
         progress(f"directions from {study.faces} random faces")
         self.directions = attribute_directions(self.generator, study.faces, study.seed)
         self.pipe: Any = load_pipeline(self.preset)
+        self.projector: Method | None = None
+
+    def method(self, name: str, pivot: Method | None = None) -> Method:
+        """A method in front of this generator, with the study's budget. pivot: of PTI; None: a projector of its own."""
+        s = self.study
+        budget = Budget(s.w_plus, s.projector, s.tuning, s.seed)
+        return load_method(name, self.preset, generator=self.generator, pivot=pivot, budget=budget)
+
+    def remembering(self, name: str) -> Method:
+        """:meth:`method`, for measuring all but time: PTI takes the pivots that were measured as the projector's."""
+        if name == "projector" or name == "pti":
+            self.projector = self.projector or Remembering(self.method("projector"))
+            return self.projector if name == "projector" else self.method(name, self.projector)
+        return self.method(name)
 
     def compare(self, pictures: Tensor, photos: Tensor) -> dict[str, np.ndarray]:
         """MSE, perceptual distance and similarity of pictures (N, 3, S, S) and photos."""
@@ -160,35 +192,41 @@ def changed(attribute: Attribute, before: dict[str, Tensor], after: dict[str, Te
 
 
 @torch.no_grad()
-def measure(method: Method, bench: Bench, progress: Callable[[str], None]) -> dict[str, np.ndarray]:
-    """One method on every photo: seconds, distortion (start_… of its starting point), success_… and kept_… of every
-    direction and text edit (NaN where a photo shows already what a text edit asks for), and the pictures (uint8)."""
-    if method.name not in ("w-plus", "projector", "pti"):
-        method.invert(bench.photos[:1])  # the first call is slower
-    columns: dict[str, list] = {}
+def measure(method: Method, bench: Bench, progress: Callable[[str], None], batch: int = 6) -> dict[str, np.ndarray]:
+    """One method on every photo: distortion (start_… of its starting point), success_… and kept_… of every direction
+    and text edit (NaN where a photo shows already what a text edit asks for), and the pictures (uint8).
 
-    def add(name: str, value: Any) -> None:
-        columns.setdefault(name, []).append(value)
-
-    for i in range(len(bench.photos)):
-        photo = bench.photos[i : i + 1]
-        inversion = method.invert(photo)
+    A photo's result does not depend on the others of its ``batch`` (up to rounding).
+    """
+    parts: list[dict[str, np.ndarray]] = []
+    for k in range(0, len(bench.photos), batch):
+        photos = bench.photos[k : k + batch]
+        inversion = method.invert(photos)
         result = inversion.reconstruction
-        add("seconds", inversion.seconds)
-        for prefix, picture in (("", result), ("start_", inversion.trace[0].reconstruction)):
-            for k, v in bench.compare(picture, photo).items():
-                add(prefix + k, v[0])
+        part = bench.compare(result, photos)
+        start = bench.compare(inversion.trace[0].reconstruction, photos)
+        part |= {f"start_{name}": values for name, values in start.items()}
         before = bench.read(result)
         for a in EDITED:
-            adds = ~bench.shows[a.name][i : i + 1]
-            moved = bench.directions[a.name].move(inversion.w_plus, STRENGTH if adds[0] else -STRENGTH)
-            edited = inversion.generate(moved)
-            add(f"success_{a.name}", float(changed(a, before, bench.read(edited), adds)[0]))
-            add(f"kept_{a.name}", bench.compare(edited, photo)["similarity"][0])
-        add("picture", to_array(result.clamp(-1, 1))[0])
-        progress(f"{method.name}: {i + 1} of {len(bench.photos)} photos, {inversion.seconds:.1f} s")
-    out = {k: np.asarray(v) for k, v in columns.items()}
+            adds = ~bench.shows[a.name][k : k + batch]
+            direction, strengths = bench.directions[a.name], np.where(adds, STRENGTH, -STRENGTH)
+            codes = [direction.move(w[None], s) for w, s in zip(inversion.w_plus, strengths, strict=True)]
+            edited = inversion.generate(torch.cat(codes))
+            part[f"success_{a.name}"] = changed(a, before, bench.read(edited), adds).astype(float)
+            part[f"kept_{a.name}"] = bench.compare(edited, photos)["similarity"]
+        part["picture"] = to_array(result.clamp(-1, 1))
+        parts.append(part)
+        progress(f"{method.name}: {min(k + batch, len(bench.photos))} of {len(bench.photos)} photos")
+    out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return out | measure_text_edits(out["picture"], bench)
+
+
+def time_method(method: Method, photos: Tensor, progress: Callable[[str], None]) -> np.ndarray:
+    """(N,) seconds of every photo, inverted alone; of networks, the second of two passes."""
+    warm = 1 if method.name in BUDGETS else 2
+    seconds = [[method.invert(p[None]).seconds for _ in range(warm)][-1] for p in photos]
+    progress(f"{method.name}: {np.median(seconds):.2f} s a photo")
+    return np.array(seconds)
 
 
 @torch.no_grad()
@@ -218,10 +256,10 @@ def means(columns: dict[str, np.ndarray], prefix: str, names: Sequence[str]) -> 
 
 
 def per_photo(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The figures of the table, for each photo."""
+    """The figures of the table but the seconds, for each photo."""
     directions, texts = [a.name for a in EDITED], [t.words for t in TEXT_EDITS]
     return {
-        **{k: columns[k] for k in ("seconds", "mse", "lpips", "similarity")},
+        **{k: columns[k] for k in ("mse", "lpips", "similarity")},
         "direction_success": means(columns, "success", directions),
         "direction_kept": means(columns, "kept", directions),
         "text_success": means(columns, "success", texts),
@@ -260,12 +298,16 @@ CLAIMS = (
 
 
 def check_claims(figures: dict[str, dict[str, np.ndarray]], person: np.ndarray) -> list[dict[str, Any]]:
-    """Every claim about measured methods: the mean paired difference a − b with its interval, and the verdict."""
+    """Every claim about measured methods: the mean paired difference a − b with its interval, and the verdict.
+
+    A figure that was measured on fewer photos belongs to the first of ``person``.
+    """
     rows = []
     for claim in CLAIMS:
         if claim.a not in figures or claim.b not in figures:
             continue
-        difference = bootstrap_mean(figures[claim.a][claim.figure] - figures[claim.b][claim.figure], person)
+        pairs = figures[claim.a][claim.figure] - figures[claim.b][claim.figure]
+        difference = bootstrap_mean(pairs, person[: len(pairs)])
         sign = -1 if claim.smaller else 1
         if min(sign * difference.low, sign * difference.high) > 0:
             verdict = "holds"
@@ -287,7 +329,7 @@ def summary(figures: dict[str, dict[str, np.ndarray]], person: np.ndarray) -> li
     for name, columns in figures.items():
         time = runtime(columns["seconds"])
         row: dict[str, Any] = {"method": name, "title": TITLES.get(name, name), "n": len(person)}
-        row |= {"seconds": time.median, "seconds_spread": time.spread}
+        row |= {"seconds": time.median, "seconds_spread": time.spread, "timed": len(columns["seconds"])}
         for figure, values in columns.items():
             if figure == "seconds":
                 continue
@@ -313,7 +355,9 @@ def table(rows: Sequence[dict[str, Any]], claims: Sequence[dict[str, Any]], pres
             f"{100 * r['direction_success']:17.0f} %, {r['direction_kept']:.2f}"
             f"{100 * r['text_success']:14.0f} %, {r['text_kept']:.2f}"
         )
-    lines += ["", f"n = {rows[0]['n']} photos, one of each person; each inverted alone. 95 % intervals over people."]
+    n, timed = rows[0]["n"], rows[0]["timed"]
+    lines += ["", f"n = {n} photos, one of each person; 95 % intervals over people. Seconds: of {timed} photos, one at "
+              "a time, median and half the interquartile range."]  # fmt: skip
     lines += [
         f"perceptual: {judges.perceptual.label}; similarity and kept: {judges.identity.label}. {preset.label}",
         "",
@@ -330,8 +374,9 @@ def report_inversions(
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[str, Path]:
-    """Every method on every photo; the text, and the folder with inversions.{txt,csv}, claims.csv, per_photo.npz and
-    run.json. A run that was stopped continues from the methods in its methods/ folder."""
+    """Every method on every photo; the text, and the folder with inversions.{txt,csv,png}, claims.csv, per_photo.npz,
+    directions.safetensors and run.json. A run that was stopped continues from the methods in its methods/ folder; times
+    are taken anew."""
     check_seed(study.seed)
     unknown = [m for m in study.methods if m not in METHODS]
     if unknown or not study.methods:
@@ -342,13 +387,17 @@ def report_inversions(
     with claimed(folder):
         bench = Bench(study, progress)
         measured = {name: measured_method(name, bench, folder / "methods", progress) for name in study.methods}
-        figures = {name: per_photo(columns) for name, columns in measured.items()}
+        seconds = {name: time_method(bench.method(name), bench.photos[: study.timed], progress) for name in measured}
+        figures = {name: {"seconds": seconds[name]} | per_photo(columns) for name, columns in measured.items()}
         rows, claims = summary(figures, bench.person), check_claims(figures, bench.person)
         text = table(rows, claims, preset, bench.judges)
         write_text(folder / "inversions.txt", text + "\n", overwrite)
         write_text(folder / "inversions.csv", csv_text(rows), overwrite)
         if claims:
             write_text(folder / "claims.csv", csv_text(claims), overwrite)
+        found = list(bench.directions.values())
+        save_directions(folder / "directions.safetensors", found, bench.generator, preset.name, overwrite)
+        save_image(folder / "inversions.png", sheet(bench.photos, measured), {"preset": preset.name}, overwrite)
         with atomic_path(folder / "per_photo.npz") as part, open(part, "wb") as file:
             every = {f"{m}/{k}": v for m, columns in figures.items() for k, v in columns.items()}
             np.savez_compressed(file, person=bench.person, **every)  # type: ignore[arg-type]
@@ -356,19 +405,25 @@ def report_inversions(
     return text, folder
 
 
+def sheet(photos: Tensor, measured: dict[str, dict[str, np.ndarray]], n: int = 6) -> np.ndarray:
+    """The first ``n`` photos and every method's reconstructions of them, a row each person, uint8."""
+    n = min(n, len(photos))
+    columns = [to_array(photos[:n]), *(m["picture"][:n] for m in measured.values())]
+    titles = ["photo", *measured] + [""] * ((n - 1) * len(columns))
+    return contact_sheet([column[i] for i in range(n) for column in columns], len(columns), titles, cell=128, gap=4)
+
+
 def measured_method(name: str, bench: Bench, folder: Path, progress: Callable[[str], None]) -> dict[str, np.ndarray]:
     """:func:`measure`, or what an interrupted run of the same study wrote into ``folder``."""
     study = bench.study
-    budget = Budget(study.w_plus, study.projector, study.tuning, study.seed)
-    same = json.dumps({k: str(v) for k, v in asdict(study).items() if k != "methods"})
+    same = json.dumps({k: str(v) for k, v in asdict(study).items() if k not in ("methods", "timed")})
     path = folder / f"{name}.npz"
     if path.is_file():
         with np.load(path) as stored:
             found = dict(stored)
         if str(found.pop("study")) == same:
             return found
-    method = load_method(name, bench.preset, generator=bench.generator, budget=budget)
-    columns = measure(method, bench, progress)
+    columns = measure(bench.remembering(name), bench, progress)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, study=same, **columns)  # type: ignore[arg-type]

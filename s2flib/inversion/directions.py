@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from s2flib.errors import S2FError
+from s2flib.errors import S2FError, WeightsError
 from s2flib.stylegan2 import Generator
+from s2flib.weights.load import fingerprint, load_tensors, save_safetensors
+from s2flib.weights.published import check_values
 
 SAMPLES = 10_000  # random codes that the spread of a closed-form direction is measured on
 HELD_OUT = 0.3  # of the codes of each class, as in InterFaceGAN's paper
@@ -167,3 +171,34 @@ def _direction(
 
 def _signed(vector: Tensor) -> Tensor:
     return vector * vector[vector.abs().argmax()].sign()
+
+
+def save_directions(
+    path: Path, directions: Sequence[Direction], generator: Generator, preset: str, overwrite: bool = False
+) -> Path:
+    """Write directions of a generator as safetensors, for :func:`load_directions`."""
+    about = [{"name": d.name, "spread": d.spread, "rows": d.rows, "score": d.score} for d in directions]
+    meta = {"kind": "directions", "preset": preset, "decoder": fingerprint(generator), "directions": json.dumps(about)}
+    tensors = {"vectors": torch.stack([d.vector for d in directions])}
+    return save_safetensors(path, tensors, meta, overwrite=overwrite)
+
+
+def load_directions(path: str | Path, generator: Generator, preset: str) -> dict[str, Direction]:
+    """Name → direction, from a file of :func:`save_directions`. WeightsError for another generator's, or damage."""
+    tensors, meta = load_tensors(path, "directions", preset, with_metadata=True)
+    if meta.get("decoder") != fingerprint(generator):
+        raise WeightsError(f"{path} has directions of another generator: find them again with s2f evaluate-inversions.")
+    vectors = tensors.get("vectors")
+    check_values(vectors, "vectors", str(path))
+    try:
+        about = json.loads(meta["directions"])
+        found = [
+            Direction(str(a["name"]), v.float() / v.float().norm(), float(a["spread"]),
+                      None if a["rows"] is None else tuple(a["rows"]), a["score"])
+            for a, v in zip(about, vectors, strict=True)
+        ]  # fmt: skip
+    except (KeyError, TypeError, ValueError, S2FError):
+        found = []
+    if not found or any(len(d.vector) != generator.style_dim for d in found):
+        raise WeightsError(f"{path} is damaged: find the directions again with s2f evaluate-inversions.")
+    return {d.name: d for d in found}

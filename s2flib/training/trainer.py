@@ -118,12 +118,17 @@ def average_buffers(module: nn.Module, accelerator) -> None:
 def update_average(average: nn.Module, now: nn.Module, batch: int, half_life: float, step: int) -> None:
     """Exponential moving average of the weights after update ``step`` (from 1) of ``batch`` samples; copies buffers.
 
+    Parameters of ``now`` that are not trained are left alone: an average of equal numbers may turn −0 into 0, which
+    changes a fingerprint.
+
     half_life: in samples, and at most a twentieth of those seen (StyleGAN2-ADA's ramp), so that the first weights are
     forgotten; 0: no average, the weights themselves.
     """
     span = min(half_life, 0.05 * step * batch)
     decay = 0.5 ** (batch / span) if span else 0.0
-    torch._foreach_lerp_(list(average.parameters()), list(now.parameters()), 1 - decay)
+    pairs = [(a, p) for a, p in zip(average.parameters(), now.parameters(), strict=True) if p.requires_grad]
+    if pairs:
+        torch._foreach_lerp_([a for a, _ in pairs], [p for _, p in pairs], 1 - decay)
     if buffers := list(average.buffers()):
         torch._foreach_copy_(buffers, list(now.buffers()))
 

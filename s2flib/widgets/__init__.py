@@ -8,6 +8,7 @@ notebook shows where there is no front end (GitHub, HTML exports, papermill runs
 from s2flib.widgets.compare import Compare
 from s2flib.widgets.drawing_board import DrawingBoard
 from s2flib.widgets.edit_panel import EditPanel
+from s2flib.widgets.inversion_panel import InversionPanel
 from s2flib.widgets.lineup_panel import LineupPanel, Round
 from s2flib.widgets.pad import SketchPad
-from s2flib.widgets.sliders import Control, Sliders, latent_controls, latent_render, latent_sliders
+from s2flib.widgets.sliders import Control, Sliders, direction_sliders, latent_controls, latent_render, latent_sliders

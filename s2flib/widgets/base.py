@@ -190,6 +190,71 @@ class Attempts:
             return {}
 
 
+class Background(Attempts):
+    """A mixin: one work at a time in a thread of its own, because a kernel that is busy with a callback does not
+    process further clicks, including Cancel. However a work ends, :meth:`busy` is called with False."""
+
+    def __init__(self, *args, **kwargs):
+        self._cancelled = threading.Event()  # of the running work
+        self._worker: threading.Thread | None = None
+        self._turn = threading.RLock()  # around what starts or ends a work
+        super().__init__(*args, **kwargs)
+
+    def busy(self, busy: bool) -> None:
+        """What can be clicked while a work is running, and afterwards."""
+        raise NotImplementedError
+
+    def background(self, work: Callable[[threading.Event], object], doing: str) -> None:
+        """Starts ``work(cancelled)`` as an attempt and returns immediately; does nothing while one is running."""
+        cancelled = threading.Event()
+
+        def run() -> None:
+            try:
+                with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the status has named them
+                    self.attempt(lambda: work(cancelled), doing)
+            finally:
+                self._end()
+
+        def start() -> None:
+            self.busy(True)
+            worker.start()
+
+        worker = threading.Thread(target=run, name=doing, daemon=True)
+        with self._turn:
+            if self._worker is not None:
+                return
+            self._worker, self._cancelled = worker, cancelled
+            try:
+                self.attempt(start, f"starting {doing}")
+            finally:
+                if worker.ident is None:  # it never ran, and will not end by itself
+                    self._end()
+
+    def between(self, work: Callable[[], object], doing: str) -> None:
+        """:meth:`attempt` of something quick; does nothing while a work is running."""
+        with self._turn:
+            if self._worker is None:
+                self.attempt(work, doing)
+
+    def cancel(self) -> None:
+        """Asks the running work to stop."""
+        self._cancelled.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Waits until no work is running, for at most ``seconds``. Returns whether none is running."""
+        worker = self._worker
+        if worker is not None:
+            worker.join(seconds)
+        return worker is None or not worker.is_alive()
+
+    def _end(self) -> None:
+        with self._turn:
+            try:
+                self.busy(False)
+            finally:
+                self._worker = None
+
+
 class Panel(Attempts, ipywidgets.VBox):
     """A column of ipywidgets with a status line (``status``) and a static rendering."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 import threading
 
@@ -12,16 +11,15 @@ import numpy as np
 from s2flib.images import contact_sheet
 from s2flib.instruct_pix2pix.session import EditSession
 from s2flib.presets import Suited
-from s2flib.widgets.base import Attempts, from_png, png_bytes
+from s2flib.widgets.base import Background, from_png, png_bytes
 from s2flib.widgets.compare import Compare
 
 
-class EditPanel(Attempts, ipywidgets.VBox):
+class EditPanel(Background, ipywidgets.VBox):
     """``EditPanel(picture, preset, pipe=…)``: controls for instruction, guidance and seed, and a comparison.
 
-    ``session`` (s2flib.instruct_pix2pix.EditSession) stores the chain of edits. Each edit runs in its own thread,
-    because a kernel that is busy with a callback does not process further clicks, including Cancel. While it runs, only
-    Cancel can be clicked; however it ends, the other buttons come back and the status line says how.
+    ``session`` (s2flib.instruct_pix2pix.EditSession) stores the chain of edits. While an edit runs, only Cancel can be
+    clicked; however it ends, the other buttons come back and the status line says how.
     """
 
     def __init__(self, picture, preset="tiny", **options):
@@ -51,22 +49,19 @@ class EditPanel(Attempts, ipywidgets.VBox):
         self.go.on_click(lambda _: self.apply())
         self.stop.on_click(lambda _: self.cancel())
         self.back.on_click(lambda _: self.undo())
-        self._cancelled = threading.Event()
-        self._worker: threading.Thread | None = None  # the running edit
-        self._turn = threading.RLock()  # around what starts or ends it
         row = ipywidgets.HBox([self.seed, self.go, self.stop, self.back])
         super().__init__(
             [self.words, self.suited, self.guidance, self.image_guidance, row, self.bar, self.status, self.view]
         )
 
     def apply(self) -> None:
-        """Called by the button: starts the edit and returns immediately; see :meth:`wait`."""
+        """Called by the button: starts the edit and returns immediately; see ``wait``. ``cancel`` stops it at its next
+        step, and the session does not change."""
         words = self.words.value
         guidance = None if self.suited.value else self.guidance.value
         options = {"seed": self.seed.value, "guidance": guidance, "image_guidance": self.image_guidance.value}
-        cancelled = threading.Event()
 
-        def work() -> str:
+        def work(cancelled: threading.Event) -> str:
             try:
                 made = self.session.chain([words], **options, progress=self._progress, cancel=cancelled)
             finally:
@@ -75,56 +70,17 @@ class EditPanel(Attempts, ipywidgets.VBox):
                 self.words.value = ""
             return "; ".join(note for step in made for note in step.notes)
 
-        def run() -> None:
-            try:
-                with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the status has named them
-                    self.attempt(work, "the edit")
-            finally:
-                self._end()
+        self.background(work, "the edit")
 
-        def start() -> None:
-            self._busy(True)
-            self.bar.value = 0
-            worker.start()
-
-        worker = threading.Thread(target=run, name="edit", daemon=True)
-        with self._turn:
-            if self._worker is not None:
-                return
-            self._worker, self._cancelled = worker, cancelled
-            try:
-                self.attempt(start, "starting the edit")
-            finally:
-                if worker.ident is None:  # it never ran, and will not end by itself
-                    self._end()
-
-    def cancel(self) -> None:
-        """Stops the current edit at its next step; the session does not change."""
-        self._cancelled.set()
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Waits until no edit is running, for at most ``seconds``. Returns whether none is running."""
-        worker = self._worker
-        if worker is not None:
-            worker.join(seconds)
-        return worker is None or not worker.is_alive()
-
-    def _busy(self, busy: bool) -> None:
+    def busy(self, busy: bool) -> None:
         self.go.disabled = self.back.disabled = busy
         self.stop.disabled = not busy
-
-    def _end(self) -> None:
-        with self._turn:
-            try:
-                self._busy(False)
-            finally:
-                self._worker = None
+        if busy:
+            self.bar.value = 0
 
     def undo(self) -> None:
         """Called by the button; does nothing while an edit is running."""
-        with self._turn:
-            if self._worker is None:
-                self.attempt(self._undo, "undoing")
+        self.between(self._undo, "undoing")
 
     def _undo(self) -> None:
         self.session.undo()

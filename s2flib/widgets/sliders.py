@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from s2flib.errors import S2FError
 from s2flib.images import as_array, contact_sheet
+from s2flib.inversion.directions import Direction
+from s2flib.inversion.protocol import Inversion
 from s2flib.stylegan2 import Generator
 from s2flib.widgets.base import BYTES, STATIC, Widget, from_png, next_serial, png_bytes
 
@@ -175,3 +177,29 @@ def latent_sliders(generator: Generator, w_avg: Tensor, seed: int = 0) -> Slider
     """Interactive truncation ψ, style mixing and W+ layers of a generator."""
     render, controls = latent_render(generator, w_avg, seed), latent_controls(generator.n_styles)
     return Sliders(render, controls, description="A generated face")
+
+
+def direction_sliders(inversion: Inversion, directions: Sequence[Direction], strength: float = 3.0) -> Sliders:
+    """A slider from −strength to strength, in standard deviations, for each direction; they add up.
+
+    The first photo of ``inversion`` is edited, by its own generator where the method changed one. S2FError for two
+    directions of one name.
+    """
+    first = replace(
+        inversion, w_plus=inversion.w_plus[:1], weights=None if inversion.weights is None else inversion.weights[:1]
+    )
+
+    @torch.no_grad()
+    def render(**amounts: float) -> Tensor:
+        w_plus = first.w_plus
+        for k, direction in enumerate(directions):
+            w_plus = direction.move(w_plus, amounts[f"direction_{k}"])
+        return first.generate(w_plus)[0].clamp(-1, 1)
+
+    if len({d.name for d in directions}) != len(directions):
+        raise S2FError("two directions have the same name: give each a name of its own.")
+    controls = [
+        Control(f"direction_{k}", d.name.replace("_", " "), -strength, strength, strength / 12, 0.0)
+        for k, d in enumerate(directions)
+    ]
+    return Sliders(render, controls, description="The edited face")

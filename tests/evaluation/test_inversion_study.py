@@ -101,6 +101,7 @@ def test_summary_and_table():
     text = study.table(rows, study.check_claims(figures, np.arange(40)), TINY, judges)
     assert "Pivotal tuning" in text and "n = 40 photos" in text and TINY.label in text
     assert len(text.splitlines()[1].split("[")) == 4, "an interval for each of the three distortions"
+    assert "Seconds: of 40 photos" in text
 
 
 def test_directions_come_from_labels_of_random_faces(monkeypatch):
@@ -127,21 +128,136 @@ def test_directions_come_from_labels_of_random_faces(monkeypatch):
 
 def test_a_stopped_run_goes_on_and_another_study_does_not(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(study, "load_method", lambda name, *a, **k: name)
     monkeypatch.setattr(
-        study, "measure", lambda method, bench, progress: calls.append(method) or {"seconds": np.arange(3.0)}
+        study, "measure", lambda method, bench, progress: calls.append(method) or {"mse": np.arange(3.0)}
     )
 
     def bench(**options):
-        return SimpleNamespace(study=InversionStudy(**options), preset=TINY, generator=None)
+        return SimpleNamespace(study=InversionStudy(**options), preset=TINY, remembering=lambda name: name)
 
     for _ in range(2):
         got = study.measured_method("psp", bench(), tmp_path, print)
-        assert got["seconds"].tolist() == [0, 1, 2] and calls == ["psp"]
-    study.measured_method("psp", bench(methods=("psp",)), tmp_path, print)
-    assert calls == ["psp"], "the other methods of a study do not matter"
+        assert got["mse"].tolist() == [0, 1, 2] and calls == ["psp"]
+    study.measured_method("psp", bench(methods=("psp",), timed=2), tmp_path, print)
+    assert calls == ["psp"], "neither the other methods of a study nor the timing matter"
     study.measured_method("psp", bench(people=59), tmp_path, print)
     assert calls == ["psp", "psp"]
+
+
+def test_seconds_are_those_of_the_first_photos():
+    figures = {name: figures_of(k) for k, name in enumerate(("w-plus", "psp"))}
+    for name, offset in (("w-plus", 9.0), ("psp", 0.0)):
+        figures[name]["seconds"] = offset + np.arange(3.0)
+    rows = {r["method"]: r for r in study.summary(figures, np.arange(40))}
+    assert (rows["w-plus"]["seconds"], rows["w-plus"]["timed"], rows["w-plus"]["n"]) == (10, 3, 40)
+    claims = {r["text"]: r for r in study.check_claims(figures, np.arange(40))}
+    faster = claims["an encoder is faster than optimisation"]
+    assert faster["verdict"] == "holds" and faster["difference"] == pytest.approx(-9)
+
+
+def test_one_photo_at_a_time_is_timed_and_networks_are_warmed():
+    sizes = []
+
+    class Method:
+        def __init__(self, name):
+            self.name = name
+
+        def invert(self, photos):
+            sizes.append(len(photos))
+            return SimpleNamespace(seconds=float(len(sizes)))
+
+    photos = torch.zeros(3, 3, 8, 8)
+    assert study.time_method(Method("w-plus"), photos, print).tolist() == [1, 2, 3]
+    sizes.clear()
+    assert study.time_method(Method("e4e"), photos, print).tolist() == [2, 4, 6] and set(sizes) == {1}
+
+
+def test_a_photo_is_measured_alike_in_any_batch(monkeypatch):
+    """A method that darkens photos, a judge that reads brightness: figures do not depend on the batch."""
+    torch.manual_seed(0)
+    g = Generator(16, 16, 2, channel_base=128, channel_max=16).eval().requires_grad_(False)
+    g.register_buffer("latent_avg", torch.zeros(16))
+    photos = torch.rand(5, 3, 16, 16) * 2 - 1
+    names = [a.name for a in study.EDITED]
+    w = g.random_codes(50, 3)
+    bench = object.__new__(study.Bench)
+    bench.study, bench.preset, bench.photos, bench.generator = InversionStudy(), TINY, photos, g
+    bench.shows = {name: np.arange(5) % (k + 2) == 0 for k, name in enumerate(names)}
+    bench.directions = {n: study.interfacegan(w, w[:, k] > w[:, k].median(), n) for k, n in enumerate(names)}
+    flat = torch.nn.functional.normalize
+    bench.judges = SimpleNamespace(
+        perceptual=lambda x, y: (x - y).abs().mean((1, 2, 3)),
+        identity=SimpleNamespace(similarity=lambda x, y: (flat(x.flatten(1)) * flat(y.flatten(1))).sum(1)),
+    )
+
+    def read(pictures):
+        level = pictures.mean((1, 2, 3))
+        heads = {h: torch.stack([level * (k + 1) for k in range(len(v))], 1) if v else 100 * level
+                 for h, v in HEADS.items()}  # fmt: skip
+        return heads
+
+    bench.read = read
+    monkeypatch.setattr(study, "measure_text_edits", lambda pictures, bench: {"success_text": pictures.mean((1, 2, 3))})
+
+    class Method:
+        name = "psp"
+
+        def invert(self, photos):
+            codes = g.expand(torch.stack([p.flatten()[:16] for p in photos]))
+            made = g.synthesis(codes)
+            start = SimpleNamespace(reconstruction=made / 2)
+            return SimpleNamespace(w_plus=codes, reconstruction=made, trace=[start], generate=g.synthesis)
+
+    one, all_ = (study.measure(Method(), bench, lambda line: None, batch) for batch in (1, 3))
+    assert set(one) == set(all_) and len(one["mse"]) == 5 and one["picture"].shape == (5, 16, 16, 3)
+    for name in one:
+        np.testing.assert_allclose(one[name].astype(float), all_[name].astype(float), atol=1e-4, err_msg=name)
+    k = study.EDITED[0]
+    by_hand = g.synthesis(bench.directions[k.name].move(g.expand(photos[1:2].flatten(1)[:, :16]), study.STRENGTH))
+    expected = bench.compare(by_hand, photos[1:2])["similarity"][0]
+    assert not bench.shows[k.name][1] and one[f"kept_{k.name}"][1] == pytest.approx(expected, abs=1e-4)
+    assert one["start_mse"][0] != one["mse"][0]
+
+
+def test_pti_tunes_at_the_pivots_that_were_measured(monkeypatch):
+    """The projector runs once for each batch, and again only for the time."""
+    made = []
+
+    class Method:
+        def __init__(self, name, pivot):
+            self.name, self.pivot = name, pivot
+
+        def invert(self, photos, watch=None):
+            made.append((self.name, len(photos)))
+            return self.pivot.invert(photos) if self.name == "pti" else object()
+
+    def load(name, preset, generator, pivot, budget):
+        return Method(name, pivot or (Method("projector", None) if name == "pti" else None))
+
+    monkeypatch.setattr(study, "load_method", load)
+    bench = object.__new__(study.Bench)
+    bench.study, bench.preset, bench.generator, bench.projector = InversionStudy(), TINY, None, None
+    a, b = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
+    found = [bench.remembering("projector").invert(x) for x in (a, b)]
+    assert bench.remembering("pti").invert(b.clone()) is found[1] is not found[0]
+    assert made == [("projector", 2), ("projector", 2), ("pti", 2)]
+    bench.method("pti").invert(a)
+    assert made[3:] == [("pti", 2), ("projector", 2)]
+
+
+def test_the_sheet_has_every_method_of_each_person():
+    photos = torch.linspace(-1, 1, 3)[:, None, None, None].expand(3, 3, 128, 128)
+    black, white = (np.full((3, 128, 128, 3), v, np.uint8) for v in (0, 255))
+    page = study.sheet(photos, {"psp": {"picture": black}, "pti": {"picture": white}}, n=9)
+    assert page.shape == (4 + 3 * (128 + 20 + 4), 4 + 3 * 132, 3)
+    middle = [[int(page[88 + 152 * row, 68 + 132 * column, 0]) for column in range(3)] for row in range(3)]
+    assert middle == [[0, 0, 255], [128, 0, 255], [255, 0, 255]]
+
+
+@pytest.mark.parametrize("timed", [0, 6])
+def test_photos_to_time_are_among_the_people(tmp_path, timed):
+    with pytest.raises(S2FError, match="cannot be timed: choose 1 to 5"):
+        study.Bench(InversionStudy(people=5, timed=timed), print)
 
 
 def test_unknown_methods_are_refused(tmp_path):

@@ -1,10 +1,12 @@
 """Directions in W against closed forms: the hyperplane, the projection, eigenvectors, principal components."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from s2flib.errors import S2FError
+from s2flib.errors import S2FError, WeightsError
 from s2flib.inversion.directions import (
     RIDGE,
     Direction,
@@ -12,8 +14,11 @@ from s2flib.inversion.directions import (
     conditioned,
     ganspace,
     interfacegan,
+    load_directions,
+    save_directions,
     sefa,
 )
+from s2flib.weights.load import fingerprint, save_safetensors
 
 
 def labelled(n, d, seed, share=0.5):
@@ -204,3 +209,31 @@ def test_refuses(generator):
     for vector, spread in ((torch.ones(3), 1.0), (torch.eye(3)[0], 0.0), (torch.eye(3), 1.0)):
         with pytest.raises(S2FError, match="length 1"):
             Direction("d", vector, spread)
+
+
+def test_directions_are_saved_and_loaded(generator, tmp_path):
+    w = generator.random_codes(400, 0)
+    found = [interfacegan(w, w[:, 0] > w[:, 0].median(), "beard"), sefa(generator, [1, 2], 1)[0]]
+    path = save_directions(tmp_path / "d.safetensors", found, generator, "mini")
+    loaded = load_directions(path, generator, "mini")
+    assert list(loaded) == ["beard", "SeFa 1"]
+    for a, b in zip(found, loaded.values(), strict=True):
+        assert (a.rows, a.score) == (b.rows, b.score) and b.spread == pytest.approx(a.spread)
+        torch.testing.assert_close(a.vector, b.vector, atol=1e-3, rtol=0)
+        assert float(b.vector.norm()) == pytest.approx(1, abs=1e-6)
+    other = copy.deepcopy(generator)
+    torch.nn.init.ones_(other.conv1.conv.weight)
+    with pytest.raises(WeightsError, match="another generator: find them again"):
+        load_directions(path, other, "mini")
+    with pytest.raises(WeightsError, match="another preset"):
+        load_directions(path, generator, "tiny")
+
+
+@pytest.mark.parametrize(
+    "about", ["[]", "{", '[{"name": "a"}]', '[{"name": "a", "spread": -1, "rows": null, "score": 1}]']
+)
+def test_damaged_directions_are_refused(generator, tmp_path, about):
+    meta = {"kind": "directions", "preset": "mini", "decoder": fingerprint(generator), "directions": about}
+    path = save_safetensors(tmp_path / "d.safetensors", {"vectors": torch.eye(32)[:1]}, meta)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_directions(path, generator, "mini")

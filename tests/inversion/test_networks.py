@@ -197,5 +197,5 @@ def test_budgets_and_what_is_given(mini_weights, tmp_path):
 
 def test_a_preset_without_shipped_or_published_networks_says_how_to_train_one():
     for name, what in (("psp", "photo-psp"), ("hyperstyle", "hyperstyle")):
-        with pytest.raises(WeightsError, match=f"no {name} for the preset tiny is published: .*--what {what}"):
-            load_method(name, "tiny")
+        with pytest.raises(WeightsError, match=f"no {name} for the preset colab is published: .*--what {what}"):
+            load_network(name, "colab")

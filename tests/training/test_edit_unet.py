@@ -14,6 +14,7 @@ from s2flib.training import edit_vae as editor_vae
 from s2flib.training.edit_unet import (
     UNetConfig,
     clean_of,
+    denoising_loss,
     drop_conditions,
     noise_times,
     noise_weight,
@@ -61,6 +62,22 @@ def test_the_clean_guess_is_the_inverse_of_the_target(prediction):
     a = torch.tensor([0.9, 0.5, 0.02])[:, None, None, None]
     noisy = a.sqrt() * x0 + (1 - a).sqrt() * noise
     assert torch.allclose(clean_of(prediction, target_of(prediction, x0, noise, a), noisy, a), x0, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", editor.PREDICTIONS)
+def test_the_loss_weights_the_error_of_the_clean_latents_by_the_truncated_snr(prediction):
+    x0, noise, slip = torch.randn(3, 2, 4, 2, 2, generator=torch.Generator().manual_seed(4))
+    a = torch.tensor([0.9, 0.5])[:, None, None, None]  # signal-to-noise ratios 9 and 1
+    noisy = a.sqrt() * x0 + (1 - a).sqrt() * noise
+    guess = x0 + 0.1 * slip
+    implied = (noisy - a.sqrt() * guess) / (1 - a).sqrt()
+    said = target_of(prediction, guess, implied, a)
+    loss, plain = denoising_loss(prediction, said, x0, noise, a)
+    wanted = (torch.tensor([5.0, 1.0])[:, None, None, None] * (0.1 * slip).square()).mean()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
+    assert plain.item() == pytest.approx((said - target_of(prediction, x0, noise, a)).square().mean().item())
+    doubled, _ = denoising_loss(prediction, said, x0, noise, a, torch.full((2, 1, 2, 2), 2.0))
+    assert doubled.item() == pytest.approx(2 * loss.item(), rel=1e-5)
 
 
 def test_weights_of_noise_and_place():

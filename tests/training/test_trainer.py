@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from s2flib.training.trainer import (
     update_average,
 )
 from s2flib.weights import save_safetensors
+from s2flib.weights.load import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +200,19 @@ def test_the_moving_average_of_the_weights():
     assert torch.allclose(average.weight, torch.tensor(3 - (2 * 0.5**0.1) / 2))
     update_average(average, now, batch=10, half_life=0, step=1)
     assert torch.equal(average.weight, now.weight)
+
+
+def test_the_moving_average_of_frozen_weights_keeps_every_bit():
+    """An average of −0 and −0 is 0, which equals −0 but has another fingerprint."""
+    frozen = torch.nn.Linear(2, 2).requires_grad_(False)
+    frozen.weight.copy_(torch.tensor([[-0.0, 0.0], [1e-9, -3.0]]))
+    now = torch.nn.Sequential(frozen, torch.nn.Linear(2, 2))
+    average = copy.deepcopy(now)
+    torch.nn.init.zeros_(now[1].weight)
+    before = fingerprint(average[0])
+    for step in range(1, 50):
+        update_average(average, now, batch=8, half_life=1000, step=step)
+    assert fingerprint(average[0]) == before == fingerprint(frozen) and average[1].weight.abs().max() < 1e-3
 
 
 def test_updates_clip_scale_and_set_the_rate(tmp_path):

@@ -1,0 +1,51 @@
+"""Figures of the inversion study. Import them from s2flib.plotting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.ticker import FuncFormatter
+
+from s2flib.plotting.canvas import COLOURS, INK, CourseFigure, chart
+
+# the families of methods, and the colour each has in every figure
+FAMILIES = {
+    "optimisation": ("w-plus", "projector", "pti"),
+    "encoder": ("psp", "e4e", "restyle-psp", "restyle-e4e"),
+    "hypernetwork": ("hyperstyle", "hyperinverter"),
+}
+
+
+def tradeoff_figure(rows: Sequence[Mapping[str, Any]], caption: str | None = None, height: float = 3.9) -> CourseFigure:
+    """Distortion against time (logarithmic), and editability against distortion; a point for each method.
+
+    rows: of inversions.csv: method, seconds, and mse, direction_success with their …_low and …_high
+    """
+    with chart(caption, height, columns=2) as (figure, (left, right)):
+        for colour, (family, methods) in zip(COLOURS, FAMILIES.items(), strict=False):
+            label: str | None = family
+            for place, row in enumerate(r for r in rows if r["method"] in methods):
+                below = 12 * (place % 2)  # names of neighbours above and below their points
+                mse = (row["mse"], row["mse_low"], row["mse_high"])
+                success = tuple(100 * row[f"direction_success{end}"] for end in ("", "_low", "_high"))
+                _cross(left, (row["seconds"],) * 3, mse, colour, row["method"], label, below)
+                _cross(right, mse, success, colour, row["method"], None, below)
+                label = None
+        left.set(xscale="log", xlabel="seconds a photo", ylabel="MSE to the photo")
+        left.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        left.margins(0.16)
+        left.legend(loc="best", fontsize=8)
+        right.set(xlabel="MSE to the photo", ylabel="edits that succeed, %")
+        right.margins(0.16)
+    return figure
+
+
+def _cross(
+    axes, x: Sequence[float], y: Sequence[float], colour: str, name: str, label: str | None, below: float
+) -> None:
+    """A point with its intervals, x and y as (value, low, high), and its name, ``below`` points lower than usual."""
+    axes.plot([x[1], x[2]], [y[0], y[0]], color=colour, linewidth=1.2, alpha=0.6)
+    axes.plot([x[0], x[0]], [y[1], y[2]], color=colour, linewidth=1.2, alpha=0.6)
+    axes.plot([x[0]], [y[0]], "o", color=colour, markersize=6, label=label)
+    axes.annotate(name, (x[0], y[0]), (5, 4 - below), textcoords="offset points", fontsize=8, color=INK)
