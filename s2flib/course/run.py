@@ -28,12 +28,12 @@ TQDM_WIDGET = re.compile(r".{0,80}\d+%\|.*\| \d+/\d+ \[")
 
 
 def notebook_paths(names: Iterable[str] | None = None, folder: Path | None = None) -> list[Path]:
-    """The course's notebooks in order, or only those named: "01", "01_sketches" or a path.
+    """The course's notebooks in order, or only those named: "01", "03b", "01_sketches" or a path.
 
     Raises S2FError when a name does not match exactly one, or s2flib was installed without its notebooks.
     """
     folder = ROOT / "notebooks" if folder is None else Path(folder)
-    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    paths = sorted(folder.glob("[0-9][0-9]*_*.ipynb"))  # 03 and 03b
     if not paths:
         raise S2FError(
             f"there are no notebooks in {folder}: run the course from a clone of https://github.com/{GITHUB}."
@@ -43,7 +43,8 @@ def notebook_paths(names: Iterable[str] | None = None, folder: Path | None = Non
     chosen = []
     for name in names:
         stem = Path(name).name.removesuffix(".ipynb")
-        fits = [p for p in paths if p.stem == stem] or [p for p in paths if p.stem.startswith(stem)]
+        fits = [p for p in paths if stem in (p.stem, p.stem.partition("_")[0])]
+        fits = fits or [p for p in paths if p.stem.startswith(stem)]
         if len(fits) != 1:
             raise S2FError(f"{name!r} does not match one notebook: choose from {', '.join(p.stem for p in paths)}.")
         chosen += [p for p in fits if p not in chosen]
@@ -221,5 +222,5 @@ def write_html(notebook: Path) -> Path:
     exporter = HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)
     html, _ = exporter.from_notebook_node(nb, resources={"metadata": {"name": notebook.stem}})
     html = re.sub(r'<script[^>]*src="https?://[^>]*>\s*</script>', "", html)
-    html = re.sub(r'href="((?:\.\./)?[\w/]*\d\d_\w+)\.ipynb', r'href="\1.html', html)
+    html = re.sub(r'href="((?:\.\./)?[\w/]*\d\d[a-z]?_\w+)\.ipynb', r'href="\1.html', html)
     return write_text(notebook.with_suffix(".html"), html, overwrite=True)

@@ -12,8 +12,10 @@ Label masks are uint8 too: convert them with :func:`colour_mask` first.
 from s2flib.plotting.canvas import COLOURS, DPI, FAINT, INK, STYLE, WIDTH, CourseFigure, chart, save_figure, style
 from s2flib.plotting.charts import bars, curves, draw_intervals, intervals, table_figure
 from s2flib.plotting.diagrams import Arrow, Node, diagram, system_diagram, training_diagram
+from s2flib.plotting.inversion import tradeoff_figure
 from s2flib.plotting.pictures import (
     colour_mask,
+    false_colours,
     grid,
     image_row,
     lineup_figure,

@@ -25,12 +25,21 @@ def tradeoff_figure(rows: Sequence[Mapping[str, Any]], caption: str | None = Non
     with chart(caption, height, columns=2) as (figure, (left, right)):
         for colour, (family, methods) in zip(COLOURS, FAMILIES.items(), strict=False):
             label: str | None = family
-            for place, row in enumerate(r for r in rows if r["method"] in methods):
-                below = 12 * (place % 2)  # names of neighbours above and below their points
+            for row in (r for r in rows if r["method"] in methods):
                 mse = (row["mse"], row["mse_low"], row["mse_high"])
                 success = tuple(100 * row[f"direction_success{end}"] for end in ("", "_low", "_high"))
-                _cross(left, (row["seconds"],) * 3, mse, colour, row["method"], label, below)
-                _cross(right, mse, success, colour, row["method"], None, below)
+                _cross(
+                    left,
+                    (row["seconds"],) * 3,
+                    mse,
+                    colour,
+                    row["method"],
+                    label,
+                    _covered(row, rows, "seconds", "mse"),
+                )
+                _cross(
+                    right, mse, success, colour, row["method"], None, _covered(row, rows, "mse", "direction_success")
+                )
                 label = None
         left.set(xscale="log", xlabel="seconds a photo", ylabel="MSE to the photo")
         left.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -44,8 +53,13 @@ def tradeoff_figure(rows: Sequence[Mapping[str, Any]], caption: str | None = Non
 def _cross(
     axes, x: Sequence[float], y: Sequence[float], colour: str, name: str, label: str | None, below: float
 ) -> None:
-    """A point with its intervals, x and y as (value, low, high), and its name, ``below`` points lower than usual."""
+    """A point with its intervals, x and y as (value, low, high), and its name, above or below it."""
     axes.plot([x[1], x[2]], [y[0], y[0]], color=colour, linewidth=1.2, alpha=0.6)
     axes.plot([x[0], x[0]], [y[1], y[2]], color=colour, linewidth=1.2, alpha=0.6)
     axes.plot([x[0]], [y[0]], "o", color=colour, markersize=6, label=label)
-    axes.annotate(name, (x[0], y[0]), (5, 4 - below), textcoords="offset points", fontsize=8, color=INK)
+    axes.annotate(name, (x[0], y[0]), (5, -9 if below else 4), textcoords="offset points", fontsize=8, color=INK)
+
+
+def _covered(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], x: str, y: str) -> bool:
+    """Whether another point at nearly the same x is above this one, where its name would be."""
+    return any(other is not row and 0.7 < other[x] / row[x] < 1.43 and other[y] >= row[y] for other in rows)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from torch import Tensor
 
 from s2flib.errors import ImageError
 from s2flib.plotting.canvas import COLOURS, TITLE_PT, WIDTH, CourseFigure, blank, style, text_width, wrap
@@ -66,6 +68,18 @@ def overlay(image, heat) -> np.ndarray:
     amount = 0.65 * heat[..., None]
     grey = base.mean(axis=2, keepdims=True).repeat(3, axis=2)
     return ((1 - amount) * grey + amount * colour).astype(np.float32)
+
+
+def false_colours(features: Tensor) -> Tensor:
+    """Features (B, C, s, s) → (B, 3, s, s) in [−1, 1]: the three directions in which they vary most, over the batch, as
+    red, green and blue (two standard deviations to either side). Constant features are grey."""
+    if features.ndim != 4 or features.shape[1] < 3:
+        raise ImageError(f"false colours need features (B, C, s, s) of three channels or more: {tuple(features.shape)}")
+    flat = features.detach().float().movedim(1, 3).flatten(0, 2)  # (B·s·s, C)
+    flat = flat - flat.mean(0)
+    main = flat @ torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -3:].flip(1)  # (B·s·s, 3), the strongest is red
+    colours = (main / (2 * main.std(0)).clamp(min=1e-12)).clamp(-1, 1)
+    return colours.view(len(features), *features.shape[2:], 3).movedim(3, 1)
 
 
 def grid(

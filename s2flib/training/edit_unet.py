@@ -122,6 +122,17 @@ def noise_weight(prediction: str, alpha_bar: Tensor) -> Tensor:
     return {"sample": weight, "epsilon": weight / snr.clamp(min=0.05), "v_prediction": weight / (snr + 1)}[prediction]
 
 
+def denoising_loss(
+    prediction: str, said: Tensor, x0: Tensor, noise: Tensor, alpha_bar: Tensor, place: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The loss of a diffusion model, and the plain mean squared error of its prediction ``said`` (B, C, h, w).
+
+    alpha_bar (B, 1, 1, 1); place: weights of the positions, (B, 1, h, w), with which the loss is multiplied.
+    """
+    error = (said - target_of(prediction, x0, noise, alpha_bar)).square()
+    return (error * noise_weight(prediction, alpha_bar) * place).mean(), error.mean()
+
+
 def noise_times(n: int, steps: int, noisy: float, generator: torch.Generator | None = None) -> Tensor:
     """Times (n,) from 0 to steps − 1, with density ∝ t^(noisy − 1): noisy steps determine most of an edit."""
     u = torch.rand(n, generator=generator) ** (1 / noisy)
@@ -267,15 +278,11 @@ class UNetTrainer(Trainer):
         with self.autocast():
             states = nets["text"](ids.to(self.device)).last_hidden_state
             said = nets["unet"](torch.cat([noisy, before], 1), t, states).sample.float()
-        error = (said - target_of(self.cfg.prediction, x0, noise, alpha_bar)).square()
         place = edit_vae.place_weight(change, self.cfg.focus)
         if weight is not None:
             place = place * weight.to(self.device)[:, None, None, None]
-        return (
-            (error * noise_weight(self.cfg.prediction, alpha_bar) * place).mean(),
-            error.mean(),
-            clean_of(self.cfg.prediction, said, noisy, alpha_bar),
-        )
+        loss, error = denoising_loss(self.cfg.prediction, said, x0, noise, alpha_bar, place)
+        return loss, error, clean_of(self.cfg.prediction, said, noisy, alpha_bar)
 
     def shown(self, guess: Tensor, before: Tensor, x: Tensor) -> Tensor:
         """A prediction of x₀ as the image that ``edit`` returns. before: the latents of the input x (B, 3, H, W)."""

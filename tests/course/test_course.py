@@ -83,12 +83,14 @@ def test_a_failing_notebook_is_reported_and_the_others_run(small_course, tmp_pat
 
 
 def test_notebooks_are_chosen_by_number_name_or_path(small_course):
-    root = small_course(_00_a="1", _01_b="1", _10_c="1")
-    assert [p.stem for p in course.notebook_paths()] == ["00_a", "01_b", "10_c"]
+    root = small_course(_01b_d="1", _00_a="1", _01_b="1", _10_c="1")
+    assert [p.stem for p in course.notebook_paths()] == ["00_a", "01_b", "01b_d", "10_c"]
+    assert [p.stem for p in course.notebook_paths(["01"])] == ["01_b"], "01b is another one"
+    assert [p.stem for p in course.notebook_paths(["01b", "01"])] == ["01b_d", "01_b"]
     assert [p.stem for p in course.notebook_paths(["10", "00_a"])] == ["10_c", "00_a"]
     assert [p.stem for p in course.notebook_paths([str(root / "notebooks" / "01_b.ipynb")])] == ["01_b"]
     for wrong in ("12", "sketches", "0"):
-        with pytest.raises(S2FError, match="choose from 00_a, 01_b, 10_c"):
+        with pytest.raises(S2FError, match="choose from 00_a, 01_b, 01b_d, 10_c"):
             course.notebook_paths([wrong])
 
 

@@ -49,6 +49,31 @@ def m(weight, s):
     return weight * s[None, :, None, None]
 
 
+def slope(distance, gamma, loss=lambda s, d, g: 2 * math.log1p(math.exp(-s * d / 2)) + g / 2 * s * s):
+    return min((k / 200 for k in range(4001)), key=lambda s: loss(s, distance, gamma))
+
+
+def softplus(t):
+    return math.log1p(math.exp(t))
+
+
+_ALL_DIFFERENT = dict.fromkeys(("M_c", "M_s", "self-attention"), "different")
+
+
+def _rest(x, covered):
+    """The mean colour of the uncovered pixels, (B, 3, 1, 1)."""
+    return (x * ~covered).sum((2, 3), keepdim=True) / (~covered).sum((2, 3), keepdim=True)
+
+
+def _over_maps(distance, a, b):
+    return torch.stack([distance(p, q) for p, q in zip(a, b, strict=True)]).mean()
+
+
+def _unit_distance(p, q):
+    p, q = (torch.nn.functional.normalize(m.flatten(1), dim=1) for m in (p, q))
+    return (p - q).norm(dim=1)
+
+
 WRONG = [
     ("03.demodulate", lambda weight, s: m(weight, s), "Eq. 3"),
     (
@@ -70,34 +95,34 @@ WRONG = [
     ("03.blend", lambda a, b, first, last, amount: a.lerp_(b, amount), "inputs have changed"),
     ("03.blend", lambda a, b, first, last, amount: a + amount * (b - a), "stay a's"),
     ("03.blend", lambda a, b, first, last, amount: torch.cat([a[:first], b[first:last], a[last:]]), "move"),
-    ("04.channel_gate", lambda x, mlp: mlp(x.mean((2, 3)) + x.amax((2, 3))).sigmoid(), "by itself"),
-    ("04.channel_gate", lambda x, mlp: mlp(x.mean((2, 3))).sigmoid()[..., None, None], "max-pooled"),
-    ("04.channel_gate", lambda x, mlp: mlp(x.amax((2, 3))).sigmoid()[..., None, None], "average-pooled"),
+    ("03.slope", lambda d, g: slope(d, 2 * g), "one half"),
+    ("03.slope", lambda d, g: slope(d, g, lambda s, d, g: softplus(-s * d / 2) + g / 2 * s * s), "two softplus terms"),
+    ("03.slope", lambda d, g: slope(d, g, lambda s, d, g: 2 * softplus(-s * d) + g / 2 * s * s), "s·d/2"),
+    ("03.slope", lambda d, g: d / g, "upper bound"),
+    ("03.slope", lambda d, g: 2 * softplus(-slope(d, g) * d / 2) + g / 2 * slope(d, g) ** 2, "not the loss"),
+    ("03.slope", lambda d, g: -1.0, "smallest loss"),
+    ("03.slope", lambda d, g: None, "return"),
+    ("04.shuffle", lambda: {"M_c": "the same", "M_s": "the same"}, "keys"),
+    ("04.shuffle", lambda: {"M_c": "equal", "M_s": "the same", "self-attention": "different"}, "answer with one"),
+    ("04.shuffle", lambda: _ALL_DIFFERENT, "mean and maximum"),
+    ("04.shuffle", lambda: _ALL_DIFFERENT | {"M_c": "the same", "M_s": "shuffled alike"}, "neighbours"),
+    ("04.shuffle", lambda: _ALL_DIFFERENT | {"M_c": "the same"}, "where a position is"),
+    ("04.fill", lambda x, covered: torch.where(covered, x.mean((2, 3), keepdim=True), x), "leave them out"),
+    ("04.fill", lambda x, covered: torch.where(covered, _rest(x, covered).mean(1, keepdim=True), x), "three colours"),
+    ("04.fill", lambda x, covered: torch.where(covered, _rest(x, covered).mean(0, keepdim=True), x), "its own mean"),
+    ("04.fill", lambda x, covered: torch.where(covered, (x * ~covered).mean((2, 3), keepdim=True), x), "divide by"),
+    ("04.fill", lambda x, covered: _rest(x, covered).expand_as(x), "must stay"),
+    ("04.fill", lambda x, covered: x.masked_fill_(covered, 0.0), "work on a copy"),
+    ("04.fill", lambda x, covered: torch.zeros(3, 3), "shape"),
+    ("04.direction", lambda a, b: _over_maps(lambda p, q: (p - q).flatten(1).norm(dim=1), a, b), "not scaled yet"),
     (
-        "04.channel_gate",
-        lambda x, mlp: (mlp(x.mean((2, 3))) + mlp(x.amax((2, 3))))[..., None, None],
-        "sigmoid is missing",
+        "04.direction",
+        lambda a, b: _over_maps(lambda p, q: (p / p.norm() - q / q.norm()).flatten(1).norm(dim=1), a, b),
+        "by itself",
     ),
-    ("04.channel_gate", lambda x, mlp: (mlp(x.mean((2, 3))) + mlp(x.amax((2, 3)))).sigmoid(), "shape"),
-    ("04.refine", lambda x, m_c, gate, variant: gate(x) * m_c * x if variant == "cbam" else gate(x) * x, "looks at F'"),
-    ("04.refine", lambda x, m_c, gate, variant: gate(m_c * x) * m_c * x, 'for "seed"'),
-    ("04.refine", lambda x, m_c, gate, variant: gate(m_c * x) * x, 'for "cbam"'),
-    (
-        "04.attention_loss",
-        lambda a, b: torch.stack([(p - q).flatten(1).norm(dim=1) for p, q in zip(a, b, strict=True)]).mean(),
-        "divide each norm",
-    ),
-    (
-        "04.attention_loss",
-        lambda a, b: torch.stack([(p - q).square().mean() for p, q in zip(a, b, strict=True)]).mean(),
-        "root is missing",
-    ),
-    (
-        "04.attention_loss",
-        lambda a, b: torch.stack([(p - q).square().mean().sqrt() for p, q in zip(a, b, strict=True)]).mean(),
-        "per picture first",
-    ),
-    ("04.attention_loss", lambda a, b: 0.0, "per map and picture"),
+    ("04.direction", lambda a, b: 2 * _over_maps(_unit_distance, a, b), "not the sum"),
+    ("04.direction", lambda a, b: _over_maps(lambda p, q: _unit_distance(p, q) ** 2, a, b), "not squared"),
+    ("04.direction", lambda a, b: 0.0, "length 1"),
     ("05.reg", lambda w, avg: (w - avg).square().sum((1, 2)).mean(), "root"),
     ("05.reg", lambda w, avg: (w - avg).norm(dim=2).mean(), "Frobenius"),
     ("05.reg", lambda w, avg: (w - avg).flatten(1).norm(dim=1).sum(), "mean over the batch"),
@@ -123,7 +148,7 @@ def test_every_exercise_of_these_lessons_has_a_checker_and_a_slip():
         find_checker(name)
     from s2flib.course.exercises import CHECKERS
 
-    assert {n for n in CHECKERS if n[:2] in ("03", "04", "05")} == named
+    assert {n for n in CHECKERS if n.partition(".")[0] in ("03", "04", "05")} == named
 
 
 def test_garbage_is_an_error_and_never_raises():

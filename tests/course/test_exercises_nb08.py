@@ -1,22 +1,28 @@
 """The checks of the exercises in notebook 08."""
 
-from editing_stand_in import close, face_fixture, tiny_pipe_fixture, tiny_pipeline_folder_fixture  # noqa: F401  (fixtures)
-
-FAST = dict(steps=2)
-WORDS = "make the hair blond"
-
 
 def test_exercises_name_the_usual_mistakes():
     from s2flib.course.exercises import grade
 
     wrong = {
-        "noise": [
-            (lambda z, e, a: a.view(-1, 1, 1, 1) * z + (1 - a.view(-1, 1, 1, 1)) * e, "square roots"),
-            (lambda z, e, a: (1 - a.view(-1, 1, 1, 1)).sqrt() * z + a.view(-1, 1, 1, 1).sqrt() * e, "changed"),
+        "needed": [
+            (lambda i, t: {"neither", "picture", "both"}, "neither and picture cancels out"),
+            (lambda i, t: {"both"}, "at s_I = 1, s_T = 4 picture is needed"),
+            (lambda i, t: 1, "set of names"),
+            (lambda i, t: {"image"}, "no prediction"),
+            (lambda i, t: None, "return"),
         ],
-        "guidance": [
-            (lambda n, p, b, i, t: n + t * (p - n) + i * (b - p), "changed places"),
-            (lambda n, p, b, i, t: n + i * (p - n) + t * (b - n), "starts from"),
+        "ramp": [
+            (lambda u, low, high, peak: peak if low < u < high else 1.0, "half way up"),
+            (lambda u, low, high, peak: 0.0, "1 (none), not 0"),
+            (lambda u, low, high, peak: 1.0, "midway"),
+            (lambda u, low, high, peak: None, "return"),
+        ],
+        "at_least": [
+            (lambda n: 1 - 3 / n, "rule of three"),
+            (lambda n: 0.95 ** (1 / n), "not 95 %"),
+            (lambda n: 0.05**n, "solve"),
+            (lambda n: 1.0, "0.05"),
         ],
         "dropout": [
             (lambda u, s: (u < s, u < s), "dropped in 5 %"),

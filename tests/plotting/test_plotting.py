@@ -50,6 +50,16 @@ def test_to_display_keeps_channel_order():
     np.testing.assert_allclose(plotting.to_display(red)[0, 0], [1, 0, 0])
 
 
+def test_false_colours_show_the_strongest_direction_in_red():
+    strong, weak, none = torch.randn(2, 1, 8, 8), 0.1 * torch.randn(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
+    out = plotting.false_colours(torch.cat([weak, strong, none, none + 5], 1))
+    assert out.shape == (2, 3, 8, 8) and out.abs().max() <= 1
+    alike = torch.corrcoef(torch.stack([out[:, 0].flatten(), strong.flatten()]))[0, 1].abs()
+    assert alike > 0.9 and torch.isfinite(plotting.false_colours(torch.ones(1, 4, 2, 2))).all()
+    with pytest.raises(ImageError, match="three channels"):
+        plotting.false_colours(torch.zeros(1, 2, 4, 4))
+
+
 @pytest.mark.parametrize(
     "bad", [torch.zeros(2, 3, 4, 4), torch.zeros(7, 4, 4), np.zeros((4, 4), np.int64), np.zeros(4), np.zeros((4, 4, 4))]
 )
@@ -208,3 +218,20 @@ def test_charts_are_no_generated_pictures(tmp_path):
     for i, figure in enumerate([plotting.bars({"a": 0.5}, "x"), plotting.table_figure(["a"], [["1"]])]):
         path = plotting.save_figure(figure, tmp_path / f"{i}.png", metadata={"preset": "tiny"})
         assert read_metadata(path)["preset"] == "tiny" and "synthetic" not in read_metadata(path)
+
+
+def test_the_tradeoff_figure_has_every_method_with_its_intervals():
+    def row(method, seconds, mse, success):
+        value = {"method": method, "seconds": seconds}
+        for name, (middle, half) in {"mse": (mse, 0.01), "direction_success": (success, 0.1)}.items():
+            value |= {name: middle, f"{name}_low": middle - half, f"{name}_high": middle + half}
+        return value
+
+    rows = [row("w-plus", 30, 0.02, 0.4), row("psp", 0.3, 0.06, 0.7), row("hyperstyle", 0.9, 0.05, 0.8)]
+    left, right = plotting.tradeoff_figure(rows).axes
+    assert left.get_xscale() == "log" and {t.get_text() for t in left.texts} == {"w-plus", "psp", "hyperstyle"}
+    assert [t.get_text() for t in left.get_legend().get_texts()] == ["optimisation", "encoder", "hypernetwork"]
+    points = {tuple(map(float, line.get_xydata()[0])) for line in right.lines if len(line.get_xydata()) == 1}
+    assert points == {(0.02, 40), (0.06, 70), (0.05, 80)}
+    spans = [line.get_xydata() for line in right.lines if len(line.get_xydata()) == 2]
+    assert any(np.allclose(s, [(0.01, 40), (0.03, 40)]) for s in spans) and len(spans) == 6

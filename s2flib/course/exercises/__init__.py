@@ -35,7 +35,7 @@ class Verdict:
 
 
 def exercise(name: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
-    """Decorator that registers the checker of exercise ``name`` ("NN.word", NN is the notebook's number)."""
+    """Decorator that registers the checker of exercise ``name`` ("NN.word", NN is the notebook's number: 03, 03b)."""
 
     def register(checker: Callable[..., str]) -> Callable[..., str]:
         CHECKERS[name] = checker

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -58,3 +60,34 @@ def blend(student) -> str:
         rule = f"rows {first} to {last - 1} move, all others stay a's."
         expect_close(got, truth, f"with first={first}, last={last}, amount={amount}: {rule}")
     return "if b is a random person, this is pSp's multi-modal output."
+
+
+@exercise("03.slope")
+def best_slope(student) -> str:
+    """Learner's function: (distance d, γ) → the s that minimises 2 softplus(−s d/2) + γ s²/2."""
+
+    def truth(distance, gamma, terms=2.0, reach=0.5):
+        """The zero of γ s − terms · reach · d · σ(−reach · s · d)."""
+        low, high = 0.0, terms * reach * distance / gamma
+        for _ in range(80):
+            s = (low + high) / 2
+            rises = gamma * s > terms * reach * distance / (1 + math.exp(min(700.0, reach * s * distance)))
+            low, high = (low, s) if rises else (s, high)
+        return s
+
+    for case in ((1.0, 1.0), (4.0, 0.5), (0.25, 0.1), (2.0, 0.01)):
+        got = student(*case)
+        expect_answer(got)
+        got, right, where = float(got), truth(*case), f"for d={case[0]:g}, γ={case[1]:g}"
+        for wrong, hint in (
+            (truth(*case, terms=1.0), "the loss has two softplus terms, and R1 a factor of one half: γ/2 · s²."),
+            (truth(*case, reach=1.0), "the critic's answers are ± s·d/2, not ± s·d."),
+            (case[0] / case[1], "d/γ is only an upper bound; the best slope lies below it."),
+            (
+                2 * math.log1p(math.exp(-right * case[0] / 2)) + case[1] / 2 * right**2,
+                "return the slope, not the loss.",
+            ),
+        ):
+            expect(abs(got - wrong) > 0.011 or abs(wrong - right) < 0.03, f"{where}: {hint}")
+        expect(abs(got - right) <= 0.011, f"{where} it gives {got:.3f}, but {right:.3f} has the smallest loss.")
+    return "R1 keeps the slope finite, and lets it go to 0 as pictures and photos meet."

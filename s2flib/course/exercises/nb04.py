@@ -4,79 +4,123 @@ from __future__ import annotations
 
 import torch
 
-from s2flib.course.exercises import exercise, expect, expect_close, seeded
+from s2flib.course.exercises import exercise, expect, expect_answer, expect_close, seeded
+
+OUTCOMES = ("the same", "shuffled alike", "different")
 
 
-@exercise("04.channel_gate")
-def channel_gate(student) -> str:
-    """Learner's function: (F (B, C, H, W), mlp: (B, C) → (B, C)) → M_c (B, C, 1, 1)."""
-    x = torch.randn(2, 6, 5, 4, generator=seeded(40))
-    hidden, back = torch.randn(6, 3, generator=seeded(41)), torch.randn(3, 6, generator=seeded(42))
-
-    def mlp(d):
-        return (d @ hidden).relu() @ back
-
-    got = student(x.clone(), mlp)
-    avg, top = x.mean((2, 3)), x.flatten(2).max(2).values
-    truth = (mlp(avg) + mlp(top)).sigmoid()[:, :, None, None]
-    for wrong, hint in (
-        ((mlp(avg + top)).sigmoid(), "the MLP sees each descriptor by itself; add afterwards."),
-        (mlp(avg).sigmoid(), "the max-pooled descriptor is missing."),
-        (mlp(top).sigmoid(), "the average-pooled descriptor is missing."),
-        (mlp(avg).sigmoid() + mlp(top).sigmoid(), "add first, then apply the sigmoid: gates stay in (0, 1)."),
-        (mlp(avg) + mlp(top), "the sigmoid is missing."),
-    ):
-        if isinstance(got, torch.Tensor) and got.numel() == wrong.numel():
-            expect(not torch.allclose(got.reshape(2, 6), wrong, atol=1e-5), hint)
-    expect_close(got, truth, "pool over height and width, twice (mean and max), and keep two axes of size 1.")
-    return "one number in (0, 1) per channel: how much that feature matters in this image."
+def _outcome(attend) -> str:
+    """What becomes of ``attend``'s result when the positions of its input are shuffled."""
+    x, order = torch.randn(2, 8, 5, 5, generator=seeded(40)), torch.randperm(25, generator=seeded(41))
+    with torch.no_grad():
+        old, new = attend(x).flatten(2), attend(x.flatten(2)[:, :, order].view(x.shape)).flatten(2)
+    if torch.allclose(new, old, atol=1e-5):
+        return "the same"
+    same_size = old.shape[2] == len(order)
+    return "shuffled alike" if same_size and torch.allclose(new, old[:, :, order], atol=1e-5) else "different"
 
 
-@exercise("04.refine")
-def refine(student) -> str:
-    """Learner's function: (F, m_c, spatial_gate function, "cbam" | "seed") → F''."""
-    x, m_c = torch.randn(2, 4, 5, 5, generator=seeded(45)), torch.rand(2, 4, 1, 1, generator=seeded(46))
-    places = torch.rand(2, 1, 5, 5, generator=seeded(47))
+def _attentions() -> dict:
+    """Name → a function F (B, 8, H, W) → the gate, or the output of self-attention; random weights."""
+    down, up = torch.randn(8, 3, generator=seeded(42)), torch.randn(3, 8, generator=seeded(43))
+    kernel = torch.randn(1, 2, 7, 7, generator=seeded(44)) / 7
+    q, k, v = (torch.randn(8, 8, generator=seeded(45 + i)) / 3 for i in range(3))
 
-    def spatial_gate(features):
-        return (features.mean(1, keepdim=True) + places).sigmoid()
+    def channel_gate(x):
+        avg, top = ((pooled @ down).relu() @ up for pooled in (x.mean((2, 3)), x.amax((2, 3))))
+        return (avg + top).sigmoid()[:, :, None]  # (B, C, 1)
 
-    m_s = spatial_gate(m_c * x)
-    for variant, truth, other, multiplied in (
-        ("cbam", m_s * m_c * x, m_s * x, m_c * x),
-        ("seed", m_s * x, m_s * m_c * x, x),
-    ):
-        got = student(x.clone(), m_c.clone(), spatial_gate, variant)
-        if isinstance(got, torch.Tensor) and got.shape == truth.shape:
-            hint = "the spatial gate looks at F', the map after the channel gate, in both variants."
-            expect(not torch.allclose(got, spatial_gate(x) * multiplied, atol=1e-5), hint)
-            hint = f'for "{variant}" that is the other reading: CBAM multiplies F\', the seed paper F.'
-            expect(not torch.allclose(got, other, atol=1e-5), hint)
-        expect_close(got, truth, f"\"{variant}\": first F' = m_c ⊗ F, then m_s = spatial_gate(F').", 1e-5)
-    return "in the seed paper's formula, the channel gate only affects the spatial gate."
+    def spatial_gate(x):
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return torch.nn.functional.conv2d(pooled, kernel, padding=3).sigmoid()
+
+    def self_attention(x):
+        tokens = x.flatten(2).transpose(1, 2)  # (B, N, C)
+        weights = (tokens @ q @ (tokens @ k).transpose(1, 2) / 8**0.5).softmax(-1)
+        return (tokens + weights @ tokens @ v).transpose(1, 2)
+
+    return {"M_c": channel_gate, "M_s": spatial_gate, "self-attention": self_attention}
 
 
-@exercise("04.attention_loss")
-def attention_loss(student) -> str:
-    """Learner's function: two lists of maps F'' [(B, C, h, w), …] → mean of ‖difference‖₂ / √(numbers)."""
+@exercise("04.shuffle")
+def shuffle(student) -> str:
+    """Learner's function: () → what a shuffle of the positions does to each of the three."""
+    got = student()
+    expect_answer(got)
+    attentions = _attentions()
+    expect(isinstance(got, dict) and set(got) == set(attentions), f"return a dict with the keys {list(attentions)}.")
+    hints = {
+        "M_c": "it sees nothing but each channel's mean and maximum. Does either change?",
+        "M_s": "its 7×7 convolution looks at a position's neighbours. Who are they after the shuffle?",
+        "self-attention": "a row of A is computed from features alone; nothing in it says where a position is.",
+    }
+    for name, attend in attentions.items():
+        expect(got[name] in OUTCOMES, f"{name}: answer with one of {', '.join(map(repr, OUTCOMES))}.")
+        expect(got[name] == _outcome(attend), f"{name} is not {got[name]!r}: {hints[name]}")
+    return (
+        "only the spatial gate knows about neighbours. Transformers must be told where a position is, by an encoding."
+    )
+
+
+@exercise("04.fill")
+def fill(student) -> str:
+    """Learner's function: (pictures (B, 3, H, W), covered (B, 1, H, W) bool) → filled with the rest's mean colour."""
+    x = torch.rand(3, 3, 6, 6, generator=seeded(48)) * 2 - 1
+    covered = torch.rand(3, 1, 6, 6, generator=seeded(49)) < 0.4
+    given = x.clone()
+    got = student(given, covered.clone())
+    expect_answer(got)
+    expect(torch.equal(given, x), "the pictures that came in have changed: work on a copy (torch.where makes one).")
+    if isinstance(got, torch.Tensor) and got.shape == x.shape:
+        outside = ~covered.expand_as(x)
+        expect(torch.allclose(got[outside], x[outside]), "pixels that are not covered must stay as they are.")
+        rest = (~covered).float()
+        means = (x * rest).sum((2, 3), keepdim=True) / rest.sum((2, 3), keepdim=True)  # (B, 3, 1, 1)
+        for colour, hint in (
+            (x.mean((2, 3), keepdim=True), "the mean includes the covered pixels: leave them out."),
+            (means.mean(1, keepdim=True), "that is a grey: take the mean of each of the three colours by itself."),
+            (means.mean(0, keepdim=True), "every picture has its own mean: do not average over the batch."),
+            ((x * rest).mean((2, 3), keepdim=True), "divide by the number of uncovered pixels, not by all pixels."),
+        ):
+            expect(not torch.allclose(got, torch.where(covered, colour, x), atol=1e-5), hint)
+    truth = x.clone()
+    for b in range(3):
+        keep = ~covered[b, 0]
+        for c in range(3):
+            truth[b, c][covered[b, 0]] = x[b, c][keep].mean()
+    expect_close(got, truth, "covered pixels get the mean of the uncovered ones, per picture and colour.", 1e-5)
+    return "no way of covering is neutral; a verdict that depends on the paint is about the paint."
+
+
+@exercise("04.direction")
+def direction(student) -> str:
+    """Learner's function: two lists of maps [(B, C, h, w), …] → mean ‖a/‖a‖ − b/‖b‖‖₂ over maps and pictures."""
     rng = seeded(43)
     one = [torch.randn(3, c, s, s, generator=rng) for c, s in ((4, 8), (6, 4))]
     two = [torch.randn(3, c, s, s, generator=rng) * k for c, s, k in ((4, 8, 1), (6, 4, 3))]
     got = student([m.clone() for m in one], [m.clone() for m in two])
-    sums = [[float((p - q).pow(2).sum()) for p, q in zip(a, b, strict=True)] for a, b in zip(one, two, strict=True)]
-    sizes = [a[0].numel() for a in one]
-    truth = sum((v / n) ** 0.5 for row, n in zip(sums, sizes, strict=True) for v in row) / 6
+
+    def unit(maps):
+        return [[p.flatten() / p.norm() for p in m] for m in maps]
+
+    gaps = [
+        [float((p - q).norm()) for p, q in zip(a, b, strict=True)] for a, b in zip(unit(one), unit(two), strict=True)
+    ]
+    truth = sum(map(sum, gaps)) / 6
     if isinstance(got, torch.Tensor) and got.numel() == 1:
         got = got.reshape(())
-        squared = sum(v / n for row, n in zip(sums, sizes, strict=True) for v in row) / 6
-        batch = sum((sum(row) / 3 / n) ** 0.5 for row, n in zip(sums, sizes, strict=True)) / 2
+        plain = sum(float((p - q).norm()) for a, b in zip(one, two, strict=True) for p, q in zip(a, b, strict=True)) / 6
+        whole = [
+            float((a / a.norm() - b / b.norm()).flatten(1).norm(dim=1).mean()) for a, b in zip(one, two, strict=True)
+        ]
         for wrong, hint in (
-            (sum(v**0.5 for row in sums for v in row) / 6, "divide each norm by √(numbers in the map)."),
-            (squared, "the root is missing: ‖·‖₂ is not squared."),
-            (batch, "one norm per picture first, then the mean over the batch."),
+            (plain, "the maps are not scaled yet: divide each by its own length first."),
+            (sum(whole) / 2, "scale the map of every picture by itself, not the whole batch at once."),
             (2 * truth, "take the mean over the maps, not the sum."),
+            (sum(v * v for row in gaps for v in row) / 6, "the distance is not squared."),
         ):
             expect(abs(float(got) - wrong) > 1e-4, hint)
-    expect_close(got, truth, "per map and picture: difference, square, sum, root, divided by √n; then the mean.", 1e-4)
-    expect(abs(float(student(one, one))) < 1e-4, "equal maps must give 0.")
-    return "the distance between what the network attends to in the photo and in the output."
+    expect_close(got, truth, "per map and picture: scale both to length 1, difference, norm; then the mean.", 1e-4)
+    scaled = student([5 * m for m in one], [0.1 * m for m in two])
+    expect(abs(float(scaled) - truth) < 1e-4, "a common factor must not change the loss.")
+    return "the size of F'' no longer matters. Whether this is enough, the next cell shows."
