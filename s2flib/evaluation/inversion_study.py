@@ -280,7 +280,7 @@ class Claim(NamedTuple):
 CLAIMS = (
     Claim("optimisation reconstructs better than an encoder", "mse", "w-plus", "psp"),
     Claim("W+ reconstructs better than W", "mse", "w-plus", "projector"),
-    Claim("tuning the generator reconstructs better than its pivot", "mse", "pti", "e4e"),
+    Claim("tuning the generator reconstructs better than its pivot", "mse", "pti", "projector"),
     Claim("PTI reconstructs better than optimisation", "mse", "pti", "w-plus"),
     Claim("an encoder is faster than optimisation", "seconds", "psp", "w-plus"),
     Claim("a hypernetwork is faster than tuning", "seconds", "hyperstyle", "pti"),

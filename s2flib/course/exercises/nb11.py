@@ -16,7 +16,7 @@ def prediction(student, measured) -> str:
     best = max(measured, key=lambda name: measured[name])
     numbers = ", ".join(f"{name} {100 * value:.0f} %" for name, value in measured.items())
     said = "as you said" if got == best else f"it was {best}"
-    return f"{said}: {numbers}. Codes near W are edited best, and those far from it reconstruct best."
+    return f"{said}: {numbers}. The method that comes closest to a photo need not be the one to edit it with."
 
 
 @exercise("11.near")
