@@ -290,7 +290,7 @@ CLAIMS = (
     Claim("ReStyle reconstructs better than pSp", "mse", "restyle-psp", "psp"),
     Claim("ReStyle reconstructs better than e4e", "mse", "restyle-e4e", "e4e"),
     Claim("HyperStyle reconstructs better than its encoder", "mse", "hyperstyle", "e4e"),
-    Claim("HyperStyle reconstructs worse than PTI", "mse", "pti", "hyperstyle"),
+    Claim("PTI reconstructs better than HyperStyle", "mse", "pti", "hyperstyle"),
     Claim("HyperInverter reconstructs better than e4e", "mse", "hyperinverter", "e4e"),
     Claim("HyperStyle keeps the person better than its encoder", "similarity", "hyperstyle", "e4e", smaller=False),
     Claim("PTI keeps the person in edits better than e4e", "direction_kept", "pti", "e4e", smaller=False),
