@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from notebook_cells import check_stubs_and_solutions
 
 from s2flib.course.exercises import find_checker, grade
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 LESSONS = ("03_stylegan2", "04_cbam_attention", "05_losses")
-
-
-def cells(path: Path, tag: str) -> list[str]:
-    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return ["".join(c["source"]) for c in found if tag in c["metadata"].get("tags", [])]
-
-
-class Course:
-    """Stands for s2flib.course in a notebook's check cells: keeps the verdicts."""
-
-    def __init__(self):
-        self.verdicts = {}
-
-    def check(self, name, *answers, strict=False):
-        self.verdicts[name] = grade(name, *answers).status
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_stubs_wait_and_stored_solutions_are_right(lesson):
-    for path, tag, wanted in (
-        (NOTEBOOKS / f"{lesson}.ipynb", "exercise", "not done yet"),
-        (NOTEBOOKS / "solutions" / f"{lesson}_solutions.ipynb", "solution", "right"),
-    ):
-        course = Course()
-        names = {"course": course, "torch": torch, "math": math}
-        answers, checks = cells(path, tag), cells(path, "check")
-        assert 2 <= len(answers) == len(checks) <= 4
-        for source in answers + checks:
-            exec(compile(source, str(path), "exec"), names)  # noqa: S102  (the notebook's own cells)
-        assert len(course.verdicts) == len(checks) and set(course.verdicts.values()) == {wanted}
+    check_stubs_and_solutions(lesson)
 
 
 def m(weight, s):

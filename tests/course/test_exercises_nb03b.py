@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from notebook_cells import NOTEBOOKS, check_stubs_and_solutions, run_exercises
 
 from s2flib.course.exercises import CHECKERS, find_checker, grade
 from s2flib.presets import PAPER, TINY
 from s2flib.psp import GradualStyleEncoder
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 LESSON = "03b_psp_encoder"
+SOLUTIONS = NOTEBOOKS / "solutions" / f"{LESSON}_solutions.ipynb"
 PARTS = ("outline of the head", "lines of eyes and mouth", "colour of the skin", "colour of the hair")
 
 
-def cells(path: Path, tag: str) -> list[str]:
-    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return ["".join(c["source"]) for c in found if tag in c["metadata"].get("tags", [])]
-
-
-class Course:
-    """Stands for s2flib.course in a notebook's check cells: keeps the verdicts."""
-
-    def __init__(self):
-        self.verdicts = {}
-
-    def check(self, name, *answers, strict=False):
-        self.verdicts[name] = grade(name, *answers).status
-
-
-def answers_of(path: Path, tag: str) -> dict:
-    names = {"course": Course(), "torch": torch, "math": math}
-    for source in cells(path, tag) + cells(path, "check"):
-        exec(compile(source, str(path), "exec"), names)  # noqa: S102  (the notebook's own cells)
-    return names
-
-
 def test_stubs_wait_and_stored_solutions_are_right():
-    for path, tag, wanted in (
-        (NOTEBOOKS / f"{LESSON}.ipynb", "exercise", "not done yet"),
-        (NOTEBOOKS / "solutions" / f"{LESSON}_solutions.ipynb", "solution", "right"),
-    ):
-        verdicts = answers_of(path, tag)["course"].verdicts
-        assert len(verdicts) == len(cells(path, "check")) == 4 and set(verdicts.values()) == {wanted}
+    check_stubs_and_solutions(LESSON)
 
 
 @pytest.mark.parametrize("preset", [TINY, PAPER], ids=lambda p: p.name)
 def test_the_solutions_hold_for_the_library(preset):
     """Heads are counted, and views measured: which pixels of the sketch a cell depends on, without SE."""
-    solved = answers_of(NOTEBOOKS / "solutions" / f"{LESSON}_solutions.ipynb", "solution")
+    solved = run_exercises(SOLUTIONS, "solution")
     with torch.device("meta"):
         encoder = GradualStyleEncoder.from_preset(preset)
     for row, side in ((0, encoder.size // 16), (3, encoder.size // 8), (7, encoder.size // 4)):
@@ -61,7 +33,7 @@ def test_the_solutions_hold_for_the_library(preset):
 
 
 def test_the_view_is_the_librarys():
-    solved = answers_of(NOTEBOOKS / "solutions" / f"{LESSON}_solutions.ipynb", "solution")
+    solved = run_exercises(SOLUTIONS, "solution")
     units = (1, 2, 1, 1)
     encoder = GradualStyleEncoder(1, 8, 8, units, (4, 4, 4, 4), 4, 256).double().eval()
     for block in encoder.body:

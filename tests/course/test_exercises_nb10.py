@@ -55,6 +55,6 @@ def test_a_prediction_is_compared_with_what_was_measured():
     measured = {"face": 0.266, "matcher": 0.413}
     assert "as you said: face 26.6 %, matcher 41.3 %" in grade("10.prediction", lambda: "matcher", measured).message
     surprised = grade("10.prediction", lambda: "face", measured)
-    assert surprised.status == "right" and "it was the matcher" in surprised.message
+    assert surprised.status == "right" and "it was matcher" in surprised.message
     assert grade("10.prediction", lambda: "both", measured).status == "wrong"
     assert grade("10.prediction", stub, measured).status == "not done yet"

@@ -10,7 +10,9 @@ import torch
 
 from s2flib.errors import S2FError
 from s2flib.evaluation import inversion_study as study
-from s2flib.evaluation.inversion_study import Attribute, InversionStudy
+from s2flib.evaluation import inversion_tables as tables
+from s2flib.evaluation.inversion_study import InversionStudy
+from s2flib.evaluation.inversion_tables import EDITED, TEXT_EDITS, Attribute
 from s2flib.judges.edit_judge import HEADS, SCALE
 from s2flib.presets import TINY
 from s2flib.stylegan2 import Generator
@@ -45,16 +47,16 @@ def test_a_number_must_move_by_half_of_its_deviation():
 def test_edited_attributes_are_read_by_the_judge():
     from s2flib.datasets.attributes import ATTRIBUTE_NAMES
 
-    for a in study.EDITED:
+    for a in EDITED:
         assert a.name in ATTRIBUTE_NAMES and set(a.values) <= set(HEADS[a.head])
         assert bool(a.values) == bool(HEADS[a.head])
-    for t in study.TEXT_EDITS:
+    for t in TEXT_EDITS:
         assert t.attribute in ATTRIBUTE_NAMES and set(t.values) <= set(HEADS[t.head])
 
 
 def test_means_leave_out_what_was_not_asked():
     columns = {"success_a": np.array([1.0, np.nan, np.nan]), "success_b": np.array([0.0, 1.0, np.nan])}
-    got = study.means(columns, "success", ["a", "b"])
+    got = tables.means(columns, "success", ["a", "b"])
     assert got[:2].tolist() == [0.5, 1.0] and np.isnan(got[2])
 
 
@@ -77,28 +79,28 @@ def test_verdicts_follow_the_intervals_of_paired_differences():
     person = np.arange(40)
     base = figures_of(0)
     better = {k: v - 0.01 if k == "mse" else v for k, v in base.items()}  # paired: seen in spite of the spread
-    rows = {r["text"]: r for r in study.check_claims({"w-plus": better, "psp": base}, person)}
+    rows = {r["text"]: r for r in tables.check_claims({"w-plus": better, "psp": base}, person)}
     first = rows["optimisation reconstructs better than an encoder"]
     assert first["verdict"] == "holds" and first["difference"] == pytest.approx(-0.01) and first["high"] < 0
     assert rows["an encoder is faster than optimisation"]["verdict"] == "not shown"
-    contrary = {r["text"]: r for r in study.check_claims({"w-plus": base, "psp": better}, person)}
+    contrary = {r["text"]: r for r in tables.check_claims({"w-plus": base, "psp": better}, person)}
     assert contrary["optimisation reconstructs better than an encoder"]["verdict"] == "the contrary"
     more = {k: v + 0.01 if k == "direction_success" else v for k, v in base.items()}
-    larger = {r["text"]: r for r in study.check_claims({"e4e": more, "psp": base}, person)}
+    larger = {r["text"]: r for r in tables.check_claims({"e4e": more, "psp": base}, person)}
     assert larger["e4e is edited more often with success than pSp"]["verdict"] == "holds"
-    assert len(study.check_claims({"psp": base}, person)) == 0
+    assert len(tables.check_claims({"psp": base}, person)) == 0
 
 
 def test_summary_and_table():
     figures = {"psp": figures_of(1), "pti": figures_of(2)}
     figures["pti"]["text_success"][:30] = np.nan
-    rows = study.summary(figures, np.arange(40))
+    rows = tables.summary(figures, np.arange(40))
     assert [r["method"] for r in rows] == ["psp", "pti"] and rows[0]["n"] == 40
     assert rows[0]["mse"] == pytest.approx(figures["psp"]["mse"].mean())
     assert rows[0]["seconds"] == pytest.approx(np.median(figures["psp"]["seconds"]))
     assert rows[1]["text_success"] == pytest.approx(figures["pti"]["text_success"][30:].mean())
     judges = SimpleNamespace(perceptual=SimpleNamespace(label="P"), identity=SimpleNamespace(label="I"))
-    text = study.table(rows, study.check_claims(figures, np.arange(40)), TINY, judges)
+    text = tables.table(rows, tables.check_claims(figures, np.arange(40)), TINY, judges)
     assert "Pivotal tuning" in text and "n = 40 photos" in text and TINY.label in text
     assert len(text.splitlines()[1].split("[")) == 4, "an interval for each of the three distortions"
     assert "Seconds: of 40 photos" in text
@@ -148,9 +150,9 @@ def test_seconds_are_those_of_the_first_photos():
     figures = {name: figures_of(k) for k, name in enumerate(("w-plus", "psp"))}
     for name, offset in (("w-plus", 9.0), ("psp", 0.0)):
         figures[name]["seconds"] = offset + np.arange(3.0)
-    rows = {r["method"]: r for r in study.summary(figures, np.arange(40))}
+    rows = {r["method"]: r for r in tables.summary(figures, np.arange(40))}
     assert (rows["w-plus"]["seconds"], rows["w-plus"]["timed"], rows["w-plus"]["n"]) == (10, 3, 40)
-    claims = {r["text"]: r for r in study.check_claims(figures, np.arange(40))}
+    claims = {r["text"]: r for r in tables.check_claims(figures, np.arange(40))}
     faster = claims["an encoder is faster than optimisation"]
     assert faster["verdict"] == "holds" and faster["difference"] == pytest.approx(-9)
 
@@ -178,7 +180,7 @@ def test_a_photo_is_measured_alike_in_any_batch(monkeypatch):
     g = Generator(16, 16, 2, channel_base=128, channel_max=16).eval().requires_grad_(False)
     g.register_buffer("latent_avg", torch.zeros(16))
     photos = torch.rand(5, 3, 16, 16) * 2 - 1
-    names = [a.name for a in study.EDITED]
+    names = [a.name for a in EDITED]
     w = g.random_codes(50, 3)
     bench = object.__new__(study.Bench)
     bench.study, bench.preset, bench.photos, bench.generator = InversionStudy(), TINY, photos, g
@@ -212,7 +214,7 @@ def test_a_photo_is_measured_alike_in_any_batch(monkeypatch):
     assert set(one) == set(all_) and len(one["mse"]) == 5 and one["picture"].shape == (5, 16, 16, 3)
     for name in one:
         np.testing.assert_allclose(one[name].astype(float), all_[name].astype(float), atol=1e-4, err_msg=name)
-    k = study.EDITED[0]
+    k = EDITED[0]
     by_hand = g.synthesis(bench.directions[k.name].move(g.expand(photos[1:2].flatten(1)[:, :16]), study.STRENGTH))
     expected = bench.compare(by_hand, photos[1:2])["similarity"][0]
     assert not bench.shows[k.name][1] and one[f"kept_{k.name}"][1] == pytest.approx(expected, abs=1e-4)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,17 @@ def expect_close(answer: object, truth: object, hint: str, tolerance: float = 1e
     expect(np.isfinite(got).all(), f"some values are not finite (a division by zero?). {hint}")
     worst = float(np.abs(got - want).max()) if got.size else 0.0
     expect(worst <= tolerance, f"the largest difference is {worst:.4g} (allowed: {tolerance:g}). {hint}")
+
+
+def predicted(student: Callable[[], object], measured: Mapping[str, float], digits: int = 0) -> str:
+    """The learner's prediction of the largest of ``measured`` (shares), beside the figures; any of its names is right:
+    a prediction is no test of knowledge. Wrong for another answer."""
+    got = student()
+    expect_answer(got)
+    expect(got in measured, f"{got!r} is no answer: return one of {', '.join(map(repr, measured))}.")
+    best = max(measured, key=lambda name: measured[name])
+    numbers = ", ".join(f"{name} {100 * value:.{digits}f} %" for name, value in measured.items())
+    return f"{'as you said' if got == best else f'it was {best}'}: {numbers}."
 
 
 def seeded(seed: int):

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from s2flib.course.exercises import exercise, expect, expect_answer, expect_close
+from s2flib.course.exercises import exercise, expect, expect_answer, expect_close, predicted
 
 
 @exercise("10.prediction")
 def prediction(student, measured) -> str:
     """Learner's function: () → "face" or "matcher"; measured: {"face": rank-1, "matcher": rank-1} of line drawings."""
-    got = student()
-    expect_answer(got)
-    expect(got in measured, f"{got!r} is no answer: return one of {', '.join(map(repr, measured))}.")
-    best = max(measured, key=lambda name: measured[name])
-    numbers = ", ".join(f"{name} {100 * value:.1f} %" for name, value in measured.items())
-    said = "as you said" if got == best else f"it was the {best}"
-    return f"{said}: {numbers}. A prediction written down first shows whether the result should surprise you."
+    why = "A prediction written down first shows whether the result should surprise you."
+    return f"{predicted(student, measured, digits=1)} {why}"
 
 
 @exercise("10.rates")
