@@ -354,6 +354,9 @@ def test_every_equation_of_the_course_can_be_typeset():
     for path in sorted((lesson.ROOT / "notebooks").glob("*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "markdown":
+                text = re.sub(r"\$\$.+?\$\$", "", cell.source, flags=re.DOTALL)
+                inline = re.findall(r"\$[^$\n]+\$", text)
+                assert not inline, f"{path.name}: the report shows inline equations as they are: {inline}"
                 for tex in re.findall(r"\$\$(.+?)\$\$", cell.source, re.DOTALL):
                     made = course.mathml(tex)
                     text = html.unescape(re.sub("<[^>]*>", "", made))
