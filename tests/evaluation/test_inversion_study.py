@@ -11,6 +11,7 @@ import torch
 from s2flib.errors import S2FError
 from s2flib.evaluation import inversion_study as study
 from s2flib.evaluation import inversion_tables as tables
+from s2flib.evaluation.intervals import bootstrap_mean
 from s2flib.evaluation.inversion_study import InversionStudy
 from s2flib.evaluation.inversion_tables import EDITED, TEXT_EDITS, Attribute
 from s2flib.judges.edit_judge import HEADS, SCALE
@@ -155,6 +156,11 @@ def test_seconds_are_those_of_the_first_photos():
     claims = {r["text"]: r for r in tables.check_claims(figures, np.arange(40))}
     faster = claims["an encoder is faster than optimisation"]
     assert faster["verdict"] == "holds" and faster["difference"] == pytest.approx(-9)
+    pairs, person = np.array([-1.0, -2.0, -9.0]), np.array([0, 0, *range(1, 39)])  # two photos of the first person
+    figures["psp"]["seconds"] = figures["w-plus"]["seconds"] + pairs
+    (row,) = (r for r in tables.check_claims(figures, person) if r["figure"] == "seconds")
+    expected = bootstrap_mean(pairs, person[:3])
+    assert (row["low"], row["high"]) == (expected.low, expected.high) != tuple(bootstrap_mean(pairs, person[-3:])[1:3])
 
 
 def test_one_photo_at_a_time_is_timed_and_networks_are_warmed():
@@ -207,8 +213,8 @@ def test_a_photo_is_measured_alike_in_any_batch(monkeypatch):
         def invert(self, photos):
             codes = g.expand(torch.stack([p.flatten()[:16] for p in photos]))
             made = g.synthesis(codes)
-            start = SimpleNamespace(reconstruction=made / 2)
-            return SimpleNamespace(w_plus=codes, reconstruction=made, trace=[start], generate=g.synthesis)
+            start, end = (SimpleNamespace(reconstruction=y) for y in (made / 2, made))
+            return SimpleNamespace(w_plus=codes, reconstruction=made, trace=[start, end], generate=g.synthesis)
 
     one, all_ = (study.measure(Method(), bench, lambda line: None, batch) for batch in (1, 3))
     assert set(one) == set(all_) and len(one["mse"]) == 5 and one["picture"].shape == (5, 16, 16, 3)
