@@ -23,7 +23,7 @@ under tiny. Adam and similar optimisers are invariant to a common factor, so onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -99,17 +99,48 @@ def _safe_norm(x: Tensor) -> Tensor:
     return (x.square().sum(1) + 1e-12).sqrt()
 
 
+class AttentionLoss(nn.Module):
+    """:func:`attention_loss` with a frozen network: ``compare(targets(photo), output)``, a scalar.
+
+    maps: which of the network's refined maps F'' are compared, 0 being the finest; none: all of them.
+    """
+
+    def __init__(self, net: AttributeNet, maps: Sequence[int] = ()):
+        super().__init__()
+        available = len(net.blocks)
+        if bad := [i for i in maps if i not in range(available)]:
+            raise S2FError(f"the attribute network has the maps 0 to {available - 1}, not {bad[0]}.")
+        self.net, self.maps = net, tuple(maps) or tuple(range(available))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        every = self.net.attention_features(x)
+        return [every[i] for i in self.maps]
+
+    def targets(self, photo: Tensor, sketch: Tensor | None = None) -> list[Tensor]:
+        """What the output is compared with. The sketch is not used."""
+        return self.features(photo)
+
+    def compare(self, targets: list[Tensor], output: Tensor) -> Tensor:
+        return attention_loss(targets, self.features(output))
+
+
+def gradient_norms(losses: Mapping[str, Callable[[Tensor], Tensor]], output: Tensor) -> dict[str, Tensor]:
+    """‖∂L_k/∂y‖ of each loss at ``output`` (B, 3, H, W), all numbers of the batch together; 0-d float64 tensors."""
+    norms = {}
+    for name, loss in losses.items():
+        y = output.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(y), y)
+        norms[name] = gradient.double().norm()
+    return norms
+
+
 def gradient_shares(losses: Mapping[str, Callable[[Tensor], Tensor]], output: Tensor) -> dict[str, float]:
     """Each weighted loss's share of the gradient at ``output``, in [0, 1]: ‖∂L_k/∂y‖ / Σ_j ‖∂L_j/∂y‖.
 
     losses: name → function of the output (B, 3, H, W) that includes its λ. What a loss does in training is decided by
     this share, not by λ. All zero if no loss has a gradient.
     """
-    norms = {}
-    for name, loss in losses.items():
-        y = output.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(y), y)
-        norms[name] = float(gradient.double().norm())
+    norms = {name: float(norm) for name, norm in gradient_norms(losses, output).items()}
     total = sum(norms.values())
     return {name: norm / total if total else 0.0 for name, norm in norms.items()}
 
@@ -139,29 +170,56 @@ class LossWeights:
 class SketchLoss(nn.Module):
     """The weighted sum of all losses: (photo, output, w_plus, latent_avg) -> (total, {loss: value}).
 
-    networks: {"lpips": a perceptual judge, "id": an identity judge, "attention": an AttributeNet}, one for each of
-    these losses with a weight above 0; :func:`s2flib.judges.loss_networks` returns a preset's.
+    networks: {"lpips": a perceptual judge, "id": an identity judge, "attention": an AttributeNet, an
+    :class:`AttentionLoss` or a :class:`~s2flib.published_attention.PublishedAttentionLoss`}, one for each of these
+    losses with a weight above 0; :func:`s2flib.judges.loss_networks` returns a preset's.
 
     All networks are frozen: this module has nothing to train, and its state dict is not part of a checkpoint. The
-    values are detached 0-d tensors, unweighted, and include "total".
+    values are detached 0-d tensors, unweighted, and include "total". ``weights`` may be replaced between two calls.
     """
 
     def __init__(self, weights: LossWeights, networks: Mapping[str, nn.Module]):
         super().__init__()
         self.weights = weights
-        wanted = [k for k in ("lpips", "id", "attention") if getattr(weights, k) > 0]
-        if missing := [k for k in wanted if k not in networks]:
+        nets = {k: networks[k] for k in ("lpips", "id", "attention") if getattr(weights, k) > 0 and k in networks}
+        if missing := [k for k in ("lpips", "id", "attention") if getattr(weights, k) > 0 and k not in nets]:
             raise S2FError(f"the {missing[0]} loss needs its network: see s2flib.judges.loss_networks.")
-        self.nets = nn.ModuleDict({k: networks[k] for k in wanted}).requires_grad_(False).eval()
+        if isinstance(net := nets.get("attention"), AttributeNet):
+            nets["attention"] = AttentionLoss(net)
+        self.nets = nn.ModuleDict(nets).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> SketchLoss:
         return super().train(False)  # always frozen: no batch statistics, no dropout
 
     @torch.no_grad()
-    def targets(self, photo: Tensor) -> dict[str, Any]:
-        """What the losses compare with: the networks' features of the photos (B,3,H,W) in [-1,1]."""
-        features = {"lpips": "features", "id": "embed", "attention": "attention_features"}
-        return {k: getattr(net, features[k])(photo) for k, net in self.nets.items()}
+    def targets(self, photo: Tensor, sketch: Tensor | None = None) -> dict[str, Any]:
+        """What the losses compare with: the networks' features of the photos (B,3,H,W) in [-1,1].
+
+        sketch (B,1,H,W) in [0,1]: for the published attention loss, which compares with it too.
+        """
+        nets: Any = self.nets
+        known = {}
+        if "lpips" in nets:
+            known["lpips"] = nets["lpips"].features(photo)
+        if "id" in nets:
+            known["id"] = nets["id"].embed(photo)
+        if "attention" in nets:
+            known["attention"] = nets["attention"].targets(photo, sketch)
+        return known
+
+    def image_losses(self, photo: Tensor, targets: Mapping[str, Any]) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Every loss of the output, unweighted: name → function of the output (B,3,H,W)."""
+        nets: Any = self.nets
+        losses: dict[str, Callable[[Tensor], Tensor]] = {}
+        if self.weights.l2:
+            losses["l2"] = lambda y: l2_loss(photo.float(), y.float())
+        if self.weights.lpips:
+            losses["lpips"] = lambda y: nets["lpips"].compare(targets["lpips"], nets["lpips"].features(y)).mean()
+        if self.weights.id:
+            losses["id"] = lambda y: _cosine_distance(targets["id"], nets["id"].embed(y))
+        if self.weights.attention:
+            losses["attention"] = lambda y: nets["attention"].compare(targets["attention"], y)
+        return losses
 
     def forward(
         self,
@@ -176,19 +234,10 @@ class SketchLoss(nn.Module):
                 f"the losses compare photo and output, both (B,3,H,W) of one size, but got {tuple(photo.shape)} and "
                 f"{tuple(output.shape)}: pass the photo, not the sketch, pooled to the output's size."
             )
-        known: Any = self.targets(photo) if targets is None else targets
-        nets: Any = self.nets
-        parts: dict[str, Tensor] = {}
-        if self.weights.l2:
-            parts["l2"] = l2_loss(photo.float(), output.float())
-        if self.weights.lpips:
-            parts["lpips"] = nets["lpips"].compare(known["lpips"], nets["lpips"].features(output)).mean()
-        if self.weights.id:
-            parts["id"] = _cosine_distance(known["id"], nets["id"].embed(output))
+        known = self.targets(photo) if targets is None else targets
+        parts = {name: loss(output) for name, loss in self.image_losses(photo, known).items()}
         if self.weights.reg:
             parts["reg"] = reg_loss(w_plus, latent_avg)
-        if self.weights.attention:
-            parts["attention"] = attention_loss(known["attention"], nets["attention"].attention_features(output))
         if not parts:
             raise S2FError("every loss has weight 0, so there is nothing to train: set at least one weight above 0.")
         zero = torch.zeros((), device=photo.device)

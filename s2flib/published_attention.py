@@ -51,9 +51,20 @@ class PublishedAttentionLoss(nn.Module):
         x = F.interpolate(x.float(), size=self.SIDE)  # the nearest pixel, as in the code
         return F.normalize(self.resnet(x), dim=1)[:, :, None, None].expand(-1, -1, 7, 7)
 
-    def forward(self, photo: Tensor, output: Tensor, sketch: Tensor) -> Tensor:
-        if photo.shape != output.shape or sketch.shape[:2] != (len(photo), 1):
-            raise ImageError("the attention loss compares photos and outputs of one size, and a sketch of each.")
-        x, y, s = self.features(photo), self.features(output), self.features(sketch.expand(-1, 3, -1, -1))
+    def targets(self, photo: Tensor, sketch: Tensor | None) -> list[Tensor]:
+        """What the output is compared with: R(x) and R(s)."""
+        if sketch is None or sketch.shape[:2] != (len(photo), 1):
+            raise ImageError("the published attention loss compares with the sketches, too: pass one of each photo.")
+        return [self.features(photo), self.features(sketch.expand(-1, 3, -1, -1))]
+
+    def compare(self, targets: list[Tensor], output: Tensor) -> Tensor:
+        """The loss of ``output`` with known :meth:`targets`."""
+        x, s = targets
+        y = self.features(output)
         refined = self.cbam(y)
         return F.mse_loss(y * refined, x * refined) + F.mse_loss(y * refined, s * refined)
+
+    def forward(self, photo: Tensor, output: Tensor, sketch: Tensor) -> Tensor:
+        if photo.shape != output.shape:
+            raise ImageError("the attention loss compares photos and outputs of one size, and a sketch of each.")
+        return self.compare(self.targets(photo, sketch), output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +16,14 @@ from s2flib.judges.dlib_resnet import SIZE as DLIB_SIZE
 from s2flib.judges.dlib_resnet import DlibResNet
 from s2flib.judges.stlpips import STLPIPS
 from s2flib.judges.synthface_id import SynthFaceID, face_crop
-from s2flib.losses import LossWeights
+from s2flib.losses import AttentionLoss, LossWeights
 from s2flib.presets import Preset, get_preset
+from s2flib.published_attention import PublishedAttentionLoss
 from s2flib.weights.load import load_ir_se50, load_network, load_tensors, safe_load
 from s2flib.weights.published import load_strict
 from s2flib.weights.registry import fetch
+
+ATTENTION = ("attributes", "published")  # the forms of the attention loss
 
 
 class LPIPS(nn.Module):
@@ -188,12 +192,24 @@ def attribute_net() -> AttributeNet:
     return net.requires_grad_(False).eval()
 
 
-def loss_networks(preset: str | Preset, weights: LossWeights) -> dict[str, nn.Module]:
-    """The networks of a preset's losses that have a weight above 0 (see losses.SketchLoss)."""
+def loss_networks(
+    preset: str | Preset, weights: LossWeights, attention: str = "attributes", maps: Sequence[int] = (), seed: int = 0
+) -> dict[str, nn.Module]:
+    """The networks of a preset's losses that have a weight above 0 (see losses.SketchLoss).
+
+    attention: "attributes", the paper's formula with the maps ``maps`` of the attribute network (none: all), or
+    "published", what the published code computes, with random weights of ``seed``.
+    """
     preset = get_preset(preset)
+    if attention not in ATTENTION:
+        raise S2FError(f"there is no attention loss {attention!r}: choose one of {', '.join(ATTENTION)}.")
+    if maps and attention == "published":
+        raise S2FError("the published attention loss has no maps to choose from: leave them out.")
     load = {
         "lpips": lambda: perceptual_judge(preset),
         "id": lambda: identity_judge(preset, role="train"),
-        "attention": attribute_net,
+        "attention": lambda: (
+            PublishedAttentionLoss(seed) if attention == "published" else AttentionLoss(attribute_net(), maps)
+        ),
     }
     return {name: make() for name, make in load.items() if getattr(weights, name) > 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from s2flib.errors import S2FError, WeightsError
 from s2flib.images import contact_sheet, to_array
 from s2flib.input_distance import InputDistance
 from s2flib.judges.load import loss_networks
-from s2flib.losses import LossWeights, SketchLoss
+from s2flib.losses import LossWeights, SketchLoss, gradient_norms, reg_loss
 from s2flib.presets import Preset, get_preset
 from s2flib.psp import PSP, GradualStyleEncoder
 from s2flib.training.feed import Feed, PeopleFeed, seed_step, stack
@@ -48,6 +49,10 @@ class EncoderConfig(RunConfig):
     lr: float | None = None  # Ranger, constant as in the paper, unless …
     anneal: float = 0.0  # … it falls linearly to zero over this last share of the steps
     lambda4: float | None = None  # weight of the attention loss; 0 is plain pSp
+    attention: str = "attributes"  # its form: the paper's formula, or "published", what the author's code computes
+    attention_maps: tuple[int, ...] = ()  # the attribute network's maps F'' it compares, 0 to 2; none: all
+    attention_share: float | None = None  # its share of the gradient at the output, 0 to 1; lambda4 then follows
+    measure_every: int = 20  # steps between measurements of the losses' shares of the gradient
     lambda_l2: float | None = None
     lambda_lpips: float | None = None
     lambda_id: float | None = None
@@ -85,6 +90,13 @@ class EncoderTrainer(Trainer):
             raise S2FError(f"anneal is a share of the steps, 0 to 1, not {cfg.anneal}.")
         if cfg.batch % cfg.accumulate:
             raise S2FError(f"batch {cfg.batch} cannot be cut into {cfg.accumulate} micro-batches: choose a multiple.")
+        if cfg.measure_every < 1:
+            raise S2FError(f"measure_every is a number of steps, 1 or more, not {cfg.measure_every}.")
+        if cfg.attention_share is not None and not (0 < cfg.attention_share < 1 and cfg.lambda4 > 0):
+            raise S2FError(
+                f"attention_share is a share of the gradient between 0 and 1, not {cfg.attention_share}; lambda4, where "
+                "it starts, must be above 0."
+            )
         if not (0 <= cfg.plain <= 1 and 0 <= cfg.lines <= 1):
             raise S2FError(f"plain and lines are shares of the batch, 0 to 1, not {cfg.plain} and {cfg.lines}.")
         if cfg.people:
@@ -102,12 +114,15 @@ class EncoderTrainer(Trainer):
         placed(self.psp, self.device)
         self.ema = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         weights = LossWeights(cfg.lambda_l2, cfg.lambda_lpips, cfg.lambda_id, cfg.lambda_reg, cfg.lambda4)
-        self.loss = SketchLoss(weights, loss_networks(self.preset, weights))
+        networks = loss_networks(self.preset, weights, cfg.attention, cfg.attention_maps, cfg.seed)
+        self.loss = SketchLoss(weights, networks)
         placed(self.loss, self.device)
         self.update = Updates(Ranger(self.encoder.parameters(), lr=cfg.lr), self)
+        self.shares: Stats = {}  # measured in this step, if any
 
     def state(self) -> dict:
-        return super().state() | {"decoder": self.decoder_id, "people": getattr(self.feed, "used", 0)}
+        others = {"decoder": self.decoder_id, "people": getattr(self.feed, "used", 0)}
+        return super().state() | others | {"lambda4": self.loss.weights.attention}
 
     def load(self, state: dict) -> None:
         if state["decoder"] != self.decoder_id:
@@ -115,6 +130,7 @@ class EncoderTrainer(Trainer):
                 "this run was trained with another generator: pass its file to --generator, or choose another --out."
             )
         super().load(state)
+        self.loss.weights = replace(self.loss.weights, attention=state.get("lambda4", self.loss.weights.attention))
         if isinstance(self.feed, PeopleFeed):
             self.feed.used = state["people"]
 
@@ -128,8 +144,9 @@ class EncoderTrainer(Trainer):
         if self.cfg.mirror:
             flip = torch.rand(len(photo), 1, 1, 1, device=self.device) < 0.5
             photo, sketch = torch.where(flip, photo.flip(3), photo), torch.where(flip, sketch.flip(3), sketch)
-        stats: dict[str, Tensor] = {}
+        stats: dict[str, Any] = {}
         n = self.cfg.accumulate
+        self.shares = {}
         self.update.start(lr=self.learning_rate(self.done))
         for x, s in zip(photo.chunk(n), sketch.chunk(n), strict=True):
             with self.autocast():
@@ -137,6 +154,7 @@ class EncoderTrainer(Trainer):
             self.update.backward(total / n)
             for k, v in parts.items():
                 stats[k] = stats.get(k, torch.zeros_like(v)) + v / n
+        stats |= self.shares
         self.update.finish()
         average_buffers(self.encoder, self.acc)
         update_average(self.ema, self.encoder, self.cfg.batch, self.cfg.ema_images, self.done + 1)
@@ -160,7 +178,9 @@ class EncoderTrainer(Trainer):
         w_plus, features = self.psp.encode_all(sketch)
         w_plus, target, size = w_plus.float(), self.target(photo), self.preset.loss_size
         y = self.psp.decode(w_plus, features, size=size, noise="random")
-        known = self.loss.targets(target)
+        known = self.loss.targets(target, sketch)
+        if self.done % self.cfg.measure_every == 0 and not self.shares:
+            self.shares = self.measure(target, y, w_plus, known)
         total, parts = self.loss(target, y, w_plus, self.psp.latent_avg, known)
         n = round(self.cfg.plain * len(sketch)) if features is not None else 0
         if n:
@@ -170,6 +190,37 @@ class EncoderTrainer(Trainer):
             total = total + n / len(sketch) * plain
             parts |= {f"plain_{k}": v for k, v in more.items()}
         return total, parts
+
+    def measure(self, target: Tensor, y: Tensor, w_plus: Tensor, known: dict[str, Any]) -> Stats:
+        """Each weighted loss's share of the gradient, as share_*; with attention_share, adjusts λ4 to it.
+
+        The losses of the output are measured at the output: ‖∂λ_k L_k/∂y‖ of their sum of norms, as in
+        :func:`s2flib.losses.gradient_shares`. The regulariser sees only w+ and is measured there, as its norm beside
+        that of all other losses together. With attention_share s, λ4 is s / (1 − s) times the ratio of the others' norms
+        to that of the attention loss; a weight that follows the gradients is known from VQGAN (Esser et al. 2021,
+        https://arxiv.org/abs/2012.09841, Eq. 7).
+        """
+        scale = self.update.scaler.scale  # float16 would lose small gradients; a common factor cancels
+        losses = self.loss.image_losses(target, known)
+        norms = gradient_norms({k: (lambda z, f=f: scale(f(z).float())) for k, f in losses.items()}, y)
+        weighted = {k: getattr(self.loss.weights, k) * v for k, v in norms.items()}
+        if self.cfg.attention_share is not None:
+            share = self.cfg.attention_share
+            others = sum(v for k, v in weighted.items() if k != "attention")
+            value = float(share / (1 - share) * others / norms["attention"])
+            if value > 0 and math.isfinite(value):  # else: nothing else to compare with
+                self.loss.weights = replace(self.loss.weights, attention=value)
+                weighted["attention"] = value * norms["attention"]
+        everything = torch.stack(list(weighted.values())).sum() if weighted else torch.zeros(())
+        shares: dict[str, Any] = {f"share_{k}": v / everything for k, v in weighted.items()}
+        if self.loss.weights.reg and weighted:
+            images = sum(getattr(self.loss.weights, k) * scale(f(y).float()) for k, f in losses.items())
+            regulariser = self.loss.weights.reg * scale(reg_loss(w_plus, self.psp.latent_avg))
+            at_codes = [
+                torch.autograd.grad(v, w_plus, retain_graph=True)[0].double().norm() for v in (images, regulariser)
+            ]
+            shares["share_reg"] = at_codes[1] / (at_codes[0] + at_codes[1])
+        return shares | {"lambda4": self.loss.weights.attention}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -181,7 +232,8 @@ class EncoderTrainer(Trainer):
             photo, sketch = (x.to(self.device) for x in stack(samples))
             w_plus, features = psp.encode_all(sketch)
             y = psp.decode(w_plus, features, size=self.preset.loss_size)
-            _, parts = self.loss(self.target(photo), y, w_plus, psp.latent_avg)
+            target = self.target(photo)
+            _, parts = self.loss(target, y, w_plus, psp.latent_avg, self.loss.targets(target, sketch))
             for k, v in parts.items():
                 sums[k] = sums.get(k, 0.0) + float(v) * len(samples)
         return {f"val_{k}": v / len(self.val) for k, v in sums.items()}
@@ -224,7 +276,7 @@ class EncoderTrainer(Trainer):
             model,
             self.preset,
             overwrite=True,
-            metadata={"step": str(self.done), "lambda4": str(self.cfg.lambda4), "seed": str(self.cfg.seed)},
+            metadata={"step": str(self.done), "lambda4": f"{self.loss.weights.attention:g}", "seed": str(self.cfg.seed)},
         )
 
 

@@ -63,7 +63,7 @@ def _run(trainer: Trainer) -> None:
             rate = (trainer.done - first) * cfg.batch / clock.elapsed()
             acc.print(
                 f"step {trainer.done:,}  {trainer.done * cfg.batch:,} images  {clock.elapsed():.0f} s  "
-                f"{rate:.1f} images/s  " + "  ".join(f"{k} {v:.3f}" for k, v in means.items()),
+                f"{rate:.1f} images/s  " + "  ".join(f"{k} {v:.4g}" for k, v in means.items()),
                 flush=True,
             )
         if _agree(clock.elapsed() - saved_at > cfg.save_every, acc):
