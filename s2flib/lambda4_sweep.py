@@ -1,36 +1,37 @@
-"""Does the attention loss help? The λ4 sweep trains every (λ4, seed) and evaluates all on the same test images.
+"""Does the attention loss help? The λ4 sweep trains every (condition, seed) and evaluates all on the same test images.
 
-The paper's Table 1 is one run per λ4 ∈ {0, 1, 1e3, 1e6, 1e9}. Here every λ4 is trained with the same seeds (same
-initial weights and image order; only λ4 differs) and is compared pairwise with λ4 = 0, with intervals over people and
-over seeds (:func:`scores.compare_paired`).
+The paper's Table 1 is one run per λ4 ∈ {0, 1, 1e3, 1e6, 1e9}. Here every condition (lambda4_conditions.py: a λ4, a
+share of the gradient, the published code's form) is trained with the same seeds (same initial weights and image order;
+only the attention loss differs) and is compared pairwise with λ4 = 0, with intervals over people and over seeds
+(:func:`scores.compare_paired`).
 
-``out`` contains one folder per cell with its checkpoint, scores.npz and cell.json, then table1.{csv,txt,png},
-differences.{csv,txt,png} and run.json. When the same command is run again, finished cells are read, unfinished ones
-continue from their checkpoint, and damaged result files are created again.
+``out`` contains one folder per cell with its checkpoint, scores.npz and cell.json, then run.json and the files of
+lambda4_tables.py. When the same command is run again, finished cells are read, unfinished ones continue from their
+checkpoint, and damaged result files are created again.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from s2flib import lambda4_tables
 from s2flib.datasets.faces import open_dataset
 from s2flib.errors import DataError, S2FError
 from s2flib.evaluation import evaluate, table1
 from s2flib.evaluation.baselines import baseline_scores
-from s2flib.evaluation.evaluate import Judges, Predictor, embed_photos, psp_predictor
-from s2flib.evaluation.lineup import Chance, Ranks, lineup
-from s2flib.evaluation.scores import TABLE1, Comparison, Scores, compare_paired, heading
+from s2flib.evaluation.evaluate import Judges, Predictor, embed_photos, psp_predictor, runtimes_in_turn
+from s2flib.evaluation.lineup import Chance, Ranks, compare_ranks, lineup
+from s2flib.evaluation.scores import TABLE1, Comparison, Scores, compare_paired
 from s2flib.evaluation.table1 import Table
-from s2flib.files import claimed, sha256_of, write_text
+from s2flib.files import claimed, csv_text, read_csv, sha256_of, write_text
+from s2flib.lambda4_conditions import Condition, conditions
 from s2flib.presets import Preset, get_preset
 from s2flib.runs import finish, plain, run_record, write_json
 from s2flib.training.encoder import EncoderConfig, train_encoder
@@ -38,6 +39,8 @@ from s2flib.weights.load import load_psp
 
 LAMBDAS = (0.0, 1.0, 1e3, 1e6, 1e9)  # the paper's Table 1
 SEEDS = (0, 1, 2)
+TIMED = 100  # test images whose runtime is measured
+RANK_KS = (1, 10)  # of the line-up, compared with plain pSp's
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,14 @@ class Sweep:
 
     out: Path
     table: Table
-    comparisons: tuple[Comparison, ...]
-    scores: dict[float, list[Scores]]  # λ4 → one per seed
+    comparisons: dict[str, list[Comparison]]  # a condition's label → one per column
+    scores: dict[str, list[Scores]]  # a condition's key → one per seed
     summary: str  # the table and the verdicts, to print
 
 
 def sweep(
     preset: str | Preset,
-    lambdas: Sequence[float] = LAMBDAS,
+    lambdas: Sequence[float | str | Condition] = LAMBDAS,
     seeds: Sequence[int] = SEEDS,
     steps: int | None = None,  # of each training; None: the preset's
     out: str | Path = "runs/sweep",
@@ -65,20 +68,24 @@ def sweep(
     progress: bool = True,
     device: str | None = None,  # of the evaluation; None: a GPU if there is one
     judges: Judges | None = None,
-    train: Callable[[float, int, Path], Path] | None = None,  # (λ4, seed, folder) → weights
+    train: Callable[[Condition, int, Path], Path] | None = None,  # (condition, seed, folder) → weights
     load: Callable[[Path], Predictor] | None = None,  # weights → Predictor
     datasets: tuple | None = None,  # (train split, test split)
 ) -> Sweep:
     """Train and evaluate every cell; returns the tables and writes them to ``out``.
 
-    A folder that contains a sweep with other settings raises S2FError and is not changed. ``judges``, ``train``,
-    ``load`` and ``datasets`` default to the preset's own; pass others to sweep something else.
+    lambdas: the conditions, as in lambda4_conditions.py: 0, 1e3, "10%", "50%@0", "published:1e9". A folder that
+    contains a sweep with other settings raises S2FError and is not changed. ``judges``, ``train``, ``load`` and
+    ``datasets`` default to the preset's own; pass others to sweep something else.
     """
     preset = get_preset(preset)
-    lambdas, seeds = _checked(lambdas, seeds)
+    every, seeds = conditions(lambdas), sorted({int(s) for s in seeds})
+    if not seeds:
+        raise S2FError("a sweep needs at least one seed.")
     steps = preset.steps if steps is None else steps
     out = Path(out)
-    config = {"lambdas": lambdas, "seeds": seeds, "steps": steps, "limit": limit, "training": training or {}}
+    settings = {"seeds": seeds, "steps": steps, "limit": limit, "training": training or {}}
+    config = {"lambdas": [c.key for c in every]} | settings
     train = train or _trainer(preset, steps, training or {})
     with claimed(out):
         record = _claim(out, preset, config, resume)
@@ -87,38 +94,38 @@ def sweep(
         train_set, test_set = datasets or (open_dataset(preset, "train"), open_dataset(preset, "test", limit=limit))
         judges = judges or Judges.of(preset, device)
         photos = embed_photos(test_set, judges.identity, preset, device=device, progress=progress)
-        scores: dict[float, list[Scores]] = {}
-        for value in lambdas:
-            for seed in seeds:
-                folder = out / "cells" / f"lambda4_{value:g}" / f"seed_{seed}"
-                cell = {
-                    "lambda4": value,
-                    "seed": seed,
-                    "steps": steps,
-                    "preset": preset.name,
-                    "training": plain(training or {}),
-                }
-                done = _finished(folder, cell, test_set)
-                if done is None:
-                    if progress:
-                        print(f"λ4 = {value:g}, seed {seed}: {steps} steps in {folder}", flush=True)
-                    weights = train(value, seed, folder)
-                    predict = load(weights)
-                    done = evaluate(
-                        predict, test_set, preset, judges, device=device, progress=progress, photo_embeddings=photos
-                    )
-                    done.save(folder / "scores.npz", overwrite=True)
-                    write_json(
-                        folder / "cell.json",
-                        {
-                            **cell,
-                            "weights": os.path.relpath(weights, folder),
-                            "scores_sha256": sha256_of(folder / "scores.npz"),
-                        },
-                        overwrite=True,
-                    )
-                scores.setdefault(value, []).append(done)
-        rows: dict[str, Scores | list[Scores]] = {row_name(value): s for value, s in scores.items()}
+        folders = {(c, seed): out / "cells" / c.folder / f"seed_{seed}" for seed in seeds for c in every}
+        found: dict[tuple[Condition, int], Scores] = {}
+        for (c, seed), folder in folders.items():  # seed by seed: a sweep that is stopped has compared something
+            cell = {
+                "condition": c.key,
+                "seed": seed,
+                "steps": steps,
+                "preset": preset.name,
+                "training": plain(training or {}),
+            }
+            done = _finished(folder, cell, test_set)
+            if done is None:
+                if progress:
+                    print(f"{c.label}, seed {seed}: {steps} steps in {folder}", flush=True)
+                weights = train(c, seed, folder)
+                predict = load(weights)
+                done = evaluate(
+                    predict, test_set, preset, judges, device=device, progress=progress, photo_embeddings=photos
+                )
+                done.save(folder / "scores.npz", overwrite=True)
+                write_json(
+                    folder / "cell.json",
+                    {
+                        **cell,
+                        "weights": os.path.relpath(weights, folder),
+                        "scores_sha256": sha256_of(folder / "scores.npz"),
+                    },
+                    overwrite=True,
+                )
+            found[c, seed] = done
+        scores = {c: [found[c, seed] for seed in seeds] for c in every}
+        rows: dict[str, Scores | list[Scores]] = {c.row: s for c, s in scores.items()}
         if baselines:
             psp = _any_psp(out, load) if ceiling_images else None
             rows |= baseline_scores(
@@ -133,29 +140,42 @@ def sweep(
                 progress=progress,
             )
         ranks = _ranks(rows, test_set, preset, photos)
-        table = table1(rows, ranks, seeds, rules_after=[row_name(lambdas[-1])])
-        comparisons = {
-            value: [compare_paired(scores[0.0], scores[value], column, f"λ4 = {value:g}") for column in TABLE1]
-            for value in lambdas
-            if value != 0
-        }
-        summary = _write(out, table, comparisons, scores[lambdas[0]][0], len(seeds))
-        write_json(out / "run.json", finish(record, finished_cells=len(lambdas) * len(seeds)), overwrite=True)
-        return Sweep(out, table, tuple(c for several in comparisons.values() for c in several), scores, summary)
+        runtimes = _runtimes(out, {c.row: folders[c, seeds[0]] for c in every}, load, test_set, device)
+        table = table1(rows, ranks, seeds, rules_after=[every[-1].row], runtimes=runtimes)
+        comparisons = {c.label: _compare(c, scores, ranks) for c in every if not c.plain}
+        shares = lambda4_tables.collect_shares({(c.label, seed): folder for (c, seed), folder in folders.items()})
+        summary = _write(out, table, comparisons, scores, shares)
+        write_json(out / "run.json", finish(record, finished_cells=len(found)), overwrite=True)
+        return Sweep(out, table, comparisons, {c.key: s for c, s in scores.items()}, summary)
 
 
-def row_name(value: float) -> str:
-    """The row of a λ4 in Table 1: plain pSp at 0."""
-    return "pSp (λ4 = 0)" if value == 0 else f"+ attention, λ4 = {value:g}"
+def _compare(c: Condition, scores: Mapping[Condition, list[Scores]], ranks: dict | None) -> list[Comparison]:
+    """The condition against plain pSp: every column of Table 1, and the ranks if there are any."""
+    base = next(other for other in scores if other.plain)
+    found = [compare_paired(scores[base], scores[c], column, c.label) for column in TABLE1]
+    return found + [compare_ranks(ranks[base.row], ranks[c.row], k, c.label) for k in RANK_KS if ranks]
 
 
-def _checked(lambdas: Sequence[float], seeds: Sequence[int]) -> tuple[list[float], list[int]]:
-    lambdas, seeds = sorted({float(v) for v in lambdas}), sorted({int(s) for s in seeds})
-    if not seeds or not lambdas or lambdas[0] != 0:
-        raise S2FError("a sweep compares with λ4 = 0: use lambdas of 0 and above, including 0, and at least one seed.")
-    if not np.isfinite(lambdas).all():
-        raise S2FError("every λ4 must be a finite number: remove inf and NaN from the lambdas.")
-    return lambdas, seeds
+def _runtimes(
+    out: Path, cells: Mapping[str, Path], load: Callable[[Path], Predictor], test_set, device: str
+) -> dict[str, np.ndarray] | None:
+    """Seconds of one training of every row, measured in turn; read from runtime.csv where their weights are gone."""
+    path = out / "runtime.csv"
+    weights = {row: _weights(folder) for row, folder in cells.items()}
+    if all(w.exists() for w in weights.values()):
+        sketches = torch.stack([test_set[i]["sketch"] for i in range(min(TIMED, len(test_set)))])
+        seconds = runtimes_in_turn({row: load(w) for row, w in weights.items()}, sketches, device=device)
+        rows = [{row: f"{s[i]:.6f}" for row, s in seconds.items()} for i in range(len(sketches))]
+        write_text(path, csv_text(rows), overwrite=True)
+    table = read_csv(path) if path.exists() else []
+    if not table or not set(cells) <= set(table[0]):
+        return None
+    return {row: np.array([float(r[row]) for r in table]) for row in cells}
+
+
+def _weights(folder: Path) -> Path:
+    """Of a finished cell."""
+    return folder / json.loads((folder / "cell.json").read_text(encoding="utf-8"))["weights"]
 
 
 def _claim(out: Path, preset: Preset, config: dict, resume: bool) -> dict:
@@ -201,22 +221,22 @@ def _finished(folder: Path, cell: dict, test_set) -> Scores | None:
 def _any_psp(out: Path, load: Callable[[Path], Predictor]):
     """The PSP of any finished cell (they share the generator), or None when there is no PSP."""
     for path in sorted(out.glob("cells/*/*/cell.json")):
-        weights = path.parent / json.loads(path.read_text(encoding="utf-8"))["weights"]
+        weights = _weights(path.parent)
         if weights.exists():
             return getattr(load(weights), "psp", None)
     return None
 
 
-def _trainer(preset: Preset, steps: int, training: dict) -> Callable[[float, int, Path], Path]:
-    own = {"preset", "out", "steps", "lambda4", "seed", "resume", "max_time"} & set(training)
-    if own:
+def _trainer(preset: Preset, steps: int, training: dict) -> Callable[[Condition, int, Path], Path]:
+    ours = {"preset", "out", "steps", "seed", "resume", "max_time"}
+    ours |= {"lambda4", "attention", "attention_maps", "attention_share"}
+    if own := ours & set(training):
         raise S2FError(f"the sweep itself sets {', '.join(sorted(own))} for every cell: remove it from the fields.")
 
-    def train(value: float, seed: int, folder: Path) -> Path:
+    def train(c: Condition, seed: int, folder: Path) -> Path:
+        fields = {**training, **c.training}
         return train_encoder(
-            EncoderConfig(
-                preset=preset.name, out=str(folder), steps=steps, lambda4=value, seed=seed, resume=True, **training
-            )
+            EncoderConfig(preset=preset.name, out=str(folder), steps=steps, seed=seed, resume=True, **fields)
         )
 
     return train
@@ -246,57 +266,26 @@ def _ranks(rows: dict[str, Scores | list[Scores]], test_set, preset: Preset, pho
     return ranks | beside
 
 
-def _write(out: Path, table: Table, comparisons: dict[float, list[Comparison]], like: Scores, n_seeds: int) -> str:
-    """Write table1.* and differences.*; returns the text of both."""
+def _write(
+    out: Path,
+    table: Table,
+    comparisons: Mapping[str, list[Comparison]],
+    scores: Mapping[Condition, list[Scores]],
+    shares: list[dict],
+) -> str:
+    """Write the tables and figures; returns the text of Table 1 and of the comparisons."""
     from s2flib.plotting.canvas import save_figure
 
     table.save(out, overwrite=True)
-    verdicts = [c.verdict for several in comparisons.values() for c in several]
-    n = len(verdicts)
-    note = (
-        f"{n} comparisons: about {n * 0.05:.1f} of these intervals exclude zero by chance alone."
-        if n
-        else "Nothing to compare: λ4 = 0 alone was run."
-    )
-    text = "\n".join(["Paired with λ4 = 0, same test images, same seeds:", *verdicts, note]) + "\n"
-    write_text(out / "differences.txt", text, overwrite=True)
-    runs = [f"run_{i}" for i in range(n_seeds)]
-    rows: list[list[str | float]] = [
-        ["lambda4", "column", "difference", "low", "high", "seed_low", "seed_high", *runs, "verdict"]
-    ]
-    for value, several in comparisons.items():
-        for c in several:
-            numbers = ["" if np.isnan(x) else x for x in (*c.difference[:3], *c.seed_interval, *c.per_seed)]
-            rows.append([f"{value:g}", c.column, *numbers, c.verdict])
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    write_text(out / "differences.csv", buffer.getvalue(), overwrite=True)
+    text = lambda4_tables.write_comparisons(out, comparisons)
+    lambda4_tables.write_images(out, scores)
+    if shares:
+        write_text(out / "shares.csv", csv_text(shares), overwrite=True)
+        save_figure(lambda4_tables.shares_figure(shares), out / "shares.png", overwrite=True)
     if comparisons:
-        save_figure(differences_figure(comparisons, like), out / "differences.png", overwrite=True)
+        figure = lambda4_tables.differences_figure(comparisons)
+        save_figure(figure, out / "differences.png", overwrite=True)
+        if any(c.column == "rank1" for c in next(iter(comparisons.values()))):
+            figure = lambda4_tables.differences_figure(comparisons, [f"rank{k}" for k in RANK_KS])
+            save_figure(figure, out / "ranks.png", overwrite=True)
     return table.text + os.linesep + text
-
-
-def differences_figure(comparisons: dict[float, list[Comparison]], like: Scores):
-    """λ4 → its Comparisons as dots with intervals over people, a panel per column; small dots are seeds."""
-    from s2flib.plotting.canvas import COLOURS, chart
-    from s2flib.plotting.charts import draw_intervals
-
-    any_row = next(iter(comparisons.values()))
-    first = any_row[0]
-    caption = (
-        f"Difference to λ4 = 0 on the same {first.difference.n} test images of "
-        f"{first.difference.n_identities} people, averaged over {len(first.per_seed)} seeds. Bars: 95 "
-        "% interval over people; a filled dot leaves zero out. Orange dots: single seeds. When they "
-        "scatter across zero, training luck alone explains the difference."
-    )
-    with chart(caption, 0.9 + 0.4 * len(comparisons), columns=len(any_row), sharey=True) as (figure, axes):
-        for panel, axis in enumerate(axes if len(any_row) > 1 else [axes]):
-            rows = {f"λ4 = {value:g}": several[panel].difference[:3] for value, several in comparisons.items()}
-            column = any_row[panel].column
-            arrow = "higher is better" if column == "similarity" else "lower is better"
-            draw_intervals(axis, rows, f"difference ({arrow})", heading(column, like))
-            axis.locator_params(axis="x", nbins=4)
-            for i, several in enumerate(comparisons.values()):
-                each = several[panel].per_seed
-                axis.plot(each, [i + 0.22] * len(each), "o", color=COLOURS[1], markersize=3.5)
-    return figure

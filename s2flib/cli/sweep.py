@@ -17,9 +17,14 @@ def sweep(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for cells, tables and figures.")],
     preset: PresetOption = "tiny",
     lambdas: Annotated[
-        str, typer.Option(metavar="LIST", help="λ4 values; must include 0 (plain pSp).")
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="λ4 values, with 0 (plain pSp); also shares of the gradient (10%), of some maps (10%@0+2), and the "
+            "published code's loss (published:1e9).",
+        ),
     ] = "0,1,1e3,1e6,1e9",
-    seeds: Annotated[str, typer.Option(metavar="LIST", help="Every λ4 is trained once per seed.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(metavar="LIST", help="Each is trained once per seed.")] = "0,1,2",
     steps: Annotated[int | None, typer.Option(help="Of each training; default: the preset's.", min=0)] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first test images.", min=1)] = None,
     baselines: BaselinesOption = True,
@@ -39,8 +44,8 @@ def sweep(
     fields_set = dict(parse_pair(pair, types_of, "encoder") for pair in more or [])
     result = run(
         preset,
-        numbers(lambdas, float),
-        numbers(seeds, int),
+        lambdas.replace(",", " ").split(),
+        numbers(seeds),
         steps,
         out,
         limit=limit,
@@ -51,9 +56,9 @@ def sweep(
     typer.echo(f"results: {result.out}")
 
 
-def numbers(text: str, kind: type) -> list:
-    """ "0, 1, 1e3" → [0.0, 1.0, 1000.0]."""
+def numbers(text: str) -> list[int]:
+    """ "0, 1, 2" → [0, 1, 2]."""
     try:
-        return [kind(part) for part in text.replace(",", " ").split()]
+        return [int(part) for part in text.replace(",", " ").split()]
     except ValueError:
-        raise S2FError(f"{text!r} is not a list of numbers: separate them with commas, as in 0,1,2.") from None
+        raise S2FError(f"{text!r} is not a list of whole numbers: separate them with commas, as in 0,1,2.") from None

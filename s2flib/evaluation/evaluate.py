@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -118,6 +118,27 @@ def evaluate(
         identifier=judges.identity.label,
         embedding=np.concatenate(columns["embedding"]),
     )
+
+
+def runtimes_in_turn(
+    predictors: Mapping[str, Predictor], sketches: Tensor, warmup: int = 5, device: str = "cpu"
+) -> dict[str, np.ndarray]:
+    """Seconds of every predictor for every sketch, (N,) each: one sketch at a time, warm, the predictors in turn.
+
+    Whatever else the machine does then meets all of them alike. sketches (N,1,H,W) in [0, 1].
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in predictors}
+    with torch.inference_mode():
+        for i in range(-warmup, len(sketches)):
+            one = sketches[max(i, 0)][None].to(device)
+            for name, predict in predictors.items():
+                _wait(device)
+                began = time.perf_counter()
+                predict(one)
+                _wait(device)
+                if i >= 0:
+                    seconds[name].append(time.perf_counter() - began)
+    return {name: np.array(values) for name, values in seconds.items()}
 
 
 def masked_mse(x: Tensor, y: Tensor, items: list) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from s2flib.errors import DataError
 from s2flib.evaluation.evaluate import Predictor, batches, embed_photos, pool
 from s2flib.evaluation.intervals import Interval, bootstrap_mean
-from s2flib.evaluation.scores import Scores
+from s2flib.evaluation.scores import Comparison, Scores, compare_values
 from s2flib.judges.load import identity_judge
 from s2flib.presets import Preset, get_preset
 
@@ -40,6 +40,14 @@ class Ranks:
 
     def rates(self) -> dict[int, Interval]:
         return {k: self.rate(k) for k in KS}
+
+
+def compare_ranks(a: Sequence[Ranks], b: Sequence[Ranks], k: int, name: str = "b") -> Comparison:
+    """Does b's rank-k differ from a's? Both are one Ranks per seed, of the same probes; see scores.compare_paired."""
+    if len(a) != len(b) or not a or any((x.identity != a[0].identity).any() for x in (*a, *b)):
+        raise DataError("ranks are compared seed by seed on the same probes: use the same seeds and people.")
+    delta = np.stack([(y.rank <= k) * 1.0 - (x.rank <= k) for x, y in zip(a, b, strict=True)])  # (S,P)
+    return compare_values(delta, a[0].identity, f"rank{k}", f"rank-{k}", name)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,15 @@ from s2flib.files import atomic_path
 
 TABLE1 = ("mse", "lpips", "similarity")  # the paper's columns, beside the runtime
 COLUMNS = (*TABLE1, "face_mse")
-BETTER = {"mse": "lower", "face_mse": "lower", "lpips": "lower", "similarity": "higher"}
+RANKS = ("rank1", "rank10")  # of the line-up
+BETTER = {
+    "mse": "lower",
+    "face_mse": "lower",
+    "lpips": "lower",
+    "similarity": "higher",
+    "rank1": "higher",
+    "rank10": "higher",
+}
 
 
 @dataclass
@@ -117,10 +125,16 @@ class Comparison:
     """b − a on one column: mean, 95 % interval over people, per-seed means, interval over seeds, verdict."""
 
     column: str
+    heading: str  # the column's name in tables
     difference: Interval
     per_seed: tuple[float, ...]
     seed_interval: tuple[float, float]
     verdict: str
+
+    @property
+    def outcome(self) -> str:
+        """What both intervals show: "better", "worse", or "open" where one of them includes zero."""
+        return outcome(self.column, self.difference, self.seed_interval)
 
 
 def compare_paired(
@@ -152,16 +166,32 @@ def compare_paired(
     for x in (*a[1:], *b):
         same_images(a[0], x)
     delta = np.stack([getattr(y, column) - getattr(x, column) for x, y in zip(a, b, strict=True)])  # (S,N)
-    difference = bootstrap_mean(delta.mean(axis=0), a[0].identity, resamples, seed)
+    return compare_values(delta, a[0].identity, column, heading(column, a[0]), name, resamples, seed)
+
+
+def compare_values(
+    delta: np.ndarray,
+    identity: np.ndarray,
+    column: str,
+    heading: str,
+    name: str = "b",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """As :func:`compare_paired`, of differences b − a (S, N), one row per seed. column: a key of BETTER."""
+    difference = bootstrap_mean(delta.mean(axis=0), identity, resamples, seed)
     per_seed = delta.mean(axis=1)
     seeds = t_interval(per_seed)
-    return Comparison(
-        column,
-        difference,
-        tuple(map(float, per_seed)),
-        seeds,
-        _verdict(name, column, difference, seeds, len(per_seed), a[0]),
-    )
+    verdict = _verdict(name, column, heading, difference, seeds, len(per_seed))
+    return Comparison(column, heading, difference, tuple(map(float, per_seed)), seeds, verdict)
+
+
+def outcome(column: str, difference: Interval, seeds: tuple[float, float]) -> str:
+    """What a difference with its intervals over people and over seeds shows: "better", "worse", or "open" where one of
+    them includes zero."""
+    if not (difference.low > 0 or difference.high < 0) or not (seeds[0] > 0 or seeds[1] < 0):
+        return "open"
+    return "better" if (difference.value < 0) == (BETTER[column] == "lower") else "worse"
 
 
 def heading(column: str, scores: Scores) -> str:
@@ -169,25 +199,23 @@ def heading(column: str, scores: Scores) -> str:
     return {"mse": "MSE", "face_mse": "MSE in the face", "lpips": scores.perceptual, "similarity": "Similarity"}[column]
 
 
-def _verdict(name: str, column: str, d: Interval, seeds: tuple[float, float], n_seeds: int, like: Scores) -> str:
+def _verdict(name: str, column: str, heading: str, d: Interval, seeds: tuple[float, float], n_seeds: int) -> str:
     def signed(x: float) -> str:
         return f"{x:.5f}".replace("-", "−")
 
     if d.value == d.low == d.high == 0:
-        return f"{name} leaves {heading(column, like)} exactly as it is on every one of {d.n} images."
+        return f"{name} leaves {heading} exactly as it is on every one of {d.n} images."
     moves = "lowers" if d.value < 0 else "raises"
-    good = (d.value < 0) == (BETTER[column] == "lower")
-    start = (
-        f"{name} {moves} {heading(column, like)} by {abs(d.value):.5f} (difference [{signed(d.low)}, {signed(d.high)}])"
-    )
+    start = f"{name} {moves} {heading} by {abs(d.value):.5f} (difference [{signed(d.low)}, {signed(d.high)}])"
     n = f"n = {d.n} images of {d.n_identities} people, {n_seeds} seed{'s' * (n_seeds > 1)}"
     if not (d.low > 0 or d.high < 0):
         return f"{start}: no difference can be told from noise at {n}."
     if n_seeds == 1:
         return f"{start}: a difference on these people at {n}, but one seed cannot tell it from luck."
-    if not (seeds[0] > 0 or seeds[1] < 0):
+    found = outcome(column, d, seeds)
+    if found == "open":
         return (
             f"{start}: no difference can be told from training luck at {n}, whose interval over seeds is "
             f"[{signed(seeds[0])}, {signed(seeds[1])}]."
         )
-    return f"{start}: {'better' if good else 'worse'}, beyond noise of people and of training, at {n}."
+    return f"{start}: {found}, beyond noise of people and of training, at {n}."

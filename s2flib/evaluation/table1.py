@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from s2flib.errors import DataError
-from s2flib.evaluation.intervals import Interval, bootstrap_mean
+from s2flib.evaluation.intervals import Interval, bootstrap_mean, runtime
 from s2flib.evaluation.lineup import KS
 from s2flib.evaluation.scores import BETTER, TABLE1, Scores, average, same_images
 from s2flib.files import csv_text, write_text
@@ -74,13 +74,16 @@ def table1(
     ranks: dict | None = None,
     seeds: Sequence[int] = (0,),
     rules_after: Sequence[str] = (),
+    runtimes: Mapping[str, np.ndarray] | None = None,
 ) -> Table:
     """The paper's Table 1 with rank-1/5/10, n, seeds and 95 % intervals.
 
     rows: method → its Scores, or one per seed (averaged per image). ranks: method → lineup.Ranks (or one per seed); may
     include further rows with ranks only (photo against photo, shuffled, chance). A row measured on a subset of the
     images (a slow ceiling) shows their number next to its name. rules_after: methods followed by a rule. The best cell
-    of each column is bold, except in rows whose name contains "ceiling", "control" or "chance".
+    of each column is bold, except in rows whose name contains "ceiling", "control" or "chance". runtimes: method →
+    seconds per image, where they were measured better than during the evaluation (:func:`runtimes_in_turn`); all other
+    rows then have none.
     """
     if not rows:
         raise DataError("there are no results for the table: evaluate at least one method.")
@@ -108,6 +111,8 @@ def table1(
         scores = lists.get(name)
         summary: dict[str, Any] = dict(average(scores).summary()) if scores else {}
         time_ = summary.get("runtime_s")
+        if runtimes is not None:
+            time_ = runtime(runtimes[name]) if name in runtimes else None
         record |= {"runtime_s": time_.median if time_ else "", "runtime_spread_s": time_.spread if time_ else ""}
         row.append(f"{time_.median:.4f} ± {time_.spread:.4f}" if time_ else "")
         for column, digits in zip(TABLE1, (4, 3, 3), strict=True):

@@ -105,17 +105,18 @@ def blank(width: float, height: float, caption: str | None) -> tuple[CourseFigur
 
 @contextmanager
 def chart(
-    caption: str | None = None, height: float = 3.2, columns: int = 1, **kwargs
+    caption: str | None = None, height: float = 3.2, columns: int = 1, rows: int = 1, **kwargs
 ) -> Iterator[tuple[CourseFigure, Any]]:
     """``with chart("what to see", columns=2) as (figure, axes): …`` sets up a figure with style, axes and caption.
 
-    ``axes`` is one Axes, or a list of ``columns`` Axes. ``kwargs`` are passed to ``Figure.subplots``.
+    ``axes`` is one Axes, or a list of ``rows`` × ``columns`` Axes, row by row. ``kwargs`` are passed to
+    ``Figure.subplots``.
     """
     with style():
         figure, share = blank(WIDTH, height, caption)
         figure.set_layout_engine("constrained", rect=(0.005, share, 0.99, 1 - share - 0.01))
-        axes = figure.subplots(1, columns, squeeze=False, **kwargs)[0]
-        yield figure, axes[0] if columns == 1 else list(axes)
+        axes = list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
+        yield figure, axes[0] if len(axes) == 1 else axes
         figure.draw_without_rendering()  # run the layout while the style is active
 
 

@@ -94,8 +94,8 @@ class EncoderTrainer(Trainer):
             raise S2FError(f"measure_every is a number of steps, 1 or more, not {cfg.measure_every}.")
         if cfg.attention_share is not None and not (0 < cfg.attention_share < 1 and cfg.lambda4 > 0):
             raise S2FError(
-                f"attention_share is a share of the gradient between 0 and 1, not {cfg.attention_share}; lambda4, where "
-                "it starts, must be above 0."
+                f"attention_share is a share of the gradient between 0 and 1, not {cfg.attention_share}; lambda4, "
+                "where it starts, must be above 0."
             )
         if not (0 <= cfg.plain <= 1 and 0 <= cfg.lines <= 1):
             raise S2FError(f"plain and lines are shares of the batch, 0 to 1, not {cfg.plain} and {cfg.lines}.")
@@ -196,9 +196,9 @@ class EncoderTrainer(Trainer):
 
         The losses of the output are measured at the output: ‖∂λ_k L_k/∂y‖ of their sum of norms, as in
         :func:`s2flib.losses.gradient_shares`. The regulariser sees only w+ and is measured there, as its norm beside
-        that of all other losses together. With attention_share s, λ4 is s / (1 − s) times the ratio of the others' norms
-        to that of the attention loss; a weight that follows the gradients is known from VQGAN (Esser et al. 2021,
-        https://arxiv.org/abs/2012.09841, Eq. 7).
+        that of all other losses together. With attention_share s, λ4 is s / (1 − s) times the sum of the others' norms,
+        divided by that of the attention loss; a weight that follows the gradients is known from VQGAN (Esser et al.
+        2021, https://arxiv.org/abs/2012.09841, Eq. 7).
         """
         scale = self.update.scaler.scale  # float16 would lose small gradients; a common factor cancels
         losses = self.loss.image_losses(target, known)
@@ -271,13 +271,9 @@ class EncoderTrainer(Trainer):
         model = self.averaged()
         if self.cfg.typical and self.done >= self.cfg.steps:  # it takes half a minute: not at every checkpoint
             model.typical = self.typical_inputs(model)
-        save_psp(
-            out / "encoder.safetensors",
-            model,
-            self.preset,
-            overwrite=True,
-            metadata={"step": str(self.done), "lambda4": f"{self.loss.weights.attention:g}", "seed": str(self.cfg.seed)},
-        )
+        about = {"step": self.done, "lambda4": f"{self.loss.weights.attention:g}", "seed": self.cfg.seed}
+        metadata = {name: str(value) for name, value in about.items()}
+        save_psp(out / "encoder.safetensors", model, self.preset, overwrite=True, metadata=metadata)
 
 
 def train_encoder(cfg: EncoderConfig) -> Path:
