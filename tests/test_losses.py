@@ -12,15 +12,18 @@ from s2flib.errors import ImageError, S2FError
 from s2flib.judges import IdentityJudge
 from s2flib.judges.synthface_id import SynthFaceID, face_crop
 from s2flib.losses import (
+    AttentionLoss,
     LossWeights,
     SketchLoss,
     attention_loss,
+    gradient_norms,
     gradient_shares,
     id_loss,
     l2_loss,
     lpips_loss,
     reg_loss,
 )
+from s2flib.published_attention import PublishedAttentionLoss
 
 
 class Distance(nn.Module):
@@ -146,6 +149,48 @@ def test_sketch_loss_compares_with_given_targets(pictures, nets):
     others = loss(x, y, *codes, loss.targets(y))[1]  # the targets count, not the photo …
     assert all(others[k] < 1e-5 for k in ("lpips", "id", "attention"))
     assert others["l2"] == loss(x, y, *codes)[1]["l2"]  # … except where no network is asked
+
+
+def test_the_attention_loss_of_some_maps(pictures, attributes):
+    x, y = pictures
+    fx, fy = (attributes.attention_features(t) for t in (x, y))
+    for maps in ((0,), (2,), (0, 2)):
+        loss = AttentionLoss(attributes, maps)
+        by_hand = [attention_loss([fx[i]], [fy[i]]).item() for i in maps]
+        assert loss.compare(loss.targets(x), y).item() == pytest.approx(np.mean(by_hand), rel=1e-5)
+    whole = AttentionLoss(attributes)
+    assert whole.compare(whole.targets(x), y).item() == pytest.approx(attention_loss(x, y, attributes).item())
+    with pytest.raises(S2FError, match="maps 0 to 2, not 3"):
+        AttentionLoss(attributes, (0, 3))
+
+
+def test_the_published_attention_loss_is_part_of_the_sum(pictures):
+    x, y = pictures
+    sketch, published = torch.rand(3, 1, 64, 64), PublishedAttentionLoss(seed=1)
+    loss = SketchLoss(LossWeights(1, 0, 0, 0, 1e9), {"attention": published})
+    codes = torch.zeros(3, 12, 8), torch.zeros(12, 8)
+    total, parts = loss(x, y, *codes, loss.targets(x, sketch))
+    assert parts["attention"] == pytest.approx(published(x, y, sketch).item(), rel=1e-4)
+    assert total.item() == pytest.approx(l2_loss(x, y).item() + 1e9 * parts["attention"].item(), rel=1e-5)
+    for wrong in (None, sketch[:2], x):
+        with pytest.raises(ImageError, match="compares with the sketches, too"):
+            loss.targets(x, wrong)
+
+
+def test_gradient_norms_by_finite_differences():
+    """The norm is the largest slope: along the gradient's direction, the loss rises by norm times the way."""
+    torch.manual_seed(0)
+    x, y = torch.rand(2, 3, 4, 4).double(), torch.rand(2, 3, 4, 4).double()
+    losses = {"l2": lambda z: l2_loss(x, z), "cubic": lambda z: (z**3).sum()}
+    norms = gradient_norms(losses, y)
+    directions = {"l2": y - x, "cubic": y**2}
+    for name, loss in losses.items():
+        step = 1e-5 * directions[name] / directions[name].norm()
+        slope = (loss(y + step) - loss(y - step)) / 2e-5
+        assert norms[name].item() == pytest.approx(slope.item(), rel=1e-6) and norms[name].ndim == 0
+    shares = gradient_shares(losses, y)
+    assert shares["l2"] == pytest.approx(float(norms["l2"] / (norms["l2"] + norms["cubic"])))
+    assert not y.requires_grad and gradient_norms({"flat": lambda z: z.sum() * 0}, y)["flat"] == 0
 
 
 def test_gradients_reach_the_output_and_the_code_but_no_judge(pictures, nets):

@@ -242,3 +242,115 @@ def test_two_processes_train_the_same_weights(tmp_path, generator_file):
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["step"] == 2
     assert (tmp_path / "run" / "encoder.safetensors").exists()
+
+
+# --- the attention loss: its form, its maps, its share of the gradient -------------------------------------------
+
+
+def trainer_of(generator_file, **fields):
+    from s2flib.training.encoder import EncoderConfig, EncoderTrainer
+
+    cfg = EncoderConfig(out="unused", steps=8, generator=generator_file, **ENCODER | fields).resolved()
+    data = open_dataset("tiny", "train", limit=8), open_dataset("tiny", "val", limit=4)
+    return EncoderTrainer(cfg, *data, make_accelerator(True))
+
+
+def shares_of(stats):
+    return {k.removeprefix("share_"): float(v) for k, v in stats.items() if k.startswith("share_")}
+
+
+def test_shares_of_the_gradient_by_hand(generator_file):
+    """share_* against the gradients of the losses as losses.py defines them, one by one."""
+    from s2flib.losses import attention_loss, id_loss, l2_loss, lpips_loss
+
+    trainer = trainer_of(generator_file, measure_every=1, plain=0.0)
+    weights, nets, norms = trainer.loss.weights, trainer.loss.nets, {}
+
+    def losses_of(x, y):
+        return {
+            "l2": weights.l2 * l2_loss(x, y),
+            "lpips": weights.lpips * lpips_loss(x, y, nets["lpips"]),
+            "id": weights.id * id_loss(x, y, nets["id"]),
+            "attention": weights.attention * attention_loss(x, y, nets["attention"].net),
+        }
+
+    def by_hand(x, y, w_plus, known):
+        leaf = y.detach().clone().requires_grad_()
+        for name, loss in losses_of(x, leaf).items():
+            norms[name] = float(torch.autograd.grad(loss, leaf)[0].norm())
+        total = sum(losses_of(x, y).values())
+        norms["at w+"] = float(torch.autograd.grad(total, w_plus, retain_graph=True)[0].norm())
+        return measure(x, y, w_plus, known)
+
+    measure, trainer.measure = trainer.measure, by_hand
+    shares = shares_of(trainer.step())
+    at_codes = norms.pop("at w+")
+    assert shares.keys() == {*norms, "reg"}
+    for name, norm in norms.items():
+        assert shares[name] == pytest.approx(norm / sum(norms.values()), rel=1e-3), name
+    regulariser = weights.reg / 4**0.5  # the gradient of a mean of four norms has the norm 1 / √4
+    assert shares["reg"] == pytest.approx(regulariser / (regulariser + at_codes), rel=1e-3)
+
+
+def test_the_attention_loss_keeps_its_share(generator_file):
+    """λ4 is adjusted at the first step and every third one after; between, it is constant."""
+    trainer = trainer_of(generator_file, attention_share=0.3, measure_every=3, plain=0.0)
+    measured, lambdas = [], []
+    for step in range(7):
+        stats = trainer.step()
+        assert ("share_attention" in stats) == (step % 3 == 0)
+        measured += [float(stats["share_attention"])] if step % 3 == 0 else []
+        lambdas.append(trainer.loss.weights.attention)
+    assert measured == pytest.approx([0.3] * 3, rel=1e-6)
+    assert lambdas[0] == lambdas[1] == lambdas[2] != lambdas[3] == lambdas[5] != lambdas[6]
+    small = trainer_of(generator_file, attention_share=0.03, measure_every=3, plain=0.0)
+    small.step()
+    assert small.loss.weights.attention / lambdas[0] == pytest.approx((0.03 / 0.97) / (0.3 / 0.7), rel=1e-4)
+
+
+def test_a_share_goes_on_after_a_kill(generator_file, tmp_path):
+    """λ4 belongs to the checkpoint: the next measurement may be steps away."""
+    whole, again = (trainer_of(generator_file, attention_share=0.5, measure_every=4, lr=0.01) for _ in range(2))
+    for _ in range(7):
+        whole.step()
+        if whole.done == 6:
+            torch.save(whole.state(), tmp_path / "state.pt")
+    again.load(torch.load(tmp_path / "state.pt", weights_only=True))
+    again.step()
+    for a, b in zip(whole.encoder.parameters(), again.encoder.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_published_loss_trains_in_place_of_ours(generator_file):
+    from s2flib.published_attention import PublishedAttentionLoss
+
+    trainer = trainer_of(generator_file, attention="published", lambda4=1e9, measure_every=1, batch=2, plain=0.5)
+    assert isinstance(trainer.loss.nets["attention"], PublishedAttentionLoss)
+    stats = trainer.step()
+    assert 0 < float(stats["attention"]) < 1e-7 and shares_of(stats)["attention"] > 0.01
+    assert "plain_attention" in stats and float(stats["total"]) > float(stats["l2"])
+    assert "val_attention" in trainer.validate()
+
+
+def test_only_the_chosen_maps_count(generator_file):
+    one, every = (trainer_of(generator_file, attention_maps=maps, plain=0.0) for maps in ((2,), ()))
+    a, b = (float(t.step()["attention"]) for t in (one, every))
+    assert a != b
+    assert one.loss.nets["attention"].maps == (2,) and every.loss.nets["attention"].maps == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"attention_share": 1.0}, "attention_share is a share"),
+        ({"attention_share": 0.0}, "attention_share is a share"),
+        ({"attention_share": 0.5, "lambda4": 0.0}, "lambda4, where it starts, must be above 0"),
+        ({"attention": "none"}, "choose one of attributes, published"),
+        ({"attention": "published", "attention_maps": (0,)}, "no maps"),
+        ({"attention_maps": (3,)}, "maps 0 to 2"),
+        ({"measure_every": 0}, "measure_every"),
+    ],
+)
+def test_attention_settings_that_cannot_be(generator_file, fields, message):
+    with pytest.raises(S2FError, match=message):
+        trainer_of(generator_file, **fields)
