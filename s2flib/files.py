@@ -47,9 +47,30 @@ def cache_dir() -> Path:
     return Path(os.environ.get("S2F_CACHE") or Path.home() / ".cache" / "s2flib").expanduser()
 
 
-def available_cpus() -> int:
-    """Cores that this process may use (its CPU affinity, where the system has one)."""
+def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use: its CPU affinity, and a container's quota, where the system has them."""
+    return min(_affinity(), _quota(cgroup) or _affinity())
+
+
+def _affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quota(cgroup: Path) -> int | None:
+    """Whole cores of a container's CPU quota, at least one; None where there is none."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup v2 and v1
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            if quota not in ("max", "-1"):
+                return max(1, int(quota) // int(period))
+    return None
+
+
+def thread_settings() -> dict[str, str]:
+    """Environment variables that torch reads when it is loaded: :data:`PATIENT_THREADS`, and in a container that may
+    use fewer cores than it sees, so many threads."""
+    limited = available_cpus() < _affinity()
+    return PATIENT_THREADS | ({"OMP_NUM_THREADS": str(available_cpus())} if limited else {})
 
 
 def memory_bytes() -> int | None:

@@ -110,6 +110,37 @@ def test_there_is_a_core():
     assert 1 <= available_cpus() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.parametrize(
+    ("contents", "cores"),
+    [
+        ({"cpu.max": "300000 100000\n"}, 3),
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "1600000 100000\n"}, 8),
+        ({"cpu.max": "nonsense"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000\n"}, 8),
+        ({}, 8),
+    ],
+)
+def test_a_containers_quota_of_cores(tmp_path, monkeypatch, contents, cores):
+    for name, text in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(files, "_affinity", lambda: 8)
+    assert available_cpus(tmp_path) == cores
+
+
+def test_threads_are_no_more_than_a_containers_cores(monkeypatch):
+    monkeypatch.setattr(files, "_affinity", lambda: 8)
+    monkeypatch.setattr(files, "_quota", lambda cgroup: None)
+    assert files.thread_settings() == files.PATIENT_THREADS
+    monkeypatch.setattr(files, "_quota", lambda cgroup: 3)
+    assert files.thread_settings() == files.PATIENT_THREADS | {"OMP_NUM_THREADS": "3"}
+
+
 # --- one process per folder
 
 

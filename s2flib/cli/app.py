@@ -34,7 +34,7 @@ from s2flib.cli import (
     train,
 )
 from s2flib.errors import S2FError
-from s2flib.files import PATIENT_THREADS
+from s2flib.files import thread_settings
 
 EXIT_FAILED = 2
 EXIT_INTERRUPTED = 130
@@ -131,7 +131,7 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (allowed anywhere).")] = False,
 ) -> None:
     keep_freed_memory()
-    for name, value in PATIENT_THREADS.items():
+    for name, value in thread_settings().items():
         os.environ.setdefault(name, value)
 
 

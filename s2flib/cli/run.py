@@ -18,6 +18,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Passed to every notebook.")] = 0,
     fast: Annotated[bool, typer.Option("--fast", help="Minimal steps and images: tests that every cell runs.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Run every notebook, also those that passed before.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Notebooks at a time; default: by cores and memory under tiny, else 1.", min=1)
+    ] = None,
 ) -> None:
     """Run the course's notebooks headless; prints Table 1 and the path of the report.
 
@@ -26,4 +29,4 @@ def run(
     """
     from s2flib.course.run import run_course
 
-    raise typer.Exit(run_course(out=out, preset=preset, notebooks=notebooks or None, fast=fast, seed=seed, again=again))
+    raise typer.Exit(run_course(out, preset, notebooks or None, fast, seed, again, jobs))

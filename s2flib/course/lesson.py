@@ -127,9 +127,9 @@ def setup(
     elif missing:
         raise S2FError(f"the course needs {', '.join(missing)}: install it with 'make lab' in {ROOT}.")
 
-    from s2flib.files import PATIENT_THREADS
+    from s2flib.files import thread_settings
 
-    for variable, value in PATIENT_THREADS.items():
+    for variable, value in thread_settings().items():
         os.environ.setdefault(variable, value)
 
     import numpy as np

@@ -6,16 +6,20 @@ HTML, figures, table1.csv, run.json and report.html are written to ``runs/<time>
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from s2flib.course.lesson import GITHUB, ROOT, NotebookRun
 from s2flib.errors import S2FError
+from s2flib.files import available_cpus, environment, memory_bytes, thread_settings
 from s2flib.presets import get_preset
 
 # Makes glibc keep freed memory in the kernels, which is up to twice as fast on a CPU.
@@ -24,6 +28,8 @@ KERNEL_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "268435456",
 }
+KERNEL_MEMORY = 3 * 2**30  # bytes that a notebook may need under tiny
+MOST_JOBS = 4  # more notebooks at a time do not help: the longest one is waited for
 TQDM_WIDGET = re.compile(r".{0,80}\d+%\|.*\| \d+/\d+ \[")
 
 
@@ -58,6 +64,7 @@ def run_course(
     fast: bool = False,
     seed: int = 0,
     again: bool = False,
+    jobs: int | None = None,
 ) -> int:
     """Execute the course's notebooks headless, in order; returns the exit code (0: all ran).
 
@@ -68,6 +75,7 @@ def run_course(
     fast:       minimal steps and images: tests that every cell runs, without meaningful results
     again:      run every notebook in a new folder; otherwise those that passed in this folder with the same inputs are
                 not run again (s2flib.course.resume)
+    jobs:       notebooks at a time, which share the cores; default: :func:`default_jobs`
 
     A failed notebook is reported with its cell, and the others still run. Prints Table 1 and the report's path at the
     end.
@@ -77,6 +85,8 @@ def run_course(
     from s2flib.course.report import print_table1, write_report
 
     preset_name = get_preset(preset).name
+    if jobs is not None and jobs < 1:
+        raise S2FError(f"jobs is the number of notebooks at a time, 1 or more, not {jobs}.")
     paths = notebook_paths(notebooks)
     inputs = resume.inputs_of(paths, dict(preset=preset_name, seed=seed, fast=fast))
     if out is None:
@@ -87,26 +97,27 @@ def run_course(
         folder.mkdir(parents=True, exist_ok=True)
     record = runs.run_record(preset_name, {"notebooks": [p.stem for p in paths], "fast": fast}, [seed])
     print(f"the course: {len(paths)} notebooks under preset {preset_name}, results in {folder}", flush=True)
-    results: list[NotebookRun] = []
-    interrupted = False
+    done: dict[str, NotebookRun] = {}
+    left: list[tuple[Path, str]] = []
     for i, path in enumerate(paths, 1):
         label = f"[{i}/{len(paths)}] {path.stem}"
         before = None if again else resume.passed(folder, path.stem, inputs[path.stem])
-        if before is not None:
-            results.append(before)
-            print(
-                f"{label}: ok before, with the same inputs ({before.seconds:.0f} s; --again runs it again)", flush=True
-            )
+        if before is None:
+            left.append((path, label))
             continue
-        try:
-            parameters = dict(preset=preset_name, seed=seed, out_dir=str(folder), fast=fast)
-            result = run_notebook(path, folder, parameters, label=label)
-        except KeyboardInterrupt:
-            interrupted = True
-            print("interrupted: the report contains only the finished notebooks", flush=True)
-            break
-        results.append(result)
-        resume.keep(folder, result, inputs[path.stem])
+        done[path.stem] = before
+        print(f"{label}: ok before, with the same inputs ({before.seconds:.0f} s; --again runs it again)", flush=True)
+    interrupted = False
+    parameters = dict(preset=preset_name, seed=seed, out_dir=str(folder), fast=fast)
+    jobs = min(jobs or default_jobs(preset_name), max(1, len(left)))
+    try:
+        for result in _executed(left, folder, parameters, jobs):
+            done[result.name] = result
+            resume.keep(folder, result, inputs[result.name])
+    except KeyboardInterrupt:
+        interrupted = True
+        print("interrupted: the report contains only the finished notebooks", flush=True)
+    results = [done[path.stem] for path in paths if path.stem in done]
     runs.finish(record, notebook_runs=results)
     runs.write_json(folder / "run.json", record, overwrite=True)
     report = write_report(folder, results, record)
@@ -121,22 +132,61 @@ def run_course(
     return 1 if failed or interrupted else 0
 
 
-def run_notebook(path: Path, folder: Path, parameters: dict, label: str = "") -> NotebookRun:
-    """Execute one notebook and write folder/<name>.ipynb and .html. Errors in it are returned, not raised."""
+def default_jobs(preset: str) -> int:
+    """Notebooks at a time: as many as there are cores and memory for under tiny, otherwise one, for a GPU is shared and
+    06 trains what 07 measures."""
+    if preset != "tiny":
+        return 1
+    memory = memory_bytes()
+    return max(1, min(available_cpus(), MOST_JOBS, memory // KERNEL_MEMORY if memory else 1))
+
+
+def _executed(notebooks: list[tuple[Path, str]], folder: Path, parameters: dict, jobs: int) -> Iterator[NotebookRun]:
+    """Run notebooks (path, label), ``jobs`` at a time, each in a process of its own where that is more than one."""
+    threads = {"OMP_NUM_THREADS": str(max(1, available_cpus() // jobs))} if jobs > 1 else {}
+    with environment(threads | dict(os.environ)):  # what the user set comes first
+        if jobs == 1:
+            for path, label in notebooks:
+                yield run_notebook(path, folder, parameters, label)
+            return
+        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+            started: dict[Future, Path] = {
+                pool.submit(run_notebook, path, folder, parameters, label, False): path for path, label in notebooks
+            }
+            try:
+                for future in as_completed(started):
+                    try:
+                        yield future.result()
+                    except BrokenProcessPool:  # killed, most likely for memory
+                        why = "its process was killed: run s2f run --jobs 1, which needs less memory"
+                        yield NotebookRun(started[future].stem, 0, 0.0, why)
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in multiprocessing.active_children():
+                    process.terminate()  # its kernel ends with it
+                raise
+
+
+def run_notebook(
+    path: Path, folder: Path, parameters: dict, label: str = "", progress: bool | None = None
+) -> NotebookRun:
+    """Execute one notebook and write folder/<name>.ipynb and .html. Errors in it are returned, not raised.
+
+    progress: show a bar; None: in a terminal.
+    """
     import nbformat
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    from s2flib.files import PATIENT_THREADS, environment
-
     target = folder / path.name
     cells = len(nbformat.read(path, as_version=4).cells)
-    bar: Any = {"desc": label, "leave": False} if sys.stderr.isatty() else False
+    shown = sys.stderr.isatty() if progress is None else progress
+    bar: Any = {"desc": label, "leave": False} if shown else False
     print(f"{label} ({cells} cells) ...", flush=True)
     started = time.perf_counter()
     error = None
     try:
-        with environment(KERNEL_ENVIRONMENT | PATIENT_THREADS | dict(os.environ)):  # what the user set comes first
+        with environment(KERNEL_ENVIRONMENT | thread_settings() | dict(os.environ)):  # what the user set comes first
             papermill.execute_notebook(
                 path, target, parameters=parameters, kernel_name="python3", language="python", progress_bar=bar,
                 extra_arguments=["--IPKernelApp.log_level=40"], cwd=path.parent, start_timeout=120,  # log errors only

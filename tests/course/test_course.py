@@ -82,6 +82,51 @@ def test_a_failing_notebook_is_reported_and_the_others_run(small_course, tmp_pat
     assert (out / "00_a.html").is_file(), "the failed notebook can be read, with its traceback"
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_notebooks_run_at_the_same_time(small_course, tmp_path, jobs, monkeypatch):
+    """Two that wait for each other get through together only; each has its share of the cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    wait = """
+import os, pathlib, time
+folder = pathlib.Path(out_dir)
+(folder / {!r}).write_text(os.environ.get("OMP_NUM_THREADS", ""))
+ends = time.monotonic() + {}
+while not (folder / {!r}).exists():
+    assert time.monotonic() < ends, "the other one does not come"
+    time.sleep(0.1)
+"""
+    patience = 60 if jobs == 2 else 3
+    small_course(_00_a=wait.format("a", patience, "b"), _01_b=wait.format("b", patience, "a"), _02_c="x = 1")
+    out = tmp_path / "here"
+    assert course.run_course(out=out, jobs=jobs) == (0 if jobs == 2 else 1)
+    found = json.loads((out / "run.json").read_text())["notebook_runs"]
+    assert [r["name"] for r in found] == ["00_a", "01_b", "02_c"], "the report is in the course's order"
+    assert [bool(r["error"]) for r in found] == [jobs == 1, False, False]
+    threads = (out / "a").read_text()
+    assert threads == (str(max(1, course.available_cpus() // 2)) if jobs == 2 else "")
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_a_killed_process_is_a_failure_that_says_what_to_do(small_course, tmp_path, capsys):
+    kill = "import os, signal\nos.kill(int(os.environ['JPY_PARENT_PID']), signal.SIGKILL)"
+    small_course(_00_a=kill, _01_b="import time\ntime.sleep(30)")
+    out = tmp_path / "here"
+    assert course.run_course(out=out, jobs=2) == 1
+    assert "its process was killed: run s2f run --jobs 1" in capsys.readouterr().out
+    assert json.loads((out / "run.json").read_text())["notebook_runs"][0]["error"]
+
+
+def test_how_many_notebooks_at_a_time(monkeypatch):
+    monkeypatch.setattr(course, "available_cpus", lambda: 8)
+    for memory, jobs in ((2 * 2**30, 1), (7 * 2**30, 2), (64 * 2**30, course.MOST_JOBS), (None, 1)):
+        monkeypatch.setattr(course, "memory_bytes", lambda memory=memory: memory)
+        assert course.default_jobs("tiny") == jobs and course.default_jobs("colab") == 1
+    monkeypatch.setattr(course, "available_cpus", lambda: 1)
+    assert course.default_jobs("tiny") == 1
+    with pytest.raises(S2FError, match="jobs is the number of notebooks"):
+        course.run_course(jobs=0)
+
+
 def test_notebooks_are_chosen_by_number_name_or_path(small_course):
     root = small_course(_01b_d="1", _00_a="1", _01_b="1", _10_c="1")
     assert [p.stem for p in course.notebook_paths()] == ["00_a", "01_b", "01b_d", "10_c"]
