@@ -91,7 +91,7 @@ def sweep(
         record = _claim(out, preset, config, resume)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         load = load or _loader(preset, training or {}, device)
-        train_set, test_set = datasets or (open_dataset(preset, "train"), open_dataset(preset, "test", limit=limit))
+        test_set = datasets[1] if datasets else open_dataset(preset, "test", limit=limit)
         judges = judges or Judges.of(preset, device)
         photos = embed_photos(test_set, judges.identity, preset, device=device, progress=progress)
         folders = {(c, seed): out / "cells" / c.folder / f"seed_{seed}" for seed in seeds for c in every}
@@ -127,6 +127,7 @@ def sweep(
         scores = {c: [found[c, seed] for seed in seeds] for c in every}
         rows: dict[str, Scores | list[Scores]] = {c.row: s for c, s in scores.items()}
         if baselines:
+            train_set = datasets[0] if datasets else open_dataset(preset, "train")
             psp = _any_psp(out, load) if ceiling_images else None
             rows |= baseline_scores(
                 preset,
