@@ -32,9 +32,20 @@ def data_dir() -> Path:
     return Path(os.environ.get("S2F_DATA") or _SHIPPED).expanduser()
 
 
+def shipped_data_dir() -> Path:
+    """``data`` in the repository, wherever the user's own data sets are."""
+    return _SHIPPED
+
+
 def weights_dir() -> Path:
     """Shipped weights: the environment's ``S2F_WEIGHTS``, else ``data/weights`` in the repository."""
     return Path(os.environ.get("S2F_WEIGHTS") or _SHIPPED / "weights").expanduser()
+
+
+def trained_dir() -> Path:
+    """Encoders that a user trained for a preset without one: the environment's ``S2F_TRAINED``, else ``runs/trained``
+    in the repository. Notebook 06 writes there, and :func:`s2flib.weights.load_psp` looks there."""
+    return Path(os.environ.get("S2F_TRAINED") or _SHIPPED.parent / "runs" / "trained").expanduser()
 
 
 def results_dir() -> Path:

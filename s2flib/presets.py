@@ -117,6 +117,11 @@ class Preset:
     label: str  # printed with every result
 
     @property
+    def psp_origin(self) -> str:
+        """Where the sketch encoder comes from: "shipped", "published", or "trained" by the user (notebook 06)."""
+        return "shipped" if self.shipped_psp else "published" if self.published_psp else "trained"
+
+    @property
     def n_styles(self) -> int:
         """Rows of a W+ code: 2·log2(size) − 2."""
         return 2 * int(math.log2(self.size)) - 2

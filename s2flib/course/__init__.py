@@ -4,5 +4,5 @@
 """
 
 from s2flib.course.exercises import check
-from s2flib.course.lesson import GITHUB, Lesson, NotebookRun, badge, setup, setup_line
+from s2flib.course.lesson import GITHUB, Lesson, NotebookRun, badge, mount_drive, setup, setup_line
 from s2flib.course.run import notebook_paths, run_course, run_notebook

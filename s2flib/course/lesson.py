@@ -23,6 +23,7 @@ from s2flib.presets import Preset, get_preset
 
 # The only place with the repository's name; a test checks every notebook against it.
 GITHUB = "s2flib/s2flib"
+DRIVE = Path("/content/drive/MyDrive")  # Google Drive, where Colab mounts it
 BRANCH = "main"
 # Not ".../s2flib": a folder of that name in the notebook's directory would shadow the package.
 COLAB_DIR = "/content/s2flib-course"
@@ -131,6 +132,7 @@ def setup(
 
     for variable, value in thread_settings().items():
         os.environ.setdefault(variable, value)
+    _keep_on_drive()
 
     import numpy as np
     import torch
@@ -153,6 +155,19 @@ def setup(
     )
     print(f"{preset.label} · seed {seed} · results go to {_short(out)}" + (" · FAST: a test run" * fast))
     return Lesson(name, preset, int(seed), out, bool(fast), device)
+
+
+def mount_drive() -> None:
+    """On Colab, mount Google Drive, where :func:`s2flib.files.trained_dir` then is: it survives a disconnect."""
+    from google.colab import drive  # type: ignore[import-not-found]
+
+    drive.mount(str(DRIVE.parent))
+    _keep_on_drive()
+
+
+def _keep_on_drive() -> None:
+    if "google.colab" in sys.modules and DRIVE.is_dir():
+        os.environ.setdefault("S2F_TRAINED", str(DRIVE / "s2flib"))
 
 
 def missing_requirements() -> list[str]:

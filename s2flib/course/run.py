@@ -64,7 +64,7 @@ def run_course(
     fast: bool = False,
     seed: int = 0,
     again: bool = False,
-    jobs: int | None = None,
+    jobs: int | None = 1,
 ) -> int:
     """Execute the course's notebooks headless, in order; returns the exit code (0: all ran).
 
@@ -75,7 +75,8 @@ def run_course(
     fast:       minimal steps and images: tests that every cell runs, without meaningful results
     again:      run every notebook in a new folder; otherwise those that passed in this folder with the same inputs are
                 not run again (s2flib.course.resume)
-    jobs:       notebooks at a time, which share the cores; default: :func:`default_jobs`
+    jobs:       notebooks at a time, which share the cores; None: :func:`default_jobs`. More than one run in processes
+                of their own: a script that calls this needs the usual ``if __name__ == "__main__":``
 
     A failed notebook is reported with its cell, and the others still run. Prints Table 1 and the report's path at the
     end.

@@ -22,7 +22,7 @@ from PIL import Image
 
 from s2flib.datasets import celeba
 from s2flib.errors import DataError, ImageError, printable
-from s2flib.files import available_cpus, cache_dir, data_dir, memory_bytes
+from s2flib.files import available_cpus, cache_dir, data_dir, memory_bytes, shipped_data_dir
 from s2flib.images import MAX_SIDE, as_float, load_image, resize
 from s2flib.presets import Preset, get_preset
 from s2flib.sketch import sketch
@@ -381,19 +381,35 @@ def open_dataset(
 ) -> FaceDataset:
     """One split of the preset's data set at the preset's size.
 
-    The default is data_dir()/synthfaces or data_dir()/CelebAMask-HQ, depending on the preset; root may be a folder of
-    either kind. Raises DataError, which says what to do, when the folder does not exist.
+    root may be a folder of either kind. The default depends on the preset: under tiny, synthfaces in data_dir(), else
+    the shipped ones; otherwise CelebAMask-HQ in data_dir(), or in its place synthfaces-256 (of the preset's size),
+    rendered by ``s2f render``. Raises DataError, which says what to do, when there is none.
     """
     preset = get_preset(preset)
     check_split(split)
     if limit is not None and limit < 1:
         raise DataError(f"the limit must be at least 1, not {limit}.")
-    if root is None:
-        root = data_dir() / {"synthfaces": "synthfaces", "celebamask-hq": "CelebAMask-HQ"}[preset.data]
-    root = Path(root)
+    root = own_data(preset) if root is None else Path(root)
     is_celeba = preset.data == "celebamask-hq"
     if (root / "manifest.csv").is_file():
         is_celeba = False
     elif (root / celeba.MAPPING).is_file():
         is_celeba = True
     return (CelebAMaskHQ if is_celeba else SynthFaces)(root, split, size=preset.size, limit=limit)
+
+
+def own_data(preset: Preset) -> Path:
+    """The folder of a preset's own data set; see :func:`open_dataset`."""
+    if preset.data == "synthfaces":
+        folders = [data_dir() / "synthfaces", shipped_data_dir() / "synthfaces"]
+        return next((f for f in folders if f.is_dir()), folders[0])
+    celebamask, rendered = data_dir() / "CelebAMask-HQ", data_dir() / f"synthfaces-{preset.size}"
+    if celebamask.is_dir():
+        return celebamask
+    if rendered.is_dir():
+        return rendered
+    raise DataError(
+        f"there are no photos for preset {preset.name}: unpack CelebAMask-HQ (non-commercial research licence, "
+        f"github.com/switchablenorms/CelebAMask-HQ) at {celebamask}, or render synthetic people in its place: "
+        f"s2f render -o {rendered} --size {preset.size} --people 300"
+    )

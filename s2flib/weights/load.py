@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from s2flib.errors import WeightsError, printable
-from s2flib.files import atomic_path, sha256_of, weights_dir
+from s2flib.files import atomic_path, sha256_of, trained_dir, weights_dir
 from s2flib.input_distance import InputDistance
 from s2flib.presets import Preset, get_preset
 from s2flib.psp import PSP, GradualStyleEncoder
@@ -250,12 +250,15 @@ def psp_file(preset: str | Preset, path: str | Path | None = None) -> Path:
         return Path(path)
     if p.shipped_psp:
         return weights_dir() / p.shipped_psp
-    if not p.published_psp:
+    if p.published_psp:
+        return fetch(p.published_psp)
+    trained = trained_dir() / p.name / "encoder.safetensors"
+    if not trained.is_file():
         raise WeightsError(
-            f"no sketch encoder at {p.size} px is published: train one with s2f train --preset {p.name} "
-            "and pass its file."
+            f"no sketch encoder at {p.size} px is published: train one in notebook 06, or with s2f train --preset "
+            f"{p.name} -o {trained.parent}, where it is then found."
         )
-    return fetch(p.published_psp)
+    return trained
 
 
 def load_psp(
@@ -264,7 +267,8 @@ def load_psp(
     """The preset's sketch-to-face model, in eval mode and frozen (:meth:`s2flib.psp.PSP.for_inference`).
 
     path:       an encoder of your own (``.safetensors`` by :func:`save_psp`), or a published ``psp_*.pt``;
-                None means the preset's own: shipped under tiny, fetched under paper
+                None means the preset's own: shipped under tiny, fetched under paper, under colab the one that you
+                trained (:func:`s2flib.files.trained_dir`)
     generator:  the generator file behind it, when that is not the preset's own either
     input_nc:   the channels that the encoder must read: 1 for sketches, 3 for photos
     A checkpoint of another preset or kind, or an encoder trained with another generator → WeightsError.

@@ -201,6 +201,33 @@ def test_setup_seeds_and_makes_the_folder(tmp_path, capsys):
         lesson.setup("x", "huge", 0, tmp_path)
 
 
+def test_trained_encoders_are_kept_on_drive(tmp_path, monkeypatch):
+    """On Colab only, and only when Drive is mounted; what the user set comes first."""
+    from s2flib.files import trained_dir
+
+    monkeypatch.setattr(lesson, "DRIVE", tmp_path / "drive" / "MyDrive")
+    monkeypatch.setenv("S2F_TRAINED", "x")  # restored at the end
+    monkeypatch.delenv("S2F_TRAINED")
+    mounted = []
+
+    def mount(where):
+        mounted.append(where)
+        (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
+
+    lesson.setup("x", "tiny", 0, tmp_path)
+    assert "S2F_TRAINED" not in os.environ
+    colab = types.ModuleType("google.colab")
+    colab.drive = types.SimpleNamespace(mount=mount)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    lesson.setup("x", "tiny", 0, tmp_path)
+    assert "S2F_TRAINED" not in os.environ, "Drive is not mounted"
+    lesson.mount_drive()
+    assert mounted == [str(tmp_path / "drive")] and trained_dir() == tmp_path / "drive" / "MyDrive" / "s2flib"
+    monkeypatch.setenv("S2F_TRAINED", "elsewhere")
+    lesson.setup("x", "tiny", 0, tmp_path)
+    assert os.environ["S2F_TRAINED"] == "elsewhere"
+
+
 @pytest.fixture
 def fake_requirements(tmp_path, monkeypatch):
     text = (

@@ -21,7 +21,7 @@ def ran(small_course, tmp_path):
 
     def executed(**options) -> tuple[int, str]:
         log.write_text("")
-        code = course.run_course(jobs=1, **options)
+        code = course.run_course(**options)
         return code, log.read_text()
 
     return executed

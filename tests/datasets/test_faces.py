@@ -303,3 +303,20 @@ def test_arrays_larger_than_memory_are_refused():
     dataset = SynthFaces(SHIPPED, "train", size=100_000)
     with pytest.raises(DataError, match="give a limit"):
         dataset.arrays()
+
+
+def test_which_folder_is_a_presets_own(tmp_path, monkeypatch):
+    """The user's data come first; the shipped people and rendered ones stand in for what is not there."""
+    from s2flib.datasets.faces import own_data
+    from s2flib.presets import COLAB
+
+    monkeypatch.setenv("S2F_DATA", str(tmp_path))
+    assert own_data(TINY) == SHIPPED
+    (tmp_path / "synthfaces").mkdir()
+    assert own_data(TINY) == tmp_path / "synthfaces"
+    with pytest.raises(DataError, match="s2f render -o .*synthfaces-256 --size 256 --people 300"):
+        own_data(COLAB)
+    (tmp_path / "synthfaces-256").mkdir()
+    assert own_data(COLAB) == tmp_path / "synthfaces-256"
+    (tmp_path / "CelebAMask-HQ").mkdir()
+    assert own_data(COLAB) == tmp_path / "CelebAMask-HQ"

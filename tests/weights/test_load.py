@@ -270,7 +270,8 @@ def test_load_psp_with_another_generator(tiny, tmp_path):
         weights.load_psp("tiny", own)
 
 
-def test_no_published_encoder_at_256():
+def test_no_published_encoder_at_256(tmp_path, monkeypatch):
+    monkeypatch.setenv("S2F_TRAINED", str(tmp_path))
     with pytest.raises(WeightsError, match="s2f train"):
         weights.load_psp("colab")
 
@@ -361,3 +362,21 @@ def test_odd_names_are_shown_on_one_line(tiny, tmp_path):
     with pytest.raises(WeightsError, match="another preset") as e:
         weights.load_generator("tiny", own)
     assert str(e.value).isprintable()
+
+
+def test_an_encoder_trained_by_the_user_is_found(tmp_path, monkeypatch):
+    """Under colab nobody has published one: notebook 06 writes it where load_psp looks."""
+    from s2flib.files import trained_dir
+    from s2flib.weights.load import psp_file
+
+    monkeypatch.setenv("S2F_TRAINED", str(tmp_path))
+    assert trained_dir() == tmp_path
+    with pytest.raises(WeightsError, match="train one in notebook 06") as caught:
+        psp_file("colab")
+    assert f"s2f train --preset colab -o {tmp_path / 'colab'}" in str(caught.value)
+    (tmp_path / "colab").mkdir()
+    (tmp_path / "colab" / "encoder.safetensors").touch()
+    assert psp_file("colab") == tmp_path / "colab" / "encoder.safetensors"
+    assert psp_file("tiny") == weights_dir() / "tiny-psp.safetensors"
+    monkeypatch.delenv("S2F_TRAINED")
+    assert trained_dir().parts[-2:] == ("runs", "trained")
