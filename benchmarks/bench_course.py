@@ -2,8 +2,8 @@
 
     python benchmarks/bench_course.py [--notebooks 00 01] [--neighbours 0 2] [--jobs N]
 
-Every notebook is executed under ``tiny`` into a temporary folder. Prints each notebook's seconds and the minutes of all;
-the ratio is to the first of ``--neighbours``. Close everything else: the numbers are the machine's as it then is.
+Every notebook is executed under ``tiny`` into a temporary folder. Prints each notebook's seconds and the minutes of
+all; the ratio is to the first of ``--neighbours``. Close everything else: the numbers are the machine's as it then is.
 """
 
 from __future__ import annotations
