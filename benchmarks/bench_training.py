@@ -14,8 +14,9 @@ Networks have the preset's shapes and random weights, photos are random: nothing
     waits     times per step that the host waits for the GPU; "-" on a CPU
 
 "before" filters by grouped convolution, keeps weights in the default memory format, computes the photo's features once
-more for every loss, and updates tensor by tensor. The last line is the ratio, and how far the
-losses of the first step differ.
+more for every loss, and updates tensor by tensor. The line below is the ratio, and how far the losses of the first step
+differ. The last one is the memory of a step, counted: networks, gradients and the optimiser's state; and the tensors
+saved for the backward pass, of one picture times the batch, without and with checkpointing of the generator.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from s2flib.losses import SketchLoss, attention_loss, id_loss, l2_loss, lpips_lo
 from s2flib.presets import get_preset  # noqa: E402
 from s2flib.training import encoder as encoder_training  # noqa: E402
 from s2flib.training.encoder import EncoderConfig, EncoderTrainer  # noqa: E402
+from s2flib.training.memory import SavedTensors  # noqa: E402
 from s2flib.training.trainer import make_accelerator  # noqa: E402
 from s2flib.weights.load import save_safetensors  # noqa: E402
 from s2flib.weights.published import IRSE50  # noqa: E402
@@ -65,7 +67,7 @@ def every_loss_by_itself(self, photo, output, w_plus, latent_avg, targets=None):
     nets, parts = self.nets, {"l2": l2_loss(photo.float(), output.float())}
     for name, value in (("lpips", lpips_loss), ("id", id_loss), ("attention", attention_loss)):
         if name in nets:
-            parts[name] = value(photo, output, nets[name])
+            parts[name] = value(photo, output, nets[name].net if name == "attention" else nets[name])
     parts["reg"] = reg_loss(w_plus, latent_avg)
     total = sum(getattr(self.weights, k) * v.float() for k, v in parts.items())
     return total, {k: v.detach() for k, v in {"total": total, **parts}.items()}
@@ -103,7 +105,8 @@ def before():
     with (
         mock.patch.object(fir, "fir_filter", grouped_filter),
         mock.patch.object(SketchLoss, "forward", every_loss_by_itself),
-        mock.patch.object(SketchLoss, "targets", lambda self, photo: {}),
+        mock.patch.object(SketchLoss, "targets", lambda self, photo, sketch: {}),
+        mock.patch.object(EncoderTrainer, "measure", lambda self, *of: {}),
         mock.patch.object(encoder_training, "Ranger", RangerByTensor),
         mock.patch.object(encoder_training, "placed", lambda module, device: module.to(device)),
     ):
@@ -148,10 +151,10 @@ def random_judges():
         yield
 
 
-def make_trainer(args, generator: Path) -> EncoderTrainer:
+def make_trainer(args, generator: Path, **fields) -> EncoderTrainer:
     config = EncoderConfig(
-        out="unused", preset=args.preset, steps=10**6, batch=args.batch, mixed_precision=args.precision, cpu=args.cpu,
-        generator=str(generator),
+        out="unused", preset=args.preset, steps=10**6, mixed_precision=args.precision, cpu=args.cpu,
+        generator=str(generator), **{"batch": args.batch, **fields},
     ).resolved()  # fmt: skip
     with random_judges():
         return EncoderTrainer(config, RandomPairs(get_preset(args.preset)), None, make_accelerator(args.cpu))
@@ -195,6 +198,22 @@ def measure(trainer: EncoderTrainer, steps: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def memory(args, generator: Path) -> dict[str, float]:
+    """GiB of a training's state, and of what its backward pass needs without and with checkpointing."""
+    found = {}
+    for checkpointing in (False, True):
+        trainer = make_trainer(args, generator, batch=1, checkpointing=checkpointing)
+        trainer.done = 1  # a step without a measurement of the gradients' shares
+        networks = [trainer.psp, trainer.ema, trainer.loss]
+        parameters = [p for net in networks for p in net.parameters()]
+        with trainer.autocast(), SavedTensors(parameters) as saved:
+            trainer.losses(*trainer.feed(1))
+        trained = sum(p.numel() for p in trainer.update.params)
+        found["state"] = (sum(p.numel() for p in parameters) + 4 * trained) * 4 / 2**30  # gradient, three averages
+        found["checkpointed" if checkpointing else "saved"] = args.batch * saved.bytes / 2**30
+    return found
+
+
 def line(name: str, batch: int, seconds: float, r: dict[str, Any]) -> str:
     def known(value: float, form: str) -> str:
         return format("-" if math.isnan(value) else format(value, form), ">6s")
@@ -232,12 +251,14 @@ def main() -> None:
             del trainer
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+        gib = memory(args, path)
     seconds = {name: median(t for r in results for t in r["times"]) for name, results in rounds.items()}
     for name, results in rounds.items():
         print(line(name, args.batch, seconds[name], results[0]))
     old, new = rounds["before"][0]["first"], rounds["now"][0]["first"]
     differ = max(abs(new[k] / v - 1) for k, v in old.items() if v)
     print(f"{seconds['before'] / seconds['now']:.2f} times as fast as before; first losses within {differ:.2%}")
+    print(f"memory: state {gib['state']:.2f} GiB; saved {gib['saved']:.2f}, checkpointed {gib['checkpointed']:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from s2flib.fir import FIR2d, Upsample
 from s2flib.presets import Preset, get_preset
@@ -166,6 +167,7 @@ class Generator(nn.Module):
         if size < 8 or size & (size - 1):
             raise ValueError(f"size must be a power of two of at least 8, not {size}")
         self.size, self.style_dim = size, style_dim
+        self.checkpointing = False  # with gradients, keep only each resolution's input and compute the rest again
         self.n_styles = 2 * int(math.log2(size)) - 2
         self.style = nn.Sequential(
             PixelNorm(), *(EqualLinear(style_dim, style_dim, lr_mul=0.01, activate=True) for _ in range(n_mlp))
@@ -238,7 +240,10 @@ class Generator(nn.Module):
             first = self._block_index(x.shape[-1]) + 1
             skip = self._to_rgb(first - 1, x, w_plus, None)
         for i in range(first, len(self.to_rgbs) + 1):
-            x = self._block(i, x, w_plus, noise)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(self._block, i, x, w_plus, noise, use_reentrant=False)  # with the same random noise
+            else:
+                x = self._block(i, x, w_plus, noise)
             skip = self._to_rgb(i, x, w_plus, skip)
         assert skip is not None
         return skip

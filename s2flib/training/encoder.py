@@ -58,6 +58,7 @@ class EncoderConfig(RunConfig):
     lambda_id: float | None = None
     lambda_reg: float | None = None
     accumulate: int = 1  # micro-batches per step, for GPUs with little memory
+    checkpointing: bool = False  # compute the generator's activations again in the backward pass: less memory, slower
     people: tuple[str, ...] = ()  # folders of s2f render-people to train on, with sketches of varied style
     lines: float = 0.4  # share of line drawings among these sketches
     plain: float = 0.25  # with a feature map: share of the batch whose faces are also judged from w+ alone
@@ -110,6 +111,7 @@ class EncoderTrainer(Trainer):
         if cfg.init:
             start_from(self.encoder, cfg.init, self.preset, decoder.latent_avg)
         self.decoder_id = fingerprint(decoder)
+        decoder.checkpointing = cfg.checkpointing
         self.psp = PSP(self.encoder, decoder, decoder.latent_avg).train()
         placed(self.psp, self.device)
         self.ema = copy.deepcopy(self.encoder).eval().requires_grad_(False)
