@@ -142,6 +142,15 @@ def default_jobs(preset: str) -> int:
     return max(1, min(available_cpus(), MOST_JOBS, memory // KERNEL_MEMORY if memory else 1))
 
 
+def stated_seconds(notebook: Path) -> float:
+    """What the notebook's first cell says under "Time on a CPU", in seconds; 0 where it says nothing."""
+    found = re.search(r"\*\*Time on a CPU:\*\* about (\d*)(½?) (second|minute)", notebook.read_text(encoding="utf-8"))
+    if found is None:
+        return 0.0
+    number = float(found[1] or 0) + (0.5 if found[2] else 0.0)
+    return number * (60 if found[3] == "minute" else 1)
+
+
 def _executed(notebooks: list[tuple[Path, str]], folder: Path, parameters: dict, jobs: int) -> Iterator[NotebookRun]:
     """Run notebooks (path, label), ``jobs`` at a time, each in a process of its own where that is more than one."""
     threads = {"OMP_NUM_THREADS": str(max(1, available_cpus() // jobs))} if jobs > 1 else {}
@@ -151,8 +160,9 @@ def _executed(notebooks: list[tuple[Path, str]], folder: Path, parameters: dict,
                 yield run_notebook(path, folder, parameters, label)
             return
         with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+            longest_first = sorted(notebooks, key=lambda n: -stated_seconds(n[0]))  # the last one is waited for
             started: dict[Future, Path] = {
-                pool.submit(run_notebook, path, folder, parameters, label, False): path for path, label in notebooks
+                pool.submit(run_notebook, path, folder, parameters, label, False): path for path, label in longest_first
             }
             try:
                 for future in as_completed(started):

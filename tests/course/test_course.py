@@ -116,6 +116,17 @@ def test_a_killed_process_is_a_failure_that_says_what_to_do(small_course, tmp_pa
     assert json.loads((out / "run.json").read_text())["notebook_runs"][0]["error"]
 
 
+def test_the_longest_notebook_starts_first(tmp_path):
+    times = {"about 30 seconds": 30, "about 1½ minutes": 90, "about 6 minutes": 360, "about ½ minute": 30, "a while": 0}
+    for text, seconds in times.items():
+        path = tmp_path / "n.ipynb"
+        path.write_text(
+            json.dumps({"cells": [{"source": ["# t\n", f"**Time on a CPU:** {text}"]}]}, ensure_ascii=False)
+        )
+        assert course.stated_seconds(path) == seconds, text
+    assert all(course.stated_seconds(p) > 0 for p in course.notebook_paths(folder=lesson.ROOT / "notebooks"))
+
+
 def test_how_many_notebooks_at_a_time(monkeypatch):
     monkeypatch.setattr(course, "available_cpus", lambda: 8)
     for memory, jobs in ((2 * 2**30, 1), (7 * 2**30, 2), (64 * 2**30, course.MOST_JOBS), (None, 1)):
