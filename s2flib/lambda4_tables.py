@@ -136,7 +136,7 @@ def shares_figure(rows: Sequence[Mapping[str, Any]], columns: int = 4, caption: 
 
             def mean(loss: str, mine=mine, steps=steps) -> list[float]:
                 of = [r for r in mine if r["loss"] == loss]
-                return [np.mean([float(r["value"]) for r in of if r["step"] == s] or [0.0]) for s in steps]
+                return [float(np.mean([float(r["value"]) for r in of if r["step"] == s] or [0.0])) for s in steps]
 
             panel.stackplot(steps, [mean(loss) for loss in LOSSES], labels=LOSSES.values(), colors=COLOURS, alpha=0.85)
             panel.plot(steps, mean("reg"), ":", color="black", label="regulariser (at w+)")

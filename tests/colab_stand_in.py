@@ -71,7 +71,7 @@ def write_weights(cache: Path) -> None:
     from facenet_pytorch import InceptionResnetV1
     from torchvision.models import alexnet
 
-    cache.mkdir()
+    cache.mkdir(parents=True)
     torch.manual_seed(0)
     g = Generator.from_preset(replace(presets.COLAB, **NARROW))
     net = InceptionResnetV1().state_dict()

@@ -134,9 +134,9 @@ def run_course(
 
 
 def default_jobs(preset: str) -> int:
-    """Notebooks at a time: as many as there are cores and memory for under tiny, otherwise one, for a GPU is shared and
-    06 trains what 07 measures."""
-    if preset != "tiny":
+    """Notebooks at a time: as many as there are cores and memory for where every network is shipped, otherwise one, for
+    a GPU is shared and 06 trains what 07 measures."""
+    if get_preset(preset).psp_origin != "shipped":
         return 1
     memory = memory_bytes()
     return max(1, min(available_cpus(), MOST_JOBS, memory // KERNEL_MEMORY if memory else 1))

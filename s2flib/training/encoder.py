@@ -216,12 +216,13 @@ class EncoderTrainer(Trainer):
         everything = torch.stack(list(weighted.values())).sum() if weighted else torch.zeros(())
         shares: dict[str, Any] = {f"share_{k}": v / everything for k, v in weighted.items()}
         if self.loss.weights.reg and weighted:
-            images = sum(getattr(self.loss.weights, k) * scale(f(y).float()) for k, f in losses.items())
+            images = [getattr(self.loss.weights, k) * scale(f(y).float()) for k, f in losses.items()]
             regulariser = self.loss.weights.reg * scale(reg_loss(w_plus, self.psp.latent_avg))
-            at_codes = [
-                torch.autograd.grad(v, w_plus, retain_graph=True)[0].double().norm() for v in (images, regulariser)
-            ]
-            shares["share_reg"] = at_codes[1] / (at_codes[0] + at_codes[1])
+            others, own = (
+                torch.autograd.grad(loss, w_plus, retain_graph=True)[0].double().norm()
+                for loss in (torch.stack(images).sum(), regulariser)
+            )
+            shares["share_reg"] = own / (others + own)
         return shares | {"lambda4": self.loss.weights.attention}
 
     @torch.no_grad()

@@ -38,7 +38,7 @@ def test_every_lesson_with_the_identity_file(tmp_path):
     stand_in = colab_stand_in.write(tmp_path / "colab", identities=True)
     printed = run(stand_in, tmp_path / "out", ["06"])
     assert json.loads((stand_in / "trained" / "colab" / "run.json").read_text())["step"] == 2
-    assert "pSp, trained" in printed["06_training_psp"]
+    assert "Row 3: the trained one" in printed["06_training_psp"]
     printed = run(stand_in, tmp_path / "out", USE_IT + WITHOUT)
     assert "pSp (trained weights)" in (tmp_path / "out" / "table1.txt").read_text()
     assert "No line-up" not in printed["07_lambda4"]
