@@ -10,6 +10,7 @@ from fake_faces import Faces, fake_judges
 
 from s2flib import lambda4_tables
 from s2flib.errors import S2FError
+from s2flib.evaluation.scores import compare_values
 from s2flib.files import read_csv
 from s2flib.lambda4_conditions import Condition, condition, conditions
 from s2flib.lambda4_sweep import sweep
@@ -311,3 +312,32 @@ def test_every_field_of_a_condition_is_one_of_the_training():
 
     for text in (0, "10%@1", "published:5"):
         EncoderConfig(out="x", **condition(text).training)
+
+
+def test_the_verdict_says_only_what_the_intervals_carry(tmp_path):
+    """Better and worse where people and seeds agree; one seed's luck and an interval over zero are no difference."""
+    people, noise = np.arange(60), 0.01 * (-1.0) ** np.arange(60)
+
+    def compared(column, mean, seeds_apart=0.0, n=3):
+        shifts = mean + seeds_apart * np.linspace(-1, 1, n)[:, None]
+        return compare_values(shifts + noise, people, column, column.upper(), "x")
+
+    found = {
+        "a": [compared("mse", -0.1), compared("similarity", -0.1), compared("rank1", 0.1)],
+        "b": [compared("mse", 0.1), compared("similarity", 0.0), compared("rank1", 0.1, seeds_apart=2.0)],
+        "c": [compared("mse", 0.0), compared("similarity", 0.0), compared("rank1", 0.0)],
+    }
+    outcomes = {label: [c.outcome for c in several] for label, several in found.items()}
+    assert outcomes == {"a": ["better", "worse", "better"], "b": ["worse", "open", "open"], "c": ["open"] * 3}
+    assert lambda4_tables.verdict(found) == (
+        "Against plain pSp, 60 images of 60 people, 3 seeds: a: better MSE, RANK1 and worse SIMILARITY; b: worse MSE; "
+        "no difference shown for c."
+    )
+    one_seed = compared("mse", -0.1, n=1)
+    assert one_seed.outcome == "open" and lambda4_tables.verdict({"a": [one_seed]}).endswith(
+        "1 seed: no difference shown for a."
+    )
+    assert "Nothing to compare" in lambda4_tables.write_comparisons(tmp_path, {})
+    assert lambda4_tables.verdict({}) == "" and not (tmp_path / "differences.csv").exists()
+    text = lambda4_tables.write_comparisons(tmp_path, found)
+    assert "9 comparisons: about 0.5" in text and lambda4_tables.read_comparisons(tmp_path / "differences.csv") == found

@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 
 from s2flib.datasets import celeba
+from s2flib.datasets.folders import own_data
 from s2flib.errors import DataError, ImageError, printable
-from s2flib.files import available_cpus, cache_dir, data_dir, memory_bytes, shipped_data_dir
+from s2flib.files import available_cpus, cache_dir, memory_bytes
 from s2flib.images import MAX_SIDE, as_float, load_image, resize
 from s2flib.presets import Preset, get_preset
 from s2flib.sketch import sketch
@@ -396,20 +397,3 @@ def open_dataset(
     elif (root / celeba.MAPPING).is_file():
         is_celeba = True
     return (CelebAMaskHQ if is_celeba else SynthFaces)(root, split, size=preset.size, limit=limit)
-
-
-def own_data(preset: Preset) -> Path:
-    """The folder of a preset's own data set; see :func:`open_dataset`."""
-    if preset.data == "synthfaces":
-        folders = [data_dir() / "synthfaces", shipped_data_dir() / "synthfaces"]
-        return next((f for f in folders if f.is_dir()), folders[0])
-    celebamask, rendered = data_dir() / "CelebAMask-HQ", data_dir() / f"synthfaces-{preset.size}"
-    if celebamask.is_dir():
-        return celebamask
-    if rendered.is_dir():
-        return rendered
-    raise DataError(
-        f"there are no photos for preset {preset.name}: unpack CelebAMask-HQ (non-commercial research licence, "
-        f"github.com/switchablenorms/CelebAMask-HQ) at {celebamask}, or render synthetic people in its place: "
-        f"s2f render -o {rendered} --size {preset.size} --people 300"
-    )

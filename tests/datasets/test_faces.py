@@ -307,7 +307,7 @@ def test_arrays_larger_than_memory_are_refused():
 
 def test_which_folder_is_a_presets_own(tmp_path, monkeypatch):
     """The user's data come first; the shipped people and rendered ones stand in for what is not there."""
-    from s2flib.datasets.faces import own_data
+    from s2flib.datasets.folders import own_data
     from s2flib.presets import COLAB
 
     monkeypatch.setenv("S2F_DATA", str(tmp_path))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fake_faces import Cells, Faces, MeanAbsolute, fake_judges
 from s2flib import evaluation
 from s2flib.errors import DataError, S2FError, WeightsError
 from s2flib.evaluation import COLUMNS, Scores, bootstrap_mean, compare_paired, evaluate, table1
-from s2flib.evaluation.evaluate import masked_mse
+from s2flib.evaluation.evaluate import masked_mse, runtimes_in_turn
 from s2flib.evaluation.intervals import runtime, t_interval
 from s2flib.presets import TINY
 from s2flib.synthfaces.labels import LABELS
@@ -332,3 +333,21 @@ def test_the_shipped_judges_fit_in():
         np.testing.assert_allclose(scores.similarity, judges.identity.similarity(output, photos), atol=1e-4)
         np.testing.assert_allclose(scores.lpips, judges.perceptual(output, photos), rtol=1e-3)
     assert "ST-LPIPS" in scores.perceptual and "dlib" in scores.identifier
+
+
+def test_runtimes_are_measured_in_turn():
+    """One sketch at a time, every predictor before the next sketch; the warm-up is not counted."""
+    sketches, calls = torch.arange(3.0).view(3, 1, 1, 1), []
+
+    def predictor(name, seconds):
+        def predict(one):
+            calls.append((name, one.item(), tuple(one.shape)))
+            time.sleep(seconds if len(calls) > 4 else 0.3)  # the first two rounds are slow
+
+        return predict
+
+    found = runtimes_in_turn({"a": predictor("a", 0.0), "b": predictor("b", 0.02)}, sketches, warmup=2)
+    assert [c[:2] for c in calls] == [(n, float(i)) for i in (0, 0, 0, 1, 2) for n in "ab"]
+    assert {c[2] for c in calls} == {(1, 1, 1, 1)}
+    assert found.keys() == {"a", "b"} and len(found["a"]) == len(found["b"]) == 3
+    assert (found["b"] >= 0.02).all() and np.median(found["b"]) < 0.3

@@ -7,7 +7,16 @@ from fake_faces import Cells, Faces, fake_judges
 
 from s2flib.errors import DataError
 from s2flib.evaluation import evaluate, table1
-from s2flib.evaluation.lineup import Chance, gallery_indices, lineup, lineup_examples, rank_probes, shots
+from s2flib.evaluation.lineup import (
+    Chance,
+    Ranks,
+    compare_ranks,
+    gallery_indices,
+    lineup,
+    lineup_examples,
+    rank_probes,
+    shots,
+)
 from s2flib.presets import TINY
 
 SIZE = TINY.size
@@ -131,3 +140,18 @@ def test_examples_show_the_true_order(faces):
         assert example["correct"] + 1 == example["rank"] == result.output.rank[p]
         own = faces.photos[result.gallery_of[p][example["correct"]]]
         assert torch.equal(example["gallery"][example["correct"]], own)
+
+
+def test_ranks_are_compared_probe_by_probe():
+    """rank-5 of b is better by one probe of six in the first seed, by none in the second: 1/12 on average."""
+    people = np.repeat([1, 2, 3], 2)
+    a = [Ranks(np.array([1, 5, 6, 2, 9, 5]), people, 9), Ranks(np.array([6, 6, 6, 6, 6, 6]), people, 9)]
+    b = [Ranks(np.array([5, 1, 5, 5, 9, 1]), people, 9), a[1]]
+    found = compare_ranks(a, b, 5, "b")
+    assert found.difference.value == pytest.approx(1 / 12) and found.per_seed == pytest.approx((1 / 6, 0))
+    assert (found.column, found.heading, found.outcome) == ("rank5", "rank-5", "open")
+    assert (found.difference.n, found.difference.n_identities) == (6, 3)
+    assert compare_ranks(a, a, 1).difference[:3] == (0, 0, 0)
+    for wrong in (b[:1], [], [Ranks(a[0].rank, people[::-1], 9), a[1]]):
+        with pytest.raises(DataError, match="same seeds and people"):
+            compare_ranks(a, wrong, 1)
